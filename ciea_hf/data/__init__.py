@@ -1,0 +1,1 @@
+"""Readers and the one in-memory shape of a retrieval data set."""

@@ -1,0 +1,1 @@
+"""The embedded benchmark, its vision tower and the demonstration."""

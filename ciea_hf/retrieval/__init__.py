@@ -1,0 +1,1 @@
+"""Corpus encoding, indexes and search."""

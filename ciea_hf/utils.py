@@ -1,0 +1,92 @@
+"""Small helpers that every room shares: optional imports, atomic files, the cache folder."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def require(module: str, extra: str) -> Any:
+    """Import an optional dependency, or say how to install it.
+
+    Args:
+        module: Dotted name of the module to import.
+        extra: The extra of this package that brings it, such as ``"train"``.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        ImportError: If the module is not installed; the message holds the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise
+        raise ImportError(f'`{module}` is needed here and not installed: pip install "ciea-hf[{extra}]"') from error
+
+
+def cache_dir() -> Path:
+    """Return the folder for what this package builds once and keeps.
+
+    ``CIEA_HF_CACHE`` if set, else ``$XDG_CACHE_HOME/ciea_hf``, else ``~/.cache/ciea_hf``.
+    """
+    chosen = os.environ.get("CIEA_HF_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base).expanduser() / "ciea_hf"
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it onto ``path`` when the block ends without an error."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary folder beside ``path``; move it to ``path`` when the block ends without an error.
+
+    A folder that stands there already is replaced as the last step, so that a reader sees the old one or the new one.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    temporary.chmod(0o777 & ~_umask())
+    try:
+        yield temporary
+        if target.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+            target.replace(retired / target.name)
+            temporary.replace(target)
+            shutil.rmtree(retired)
+        else:
+            temporary.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""Model cards, filled from a run's own files."""

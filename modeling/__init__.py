@@ -1,0 +1,1 @@
+"""The model, its processor and its configuration: what travels to the Hub."""

@@ -1,0 +1,1 @@
+"""Stages, losses, collator and trainer."""
