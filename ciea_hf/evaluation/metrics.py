@@ -1,0 +1,213 @@
+"""Ranking metrics under trec_eval's conventions: MRR@k, NDCG@k, Recall@k, hit@k and MAP.
+
+Conventions, each of them trec_eval's (run with ``-c``):
+
+* **Ties.** Documents are ranked by score, highest first, and equal scores by document id, highest first (by code
+  point). Scores are compared as 32-bit floats, because trec_eval stores them so.
+* **Queries.** Every query with at least one judgement counts. A query that the run lacks scores 0. Queries of the run
+  without judgements are ignored.
+* **Documents.** Unjudged documents are not relevant. A judgement above 0 is relevant; below 0 it counts as 0.
+* **NDCG.** The gain is the judgement itself and the discount ``1 / log2(rank + 1)``; the ideal ranking holds every
+  relevant document of the query, retrieved or not.
+* **MAP** is taken over the whole depth of the run; every other metric is cut at ``k``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Run = Mapping[str, Mapping[str, float]]
+"""Query id to document id to score, higher is better."""
+
+Qrels = Mapping[str, Mapping[str, int]]
+"""Query id to document id to graded judgement."""
+
+DEFAULT_KS: tuple[int, ...] = (1, 10, 100)
+
+FloatArray = NDArray[np.float64]
+
+
+def rank_documents(scores: Mapping[str, float]) -> list[str]:
+    """Order the documents of one query: score descending, then document id descending (trec_eval's tie rule).
+
+    Args:
+        scores: Document id to score. Scores are compared as 32-bit floats.
+
+    Returns:
+        The document ids, best first.
+
+    Raises:
+        ValueError: If a score is not a number (NaN).
+    """
+    values = np.fromiter(scores.values(), dtype=np.float32, count=len(scores))
+    if np.isnan(values).any():
+        document = list(scores)[int(np.isnan(values).argmax())]
+        raise ValueError(f"the score of document {document!r} is not a number (NaN)")
+    ranked = sorted(zip(values.tolist(), scores, strict=True), reverse=True)
+    return [document for _, document in ranked]
+
+
+def ranking_metrics(run: Run, qrels: Qrels, ks: Iterable[int] = DEFAULT_KS) -> dict[str, float]:
+    """Average every metric over the judged queries.
+
+    Args:
+        run: Query id to document id to score.
+        qrels: Query id to document id to judgement.
+        ks: Cut-offs, each at least 1.
+
+    Returns:
+        ``{"mrr@k": ..., "ndcg@k": ..., "recall@k": ..., "hit@k": ..., "map": ...}`` for every ``k``, each in [0, 1].
+
+    Raises:
+        ValueError: If a cut-off is below 1, no query has a judgement, or a score is NaN.
+
+    Example:
+        >>> run = {"q1": {"d1": 0.9, "d2": 0.8}, "q2": {"d3": 0.5}}
+        >>> ranking_metrics(run, {"q1": {"d2": 1}, "q2": {"d3": 1}}, ks=[10])["mrr@10"]
+        0.75
+    """
+    _, columns = metric_columns(run, qrels, ks)
+    return {name: float(values.mean()) for name, values in columns.items()}
+
+
+def per_query_metrics(run: Run, qrels: Qrels, ks: Iterable[int] = DEFAULT_KS) -> dict[str, dict[str, float]]:
+    """Compute every metric for each judged query, as significance tests need it.
+
+    Args:
+        run: Query id to document id to score.
+        qrels: Query id to document id to judgement.
+        ks: Cut-offs, each at least 1.
+
+    Returns:
+        Query id to metric name to value, in the order of the judged queries in ``qrels``.
+
+    Raises:
+        ValueError: As :func:`ranking_metrics`.
+    """
+    queries, columns = metric_columns(run, qrels, ks)
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    return {query: dict(zip(columns, row, strict=True)) for query, row in zip(queries, rows, strict=True)}
+
+
+def metrics_by_kind(
+    run: Run, qrels: Qrels, kinds: Mapping[str, str], ks: Iterable[int] = DEFAULT_KS
+) -> dict[str, dict[str, float]]:
+    """Average every metric over the queries of each kind of positive.
+
+    Args:
+        run: Query id to document id to score.
+        qrels: Query id to document id to judgement.
+        kinds: Query id to kind, as ``RetrievalDataset.query_kinds()`` gives it: ``"image"``, ``"text"`` or ``"mixed"``.
+            Queries without a kind are left out.
+        ks: Cut-offs, each at least 1.
+
+    Returns:
+        Kind to metrics as :func:`ranking_metrics` returns them, kinds in alphabetical order.
+
+    Raises:
+        ValueError: As :func:`ranking_metrics`.
+    """
+    queries, columns = metric_columns(run, qrels, ks)
+    labels = [kinds.get(query) for query in queries]
+    chosen = {kind: np.array([label == kind for label in labels]) for kind in sorted({k for k in labels if k})}
+    return {
+        kind: {name: float(values[mask].mean()) for name, values in columns.items()} for kind, mask in chosen.items()
+    }
+
+
+def metric_columns(run: Run, qrels: Qrels, ks: Iterable[int] = DEFAULT_KS) -> tuple[list[str], dict[str, FloatArray]]:
+    """Compute every metric as one array over the judged queries.
+
+    Args:
+        run: Query id to document id to score.
+        qrels: Query id to document id to judgement.
+        ks: Cut-offs, each at least 1.
+
+    Returns:
+        The judged queries, and metric name to values of shape (queries,) in their order.
+
+    Raises:
+        ValueError: As :func:`ranking_metrics`.
+    """
+    cutoffs = _checked_cutoffs(ks)
+    queries = [query for query, judgements in qrels.items() if judgements]
+    if not queries:
+        raise ValueError("qrels hold no judgement: there is nothing to score against")
+    gains = _ranked_gains(run, qrels, queries)
+    ideal, relevant = _ideal_gains(qrels, queries)
+    columns: dict[str, FloatArray] = {}
+    for name, function in (("mrr", _mrr), ("ndcg", _ndcg), ("recall", _recall), ("hit", _hit)):
+        columns |= {f"{name}@{k}": function(gains[:, :k], ideal[:, :k], relevant) for k in cutoffs}
+    columns["map"] = _average_precision(gains, relevant)
+    return queries, columns
+
+
+def _checked_cutoffs(ks: Iterable[int]) -> list[int]:
+    cutoffs = sorted(set(ks))
+    if not cutoffs or cutoffs[0] < 1:
+        raise ValueError(f"ks must be one or more cut-offs of at least 1, got {cutoffs}")
+    return cutoffs
+
+
+def _ranked_gains(run: Run, qrels: Qrels, queries: Sequence[str]) -> FloatArray:
+    """Judgements in ranked order, (queries, depth of the deepest ranking), padded with 0."""
+    rows: list[list[int]] = []
+    for query in queries:
+        judgements = qrels[query]
+        try:
+            ranking = rank_documents(run.get(query, {}))
+        except ValueError as error:
+            raise ValueError(f"query {query!r}: {error}") from None
+        rows.append([max(judgements.get(document, 0), 0) for document in ranking])
+    return _padded(rows)
+
+
+def _ideal_gains(qrels: Qrels, queries: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+    """Positive judgements, highest first, (queries, deepest), and how many each query has, (queries,)."""
+    rows = [sorted((gain for gain in qrels[query].values() if gain > 0), reverse=True) for query in queries]
+    return _padded(rows), np.array([len(row) for row in rows], dtype=np.float64)
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> FloatArray:
+    matrix = np.zeros((len(rows), max(1, *map(len, rows))))
+    for values, target in zip(rows, matrix, strict=True):
+        target[: len(values)] = values
+    return matrix
+
+
+def _share(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    """Divide, and give 0 where the query has no relevant document."""
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+
+def _mrr(gains: FloatArray, _ideal: FloatArray, _relevant: FloatArray) -> FloatArray:
+    found = gains > 0
+    return np.where(found.any(axis=1), 1.0 / (found.argmax(axis=1) + 1.0), 0.0)
+
+
+def _ndcg(gains: FloatArray, ideal: FloatArray, _relevant: FloatArray) -> FloatArray:
+    return _share(_discounted(gains), _discounted(ideal))
+
+
+def _discounted(gains: FloatArray) -> FloatArray:
+    ranks = np.arange(1, gains.shape[1] + 1)
+    total: FloatArray = (gains / np.log2(ranks + 1)).sum(axis=1)
+    return total
+
+
+def _recall(gains: FloatArray, _ideal: FloatArray, relevant: FloatArray) -> FloatArray:
+    return _share((gains > 0).sum(axis=1).astype(np.float64), relevant)
+
+
+def _hit(gains: FloatArray, _ideal: FloatArray, _relevant: FloatArray) -> FloatArray:
+    found: FloatArray = (gains > 0).any(axis=1).astype(np.float64)
+    return found
+
+
+def _average_precision(gains: FloatArray, relevant: FloatArray) -> FloatArray:
+    found = gains > 0
+    precision = found.cumsum(axis=1) / np.arange(1, gains.shape[1] + 1)
+    return _share(np.where(found, precision, 0.0).sum(axis=1), relevant)
