@@ -1,0 +1,177 @@
+"""How a CIEA model is put together, saved whole and found again: towers, processor, sentence-transformers files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers.utils import logging
+
+from .configuration_ciea import CIEAConfig
+from .processing_ciea import CIEAProcessor
+
+if TYPE_CHECKING:
+    import os
+    from transformers import PreTrainedModel
+
+    Base = PreTrainedModel
+else:
+    Base = object
+
+logger = logging.get_logger(__name__)
+
+Model = TypeVar("Model", bound="AssemblyMixin")
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+class AssemblyMixin(Base):
+    """Builds the model from pretrained towers, and keeps its processor and its folder complete."""
+
+    _processor: CIEAProcessor | None = None
+    _hub_arguments: dict[str, Any] | None = None
+
+    @property
+    def processor(self) -> CIEAProcessor:
+        """The processor, read from where the model was read on first use.
+
+        Raises:
+            ValueError: If the model was not read from a folder or the Hub, and no processor was set.
+        """
+        if self._processor is None:
+            if not self.config.name_or_path:
+                raise ValueError(
+                    "the model has no processor: set `model.processor = CIEAProcessor(...)`, or load the model with "
+                    "`from_pretrained` from a folder that holds one"
+                )
+            self._processor = CIEAProcessor.from_pretrained(self.config.name_or_path, **(self._hub_arguments or {}))
+        return self._processor
+
+    @processor.setter
+    def processor(self, value: CIEAProcessor) -> None:
+        self._processor = value
+
+    @classmethod
+    def from_pretrained(cls: type[Model], pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Read a model from a folder or the Hub, as `PreTrainedModel.from_pretrained`; its processor comes on demand."""
+        hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._hub_arguments = hub_arguments
+        return loaded
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Save a complete folder: weights, configuration, processor, remote code and sentence-transformers files.
+
+        Args:
+            save_directory: The folder; made if it does not exist.
+            is_main_process: Whether this process writes what is not weights.
+            push_to_hub: Whether to upload the folder afterwards; `repo_id` and the rest of the arguments of
+                `push_to_hub` may be given.
+            **kwargs: As in `PreTrainedModel.save_pretrained`.
+        """
+        repo_id = kwargs.pop("repo_id", Path(save_directory).name)
+        upload = {
+            name: kwargs.pop(name) for name in ("commit_message", "private", "create_pr", "revision") if name in kwargs
+        }
+        processor = self._processor_if_any()
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process and processor is not None:
+            processor.save_pretrained(save_directory)
+            write_sentence_transformers_files(save_directory, self.config.prompts)
+        if push_to_hub and is_main_process:
+            self.push_to_hub(repo_id, token=kwargs.get("token"), **upload)
+
+    def _processor_if_any(self) -> CIEAProcessor | None:
+        """The processor, or `None` for a model that never had one."""
+        try:
+            return self.processor
+        except (OSError, ValueError) as error:
+            logger.warning("The model is saved without a processor: %s", error)
+            return None
+
+    @classmethod
+    def from_vision_text_pretrained(
+        cls: type[Model], vision: str | os.PathLike[str], text: str | os.PathLike[str], **config_overrides: Any
+    ) -> Model:
+        """Join a pretrained vision tower and a pretrained language model.
+
+        What no checkpoint holds (projector, extractor, logit scale, the three image tokens) is new and logged as such.
+
+        Args:
+            vision: Folder or Hub id of the vision tower; of a two-tower model, such as CLIP, the vision side is taken.
+            text: Folder or Hub id of the language model and its tokenizer.
+            **config_overrides: Arguments of [`CIEAConfig`], such as `use_extractor=False`.
+
+        Returns:
+            The model, with its processor, in evaluation mode.
+        """
+        vision_model = AutoModel.from_pretrained(vision, config=_vision_config(vision))
+        text_model = AutoModel.from_pretrained(text)
+        tokenizer = AutoTokenizer.from_pretrained(text)
+        processor = CIEAProcessor(AutoImageProcessor.from_pretrained(vision), tokenizer)
+        rows = text_model.get_input_embeddings().weight.shape[0]
+        if len(tokenizer) > rows:
+            text_model.resize_token_embeddings(len(tokenizer))
+        tokens = ("image_token_id", "image_start_token_id", "image_end_token_id")
+        ids = {token: getattr(processor, token) for token in tokens}
+        config = CIEAConfig(
+            vision_config=vision_model.config, text_config=text_model.config, **{**ids, **config_overrides}
+        )
+        model = cls(config)
+        model.vision_model, model.text_model = vision_model, text_model
+        processor.image_seq_length = config.image_seq_length
+        model.processor = processor
+        new = ["projector", "logit_scale", *(["extractor"] if config.use_extractor else [])]
+        logger.warning(
+            "New weights, to be trained before the embeddings mean anything: %s, and the token embeddings of %s.",
+            ", ".join(new),
+            ", ".join(tokenizer.convert_ids_to_tokens(list(ids.values()))),
+        )
+        return model.eval()
+
+
+def write_sentence_transformers_files(folder: str | os.PathLike[str], prompts: dict[str, str]) -> None:
+    """Write what makes `SentenceTransformer(folder)` load the model through its stock Transformer module.
+
+    Args:
+        folder: The model's folder.
+        prompts: Prompts by name.
+    """
+    embeddings = {"method": "forward", "method_output_name": "embeddings"}
+    modalities = ("text", "image", "image+text", "text+image")
+    files: dict[str, Any] = {
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
+        ],
+        "sentence_bert_config.json": {
+            "transformer_task": "feature-extraction",
+            "modality_config": {
+                **dict.fromkeys(modalities, embeddings),
+                "message": {**embeddings, "format": "structured"},
+            },
+            "module_output_name": "sentence_embedding",
+            "processing_kwargs": {"chat_template": {"restore_suffix": False}},
+            "unpad_inputs": False,
+        },
+        "config_sentence_transformers.json": {
+            "model_type": "SentenceTransformer",
+            "prompts": prompts,
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+        },
+    }
+    for name, content in files.items():
+        (Path(folder) / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _vision_config(vision: str | os.PathLike[str]) -> Any:
+    """The configuration of a vision tower, or of the vision side of a two-tower model."""
+    config = AutoConfig.from_pretrained(vision)
+    return getattr(config, "vision_config", config)

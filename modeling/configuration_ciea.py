@@ -1,0 +1,143 @@
+"""Configuration of CIEA: a vision tower, a language model and the extractor between them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+Pooling = Literal["decoder_start", "cls", "mean", "last_token"]
+POOLINGS: tuple[str, ...] = get_args(Pooling)
+
+
+class CIEAConfig(PreTrainedConfig):
+    """Configuration of a [`CIEAModel`].
+
+    The defaults are the paper's: CLIP ViT-B/32 under T5-base, joined by a linear projector and the complementary
+    information extractor (section 3.2).
+
+    Args:
+        vision_config: Configuration of the vision tower, as an object or a dict with its `model_type`.
+        text_config: Configuration of the language model, as an object or a dict with its `model_type`.
+        use_extractor: Whether captioned images pass the extractor. Off, the model is MARVEL.
+        extractor_num_heads: Attention heads of the extractor; must divide the language model's width.
+        extractor_intermediate_size: Width of the extractor's feed-forward layer.
+        extractor_dropout: Dropout on the extractor's attention weights and on its attention residual.
+        extractor_layer_norm_eps: Epsilon of the extractor's layer norm.
+        extractor_weight_floor: Patches whose complement weight lies below this are masked out as attention keys.
+        vision_feature_layer: Which of the tower's hidden states holds the patches; -1 is its `last_hidden_state`.
+        image_seq_length: Patches of an image, P. Computed from the tower's image and patch size if `None`.
+        pooling: What of the language model's output is the embedding: `"decoder_start"` (the only state of a decoder
+            that runs one step), `"cls"` (the first token), `"mean"` (over attended tokens) or `"last_token"` (the last
+            attended token). Chosen from the language model's kind if `None`.
+        pooling_decoder_start_token_id: The token that the decoder's one step starts from, with `"decoder_start"`.
+        image_token_id: Id of the placeholder `<im_patch>`, which stands P times for one image.
+        image_start_token_id: Id of `<im_start>`, the mark before a captioned image.
+        image_end_token_id: Id of `<im_end>`, the mark after a captioned image.
+        logit_scale_init_value: Natural logarithm of the inverse temperature that training starts from.
+        prompts: Prompts by name that `encode_query` and `encode_document` put before a text.
+
+    Raises:
+        ValueError: If an argument is out of its range; the message names it.
+    """
+
+    model_type = "ciea"
+    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 (transformers reads it so)
+
+    def __init__(
+        self,
+        vision_config: PreTrainedConfig | dict[str, Any] | None = None,
+        text_config: PreTrainedConfig | dict[str, Any] | None = None,
+        use_extractor: bool = True,
+        extractor_num_heads: int = 8,
+        extractor_intermediate_size: int = 2048,
+        extractor_dropout: float = 0.05,
+        extractor_layer_norm_eps: float = 1e-5,
+        extractor_weight_floor: float = 1e-5,
+        vision_feature_layer: int = -1,
+        image_seq_length: int | None = None,
+        pooling: Pooling | None = None,
+        pooling_decoder_start_token_id: int = 0,
+        image_token_id: int = 32100,
+        image_start_token_id: int = 32101,
+        image_end_token_id: int = 32102,
+        logit_scale_init_value: float = 2.6592,
+        prompts: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.vision_config = _sub_config(vision_config, "vision_config", {"model_type": "clip_vision_model"})
+        self.text_config = _sub_config(text_config, "text_config", {"model_type": "t5", "d_model": 768})
+        self.use_extractor = use_extractor
+        self.extractor_num_heads = extractor_num_heads
+        self.extractor_intermediate_size = extractor_intermediate_size
+        self.extractor_dropout = extractor_dropout
+        self.extractor_layer_norm_eps = extractor_layer_norm_eps
+        self.extractor_weight_floor = extractor_weight_floor
+        self.vision_feature_layer = vision_feature_layer
+        self.image_seq_length = image_seq_length or _patches_of(self.vision_config)
+        self.pooling = pooling or _default_pooling(self.text_config)
+        self.pooling_decoder_start_token_id = pooling_decoder_start_token_id
+        self.image_token_id = image_token_id
+        self.image_start_token_id = image_start_token_id
+        self.image_end_token_id = image_end_token_id
+        self.logit_scale_init_value = logit_scale_init_value
+        self.prompts = {"query": "", "document": ""} if prompts is None else dict(prompts)
+        self._check()
+        super().__init__(**kwargs)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the embeddings: the language model's."""
+        return int(self.text_config.hidden_size)
+
+    def _check(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
+        if self.pooling == "decoder_start" and not self.text_config.is_encoder_decoder:
+            raise ValueError(
+                f"`pooling='decoder_start'` needs an encoder-decoder; {self.text_config.model_type!r} has no decoder "
+                "beside an encoder. Choose 'cls', 'mean' or 'last_token'"
+            )
+        if self.use_extractor and self.hidden_size % self.extractor_num_heads:
+            raise ValueError(
+                f"`extractor_num_heads` must divide the language model's width {self.hidden_size}, "
+                f"got {self.extractor_num_heads}"
+            )
+        if not 0.0 <= self.extractor_dropout < 1.0:
+            raise ValueError(f"`extractor_dropout` must lie in [0, 1), got {self.extractor_dropout}")
+        if self.image_seq_length < 1:
+            raise ValueError(f"`image_seq_length` must be positive, got {self.image_seq_length}")
+
+
+def _sub_config(value: Any, name: str, default: dict[str, Any]) -> PreTrainedConfig:
+    """Build a sub-configuration from what a user or a `config.json` gives."""
+    if isinstance(value, PreTrainedConfig):
+        return value
+    if value is None:
+        value = default
+    if not isinstance(value, dict):
+        raise TypeError(f"`{name}` must be a PreTrainedConfig or a dict, got {type(value).__name__}")
+    settings = dict(value)
+    model_type = settings.pop("model_type", default["model_type"])
+    return AutoConfig.for_model(model_type, **settings)
+
+
+def _patches_of(vision_config: PreTrainedConfig) -> int:
+    """Patches of an image, from the tower's image and patch size."""
+    image_size, patch_size = (getattr(vision_config, name, None) for name in ("image_size", "patch_size"))
+    if image_size is None or patch_size is None:
+        raise ValueError(
+            f"`image_seq_length` must be given: the configuration of {vision_config.model_type!r} does not state "
+            "`image_size` and `patch_size`"
+        )
+    (height, width), (rows, columns) = (size if isinstance(size, list | tuple) else (size, size)
+                                        for size in (image_size, patch_size))  # fmt: skip
+    return int(height // rows) * int(width // columns)
+
+
+def _default_pooling(text_config: PreTrainedConfig) -> str:
+    """The decoder's state of an encoder-decoder, the first token of an encoder, the last token of a decoder."""
+    if text_config.is_encoder_decoder:
+        return "decoder_start"
+    return "cls" if text_config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "last_token"

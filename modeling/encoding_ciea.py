@@ -1,0 +1,224 @@
+"""`encode` and friends on the model itself, with the signatures and semantics of sentence-transformers."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from transformers.utils import logging
+
+from .inputs_ciea import Document, load_image, parse_documents
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature
+
+    from .processing_ciea import CIEAProcessor
+
+    Base = torch.nn.Module
+else:
+    Base = object
+
+logger = logging.get_logger(__name__)
+
+Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+Embeddings = Any  # np.ndarray, torch.Tensor or list[torch.Tensor], as the arguments choose
+
+
+class EncodingMixin(Base):
+    """Embeds texts, images and images with captions, and compares embeddings."""
+
+    if TYPE_CHECKING:
+        config: Any
+        device: torch.device
+        processor: CIEAProcessor
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        inputs: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        precision: Precision = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: str | torch.device | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> Embeddings:
+        """Embed texts, images and images with captions, in any mixture.
+
+        Inputs of one kind and like length share a batch; the order of the result is that of the inputs.
+
+        Args:
+            inputs: One input or a list of them: a str, a PIL image, a path to an image, or a dict
+                `{"text": ..., "image": ...}` with either side `None`.
+            prompt_name: Name of a prompt in `config.prompts`, put before each text.
+            prompt: A prompt itself; takes precedence over `prompt_name`. An image alone takes no prompt.
+            batch_size: Inputs in one forward pass.
+            show_progress_bar: Whether to show progress; by default only where the log level is INFO or lower.
+            precision: `"float32"`, or quantised to `"int8"`, `"uint8"`, `"binary"` or `"ubinary"` by
+                sentence-transformers.
+            convert_to_numpy: Return an array; a list of tensors if neither this nor `convert_to_tensor`.
+            convert_to_tensor: Return one tensor, on the model's device.
+            device: Where to move the model and compute; where the model stands if `None`.
+            normalize_embeddings: Whether to scale embeddings to length 1.
+            truncate_dim: Keep only the first dimensions.
+
+        Returns:
+            Embeddings (inputs, dimensions) in float32, or (dimensions,) for a single input.
+
+        Raises:
+            ValueError: If there is nothing to embed, an image is broken, or an argument is out of its choices.
+            TypeError: If an input is of another type.
+            FileNotFoundError: If a path names no file. Each names the input's position in the list.
+        """
+        _check_choices(precision, batch_size, truncate_dim, self.config.hidden_size)
+        single = not isinstance(inputs, Sequence) or isinstance(inputs, str | bytes)
+        if not single and len(inputs) == 0:
+            raise ValueError("`inputs` is an empty list; there is nothing to embed")
+        documents = parse_documents([inputs] if single else inputs)
+        text_prompt = self._prompt(prompt_name, prompt)
+        if device is not None:
+            self.to(device)
+        show = show_progress_bar if show_progress_bar is not None else logger.getEffectiveLevel() <= logging.INFO
+        with _evaluating(self):
+            embeddings = self._encode_documents(documents, text_prompt, batch_size, show)
+        if truncate_dim is not None:
+            embeddings = embeddings[:, :truncate_dim]
+        if normalize_embeddings:
+            embeddings = F.normalize(embeddings, dim=-1)
+        return _convert(embeddings, single, precision, convert_to_numpy, convert_to_tensor)
+
+    def encode_query(self, inputs: Any, prompt_name: str | None = None, **kwargs: Any) -> Embeddings:
+        """Embed queries: `encode` with the prompt named `"query"`, if there is one; the same arguments."""
+        return self._encode_as("query", inputs, prompt_name, **kwargs)
+
+    def encode_document(self, inputs: Any, prompt_name: str | None = None, **kwargs: Any) -> Embeddings:
+        """Embed documents: `encode` with the prompt named `"document"`, if there is one; the same arguments."""
+        return self._encode_as("document", inputs, prompt_name, **kwargs)
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
+        """Cosine of every embedding with every other, in float32.
+
+        Args:
+            embeddings1: (a, dimensions) or (dimensions,), array or tensor.
+            embeddings2: (b, dimensions) or (dimensions,), array or tensor.
+
+        Returns:
+            (a, b).
+        """
+        return _unit_rows(embeddings1) @ _unit_rows(embeddings2).T
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
+        """Cosine of each embedding with its counterpart, in float32: two times (a, dimensions) give (a,)."""
+        return (_unit_rows(embeddings1) * _unit_rows(embeddings2)).sum(dim=-1)
+
+    def _encode_as(self, task: str, inputs: Any, prompt_name: str | None, **kwargs: Any) -> Embeddings:
+        if prompt_name is None and kwargs.get("prompt") is None and task in self.config.prompts:
+            prompt_name = task
+        return self.encode(inputs, prompt_name=prompt_name, **kwargs)
+
+    def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
+        if prompt is not None or prompt_name is None:
+            return prompt or ""
+        if prompt_name not in self.config.prompts:
+            known = ", ".join(map(repr, self.config.prompts)) or "none"
+            raise ValueError(f"`prompt_name` must be one of the configured prompts ({known}), got {prompt_name!r}")
+        return str(self.config.prompts[prompt_name])
+
+    def _encode_documents(
+        self, documents: list[Document], prompt: str, batch_size: int, show_progress_bar: bool
+    ) -> torch.Tensor:
+        """Embed in batches of one kind and like length: (documents, D), float32."""
+        embeddings = torch.empty(len(documents), self.config.hidden_size, device=self.device)
+        batches = list(_batches(documents, batch_size))
+        progress = logging.tqdm(total=len(documents), desc="Encoding", unit="doc", disable=not show_progress_bar)
+        with progress, ThreadPoolExecutor(max_workers=1) as loader:  # decodes the next batch while this one computes
+            upcoming = loader.submit(self._preprocess, documents, batches[0], prompt)
+            for index, positions in enumerate(batches):
+                features = upcoming.result()
+                if index + 1 < len(batches):
+                    upcoming = loader.submit(self._preprocess, documents, batches[index + 1], prompt)
+                output = self(**features.to(self.device), return_dict=True)
+                embeddings[torch.tensor(positions, device=self.device)] = output.embeddings.float()
+                progress.update(len(positions))
+        return embeddings
+
+    def _preprocess(self, documents: list[Document], positions: list[int], prompt: str) -> BatchFeature:
+        texts, images = [], []
+        for position in positions:
+            document = documents[position]
+            texts.append(None if document.text is None else prompt + document.text)
+            try:
+                images.append(None if document.image is None else load_image(document.image))
+            except (ValueError, TypeError, FileNotFoundError) as error:
+                raise type(error)(f"input {position}: {error}") from error
+        return self.processor(text=texts, images=images)
+
+
+def _check_choices(precision: str, batch_size: int, truncate_dim: int | None, width: int) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be positive, got {batch_size}")
+    if truncate_dim is not None and not 1 <= truncate_dim <= width:
+        raise ValueError(f"`truncate_dim` must lie between 1 and {width}, got {truncate_dim}")
+
+
+def _batches(documents: list[Document], batch_size: int) -> Iterator[list[int]]:
+    """Positions of documents that share a batch: one kind, longest texts first."""
+    for kind in ("image,text", "image", "text"):
+        positions = [position for position, document in enumerate(documents) if document.kind == kind]
+        positions.sort(key=lambda position: -len(documents[position].text or ""))
+        for start in range(0, len(positions), batch_size):
+            yield positions[start : start + batch_size]
+
+
+@contextmanager
+def _evaluating(module: torch.nn.Module) -> Iterator[None]:
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
+
+
+def _convert(
+    embeddings: torch.Tensor, single: bool, precision: Precision, convert_to_numpy: bool, convert_to_tensor: bool
+) -> Embeddings:
+    """Quantise, and give the container that was asked for."""
+    if precision != "float32":
+        embeddings = torch.from_numpy(np.asarray(_quantize(embeddings.cpu().numpy(), precision)))
+    result = embeddings[0] if single else embeddings
+    if convert_to_tensor:
+        return result
+    if convert_to_numpy:
+        return result.cpu().numpy()
+    return result if single else list(result)
+
+
+def _quantize(embeddings: np.ndarray[Any, Any], precision: Precision) -> Any:
+    try:
+        quantization = importlib.import_module("sentence_transformers.util.quantization")
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"`precision={precision!r}` needs sentence-transformers: pip install sentence-transformers"
+        ) from error
+    return quantization.quantize_embeddings(embeddings, precision=precision)
+
+
+def _unit_rows(embeddings: Any) -> torch.Tensor:
+    if isinstance(embeddings, list | tuple):
+        embeddings = torch.stack([torch.as_tensor(row) for row in embeddings])
+    rows = torch.as_tensor(embeddings).float()
+    return F.normalize(rows if rows.ndim > 1 else rows[None], dim=-1)

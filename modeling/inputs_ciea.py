@@ -1,0 +1,179 @@
+"""What users give to be embedded: texts, images and images with captions, checked and brought into one form."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
+MAX_IMAGE_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
+
+ImageInput = Any  # a PIL image, a path, encoded bytes, or an array (3, H, W) or (H, W, 3)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One input: a text, an image, or an image with a caption.
+
+    Args:
+        text: The text or the caption, `None` for an image alone.
+        image: The image, not yet decoded where it is a path, `None` for a text.
+    """
+
+    text: str | None
+    image: ImageInput | None
+
+    @property
+    def kind(self) -> str:
+        """`"text"`, `"image"` or `"image,text"`."""
+        if self.image is None:
+            return "text"
+        return "image" if self.text is None else "image,text"
+
+
+def parse_document(value: Any) -> Document:
+    """Bring one input into the common form.
+
+    Args:
+        value: A text; a PIL image; a path to an image (a `Path`, or a `str` that names an existing image file, as in
+            sentence-transformers); an array; or a mapping with `"text"`, `"image"` or both, either side `None`.
+
+    Returns:
+        The document. A mapping's empty caption beside an image counts as none.
+
+    Raises:
+        TypeError: If the type is not one of these.
+        ValueError: If there is nothing to embed, a key is unknown, there are several images, or a URL is given.
+        FileNotFoundError: If a path names no file.
+    """
+    if isinstance(value, Mapping):
+        return _parse_mapping(value)
+    if isinstance(value, str):
+        if _names_image(value):
+            return Document(None, _check_image(value))
+        if not value.strip():
+            raise ValueError("the text is empty")
+        return Document(value, None)
+    if isinstance(value, os.PathLike | Image.Image | np.ndarray | torch.Tensor):
+        return Document(None, _check_image(value))
+    raise TypeError(
+        "an input must be a str, a PIL image, a path to an image, or a dict with 'text' and 'image'; "
+        f"got {type(value).__name__}"
+    )
+
+
+def parse_documents(values: Iterable[Any]) -> list[Document]:
+    """Bring many inputs into the common form; an error names the position of the input that caused it."""
+    documents = []
+    for position, value in enumerate(values):
+        try:
+            documents.append(parse_document(value))
+        except (TypeError, ValueError, FileNotFoundError) as error:
+            raise type(error)(f"input {position}: {error}") from None
+    return documents
+
+
+def load_image(image: ImageInput, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+    """Decode an image to RGB, transparency laid on white.
+
+    Args:
+        image: A PIL image, a path, encoded bytes, or an array.
+        max_pixels: Images of more pixels are refused before they are decoded.
+
+    Returns:
+        The image, mode RGB.
+
+    Raises:
+        ValueError: If the image is broken, too large, or given as a URL; the message names the file.
+        FileNotFoundError: If a path names no file.
+    """
+    if isinstance(image, torch.Tensor | np.ndarray):
+        return _image_of_array(np.asarray(image))
+    name = f"image {str(image)!r}" if isinstance(image, str | os.PathLike) else "image"
+    try:
+        opened = image if isinstance(image, Image.Image) else Image.open(_source(_check_image(image)))
+        if opened.width * opened.height > max_pixels:
+            raise ValueError(f"{name} has {opened.width} x {opened.height} pixels; at most {max_pixels:,} are decoded")
+        return _to_rgb(opened)
+    except FileNotFoundError:
+        raise
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name} cannot be decoded: {error}") from error
+
+
+def _parse_mapping(value: Mapping[Any, Any]) -> Document:
+    unknown = sorted(str(key) for key in value if key not in ("text", "image"))
+    if unknown:
+        raise ValueError(f"unknown key(s) {', '.join(unknown)}; a document has 'text' and 'image'")
+    text, image = value.get("text"), value.get("image")
+    if text is not None and not isinstance(text, str):
+        raise TypeError(f"'text' must be a str or None, got {type(text).__name__}")
+    if text is not None and not text.strip():
+        text = None
+    if text is None and image is None:
+        raise ValueError("there is neither a text nor an image")
+    return Document(text, None if image is None else _check_image(image))
+
+
+def _check_image(image: Any) -> ImageInput:
+    """Check an image's type, and a path's file, without decoding anything."""
+    if isinstance(image, list | tuple):
+        raise ValueError(f"one image per input, got {len(image)}")  # noqa: TRY004 (a matter of number)
+    if isinstance(image, str) and image.startswith(("http://", "https://")):
+        raise ValueError(f"{image!r} is a URL, and nothing is fetched here: download the image first")
+    if isinstance(image, str | os.PathLike) and not str(image).startswith("data:image/"):
+        if not Path(image).is_file():
+            raise FileNotFoundError(f"there is no image file {str(image)!r}")
+        return image
+    if not isinstance(image, str | bytes | Image.Image | np.ndarray | torch.Tensor):
+        raise TypeError(f"an image must be a PIL image, a path, bytes or an array, got {type(image).__name__}")
+    return image
+
+
+def _names_image(text: str) -> bool:
+    """Whether sentence-transformers, too, takes the string for an image."""
+    if text.startswith("data:image/"):
+        return True
+    if not text.lower().endswith(IMAGE_SUFFIXES):
+        return False
+    if text.startswith(("http://", "https://")):
+        return " " not in text
+    return len(text) < 4096 and "\n" not in text and Path(text).is_file()
+
+
+def _source(image: Any) -> Any:
+    if isinstance(image, bytes):
+        return BytesIO(image)
+    if isinstance(image, str) and image.startswith("data:image/"):
+        import base64
+
+        return BytesIO(base64.b64decode(image.partition(",")[2]))
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _image_of_array(array: np.ndarray[Any, Any]) -> Image.Image:
+    if array.ndim != 3 or 3 not in (array.shape[0], array.shape[-1]):
+        raise ValueError(f"an image array must be (3, height, width) or (height, width, 3), got {array.shape}")
+    if array.shape[-1] != 3:
+        array = array.transpose(1, 2, 0)
+    if array.dtype != np.uint8:
+        if array.min() < 0 or array.max() > 1:
+            raise ValueError("an image array must be uint8, or floats in [0, 1]")
+        array = (array * 255).round().astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(array))

@@ -1,0 +1,87 @@
+"""The layers that are CIEA's own: the complement weights and the extractor that uses them (paper, section 3.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from .configuration_ciea import CIEAConfig
+
+
+def complement_weights(patches: torch.Tensor, token_embeddings: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
+    """How much each patch holds that no caption token says.
+
+    For patch j, `w_j = 1 - max_k (cos(patch_j, token_k) + 1.00001) / 2`: near 1 where the caption says nothing about
+    the patch, near 0 where it does. The similarity of a masked token counts as 0, so that without a caption every
+    weight is 1. Computed in float32 as one normalised matrix product.
+
+    Args:
+        patches: Projected patches, (images, P, D).
+        token_embeddings: Input embeddings of the caption's tokens, (images, T, D).
+        token_mask: True where a token belongs to the caption, (images, T).
+
+    Returns:
+        The weights, (images, P), float32.
+    """
+    patches = F.normalize(patches.float(), dim=-1)
+    token_embeddings = F.normalize(token_embeddings.float(), dim=-1)
+    similarity = (patches @ token_embeddings.transpose(1, 2) + 1.00001) / 2  # (images, P, T)
+    return 1 - (similarity * token_mask[:, None, :]).amax(dim=-1)
+
+
+class ComplementaryInformationExtractor(nn.Module):
+    """One transformer layer over an image's patches that attends to what the caption leaves out.
+
+    Attention logits are multiplied by the squared complement weight of the *key* patch, and keys whose weight lies
+    below the floor are masked. A dropped-out residual and a layer norm follow, then a feed-forward layer with a plain
+    residual and no norm behind it.
+
+    Args:
+        config: The model's configuration (`extractor_*` and the language model's width).
+    """
+
+    def __init__(self, config: CIEAConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.num_heads = config.extractor_num_heads
+        self.weight_floor = config.extractor_weight_floor
+        self.dropout = config.extractor_dropout
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+        self.layer_norm = nn.LayerNorm(width, eps=config.extractor_layer_norm_eps)
+        self.fc1 = nn.Linear(width, config.extractor_intermediate_size)
+        self.fc2 = nn.Linear(config.extractor_intermediate_size, width)
+
+    def forward(self, patches: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Extract what the caption leaves out.
+
+        Args:
+            patches: Projected patches, (images, P, D).
+            weights: Complement weights, (images, P).
+
+        Returns:
+            Extracted patches, (images, P, D).
+        """
+        attended = self._attend(patches, weights)
+        hidden = self.layer_norm(patches + F.dropout(attended, self.dropout, self.training))
+        return hidden + self.fc2(F.leaky_relu(self.fc1(hidden), negative_slope=0.01))
+
+    def _attend(self, patches: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        query, key, value = (self._heads(layer(patches)) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        # logits of key j times w_j^2 = q (w_j^2 k_j): the weighting goes into the keys
+        key = key * weights.square()[:, None, :, None].to(key.dtype)
+        masked = torch.zeros_like(weights, dtype=query.dtype)
+        masked = masked.masked_fill(weights < self.weight_floor, torch.finfo(query.dtype).min)
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=masked[:, None, None, :], dropout_p=self.dropout if self.training else 0.0
+        )  # (images, heads, P, D / heads)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+    def _heads(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
