@@ -1,1 +1,25 @@
-"""Readers and the one in-memory shape of a retrieval data set."""
+"""Readers of retrieval data: everything becomes corpus, queries and qrels."""
+
+from __future__ import annotations
+
+from ciea_hf.data.columns import column_values, corpus_from_columns, queries_from_columns
+from ciea_hf.data.dataset import (
+    FORMATS,
+    Format,
+    Qrels,
+    RetrievalDataset,
+    load_retrieval_dataset,
+    save_retrieval_dataset,
+)
+
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Qrels",
+    "RetrievalDataset",
+    "column_values",
+    "corpus_from_columns",
+    "load_retrieval_dataset",
+    "queries_from_columns",
+    "save_retrieval_dataset",
+]

@@ -180,7 +180,8 @@ def train_tower(recipe: TowerRecipe) -> tuple[CLIPVisionModel, nn.Linear]:
             figure = probe_figure(tower, head, unseen)
             seconds = time.monotonic() - started
             logger.info("step %d/%d  loss %.4f  probe %.3f  %.0f s", step, recipe.steps, loss.item(), figure, seconds)
-    return tower.eval(), head
+    tower.train(mode=False)
+    return tower, head
 
 
 def save_tower(tower: CLIPVisionModel, head: nn.Linear, folder: Path, record: dict[str, object]) -> None:
@@ -188,7 +189,7 @@ def save_tower(tower: CLIPVisionModel, head: nn.Linear, folder: Path, record: di
     from safetensors.torch import save_file
 
     with atomic_folder(folder) as target:
-        tower.half().save_pretrained(target)
+        tower.to(torch.float16).save_pretrained(target)
         tower.config.dtype = torch.float32  # half precision is the form on disk: load in full
         tower.config.save_pretrained(target)
         CLIPImageProcessorPil(
