@@ -1,0 +1,47 @@
+# Every target builds the virtual environment on first use: a bare checkout and Python 3.10 or newer are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# what the checks and the demonstration need and no more threads than cores
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help install test lint format demo tower benchmark clean
+
+help:
+	@echo "make install | test | lint | format | demo | tower | benchmark | clean"
+
+install: $(READY)
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+# mypy reads the package as users install it; an editable install of mapped folders would silently pass
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/lint .
+	cd build/lint && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../setup.cfg -p ciea_hf
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: $(READY)
+	$(BIN)/python -m ciea_hf.demo.run
+
+tower: $(READY)
+	$(BIN)/python -m ciea_hf.demo.tower --output ciea_hf/demo/tower
+
+benchmark: $(READY)
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf build dist demo .mypy_cache .pytest_cache .ruff_cache
