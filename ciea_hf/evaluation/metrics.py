@@ -203,8 +203,7 @@ def _recall(gains: FloatArray, _ideal: FloatArray, relevant: FloatArray) -> Floa
 
 
 def _hit(gains: FloatArray, _ideal: FloatArray, _relevant: FloatArray) -> FloatArray:
-    found: FloatArray = (gains > 0).any(axis=1).astype(np.float64)
-    return found
+    return np.where((gains > 0).any(axis=1), 1.0, 0.0)
 
 
 def _average_precision(gains: FloatArray, relevant: FloatArray) -> FloatArray:

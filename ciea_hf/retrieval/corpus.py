@@ -1,0 +1,174 @@
+"""Embeddings of a corpus: in memory, or in a folder of memory-mapped shards that encoding can resume."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ciea_hf.retrieval.documents import DocumentRecord, DocumentView, document_records
+from ciea_hf.retrieval.encoding import Encoder, EncodingOptions, encode_documents, normalizes
+from ciea_hf.retrieval.fingerprint import model_fingerprint
+from ciea_hf.utils import atomic_write
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ciea_hf.data.dataset import RetrievalDataset
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+DOCUMENTS = "documents.jsonl"
+
+
+@dataclass(frozen=True)
+class EncodedCorpus:
+    """Embeddings of a corpus, with what a search result shows of each document.
+
+    Attributes:
+        shards: Matrices (documents of the shard, D), in memory or memory-mapped.
+        records: Id, kind and text of every document, by position over all shards.
+        source: What the manifest says of the data set: ``name``, ``split`` and, if given, ``path``.
+    """
+
+    shards: list[NDArray[np.floating]]
+    records: list[DocumentRecord]
+    source: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> list[str]:
+        """Document ids by position."""
+        return [record.id for record in self.records]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+def encode_corpus(
+    model: Encoder,
+    dataset: RetrievalDataset,
+    folder: str | os.PathLike[str] | None = None,
+    view: DocumentView | None = None,
+    options: EncodingOptions | None = None,
+    source: str | None = None,
+) -> EncodedCorpus:
+    """Embed every document of a corpus.
+
+    Args:
+        model: The encoder.
+        dataset: Its corpus is encoded.
+        folder: Where shards are kept as ``embeddings-00000.npy`` and so on, each written at once. A second call
+            with the same model and documents goes on where the first one stopped. In memory if None.
+        view: The documents as inputs; whole documents if None.
+        options: Batch size, type, shard size and so on.
+        source: Path or Hub id of the data set, noted in the manifest so that a search can find the pictures again.
+
+    Returns:
+        The embeddings with their records; memory-mapped if ``folder`` is given.
+
+    Raises:
+        ValueError: If the folder holds embeddings of another model, corpus or type, or an embedding is not finite.
+    """
+    options = options or EncodingOptions()
+    view = view or DocumentView(dataset)
+    records = document_records(dataset)
+    origin = {"name": dataset.name, "split": dataset.split} | ({"path": source} if source else {})
+    starts = range(0, len(view), options.shard_size)
+    if folder is None:
+        shards = [encode_documents(model, view, records, start, options) for start in starts]
+        return EncodedCorpus(shards, records, origin)
+    target = Path(folder)
+    _claim_folder(target, _manifest(model, view, options, origin))
+    _write_records(target / DOCUMENTS, records)
+    for number, start in enumerate(starts):
+        path = target / _shard_name(number)
+        if path.exists():
+            logger.info("shard %d of %d is there already", number + 1, len(starts))
+            continue
+        shard = encode_documents(model, view, records, start, options)
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.save(file, shard)
+    return load_corpus(target)
+
+
+def load_corpus(folder: str | os.PathLike[str]) -> EncodedCorpus:
+    """Open an encoded corpus, memory-mapped.
+
+    Args:
+        folder: A folder that :func:`encode_corpus` has written.
+
+    Returns:
+        The embeddings with their records.
+
+    Raises:
+        FileNotFoundError: If the folder is no encoded corpus.
+        ValueError: If shards are missing or do not fit the manifest.
+    """
+    target = Path(folder)
+    if not (target / MANIFEST).is_file():
+        raise FileNotFoundError(f"{target} is no encoded corpus: it holds no {MANIFEST}")
+    manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+    records = _read_records(target / DOCUMENTS)
+    numbers = range(-(-manifest["documents"] // manifest["shard_size"]))
+    missing = [_shard_name(number) for number in numbers if not (target / _shard_name(number)).exists()]
+    if missing:
+        raise ValueError(
+            f"{target} is not complete: {len(missing)} of {len(numbers)} shards are missing ({missing[0]})"
+        )
+    shards = [np.load(target / _shard_name(number), mmap_mode="r") for number in numbers]
+    if len(records) != manifest["documents"] or sum(map(len, shards)) != len(records):
+        raise ValueError(
+            f"{target} is broken: {manifest['documents']} documents in {MANIFEST}, {len(records)} in {DOCUMENTS}, "
+            f"{sum(map(len, shards))} embeddings"
+        )
+    return EncodedCorpus(shards, records, manifest["source"])
+
+
+def _shard_name(number: int) -> str:
+    return f"embeddings-{number:05d}.npy"
+
+
+def _manifest(model: Encoder, view: DocumentView, options: EncodingOptions, source: dict[str, str]) -> dict[str, Any]:
+    kept = {name: value for name, value in asdict(options).items() if name in ("dtype", "shard_size")}
+    return {
+        "model": model_fingerprint(model),
+        "corpus": view.fingerprint,
+        "documents": len(view),
+        "normalized": normalizes(model),
+        **kept,
+        "source": source,
+    }
+
+
+def _claim_folder(folder: Path, manifest: dict[str, Any]) -> None:
+    path = folder / MANIFEST
+    if not path.exists():
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    differing = [name for name in manifest if name != "source" and manifest[name] != found.get(name)]
+    if differing:
+        raise ValueError(
+            f"{folder} holds embeddings with another {', '.join(differing)}: choose another folder, or delete this one"
+        )
+
+
+def _write_records(path: Path, records: Sequence[DocumentRecord]) -> None:
+    if path.exists():
+        return
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record._asdict(), ensure_ascii=False) + "\n" for record in records)
+
+
+def _read_records(path: Path) -> list[DocumentRecord]:
+    with path.open(encoding="utf-8") as file:
+        return [DocumentRecord(**json.loads(line)) for line in file]

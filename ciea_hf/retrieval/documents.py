@@ -1,0 +1,97 @@
+"""The documents of a corpus as a model takes them, whole or in part."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ciea_hf.data.dataset import RetrievalDataset
+
+PARTS = ("full", "caption", "image")
+
+
+class DocumentRecord(NamedTuple):
+    """What a search result shows of a document: id, kind (``"image"`` or ``"text"``) and text or caption."""
+
+    id: str
+    kind: str
+    text: str | None
+
+
+class DocumentView:
+    """Rows of a corpus as inputs of ``encode_document``.
+
+    A document with a picture and a caption becomes ``{"text": ..., "image": ...}``, a picture alone the picture, text
+    the string, and a document of which nothing is left None. Pictures are decoded only when a batch asks for them.
+
+    Args:
+        dataset: The data set whose corpus is viewed.
+        documents: ``"full"``; ``"caption"`` drops every picture; ``"image"`` drops the captions of pictures and leaves
+            text documents as they are.
+        captions: Texts to use in place of the corpus's own, by position; the corpus's own if None.
+
+    Raises:
+        ValueError: If ``documents`` is not one of the three, or there are not as many captions as documents.
+    """
+
+    def __init__(
+        self, dataset: RetrievalDataset, documents: str = "full", captions: Sequence[str | None] | None = None
+    ) -> None:
+        if documents not in PARTS:
+            raise ValueError(f"documents must be one of {', '.join(PARTS)}, got {documents!r}")
+        if captions is not None and len(captions) != len(dataset.corpus):
+            raise ValueError(f"there are {len(captions)} captions for {len(dataset.corpus)} documents")
+        self.documents = documents
+        self.captions = captions
+        self.corpus_fingerprint = dataset.fingerprint
+        self._ids = dataset.corpus.select_columns(["id"])
+        self._rows = dataset.corpus.select_columns(["id", "text"]) if documents == "caption" else dataset.corpus
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the corpus, the chosen part and the captions: equal views give equal inputs."""
+        captions = None if self.captions is None else list(self.captions)
+        content = json.dumps([self.corpus_fingerprint, self.documents, captions], ensure_ascii=False)
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+    def batch(self, start: int, stop: int) -> list[Any]:
+        """Return the inputs at positions ``start`` to ``stop``, with pictures decoded."""
+        rows = self._read(start, stop)
+        texts = rows["text"] if self.captions is None else self.captions[start:stop]
+        images = rows.get("image") or [None] * len(texts)
+        return [self._input(text, image) for text, image in zip(texts, images, strict=True)]
+
+    def _read(self, start: int, stop: int) -> dict[str, list[Any]]:
+        try:
+            rows: dict[str, list[Any]] = self._rows[start:stop]
+        except (OSError, SyntaxError, ValueError):  # what Pillow raises for a broken picture: say which one
+            for position in range(start, min(stop, len(self))):
+                try:
+                    self._rows[position]
+                except (OSError, SyntaxError, ValueError) as error:
+                    name = self._ids[position]["id"]
+                    raise ValueError(f"the picture of document {name!r} (row {position}) is broken: {error}") from error
+            raise
+        return rows
+
+    def _input(self, text: str | None, image: Any) -> Any:
+        written = text if text and text.strip() else None
+        if image is None:
+            return written
+        if self.documents == "image" or written is None:
+            return image
+        return {"text": written, "image": image}
+
+
+def document_records(dataset: RetrievalDataset) -> list[DocumentRecord]:
+    """List id, kind and text of every document without decoding a picture."""
+    texts = dataset.corpus.select_columns(["text"])[:]["text"]
+    kinds = dataset.document_kinds
+    return [DocumentRecord(name, kinds[name], text) for name, text in zip(dataset.corpus_ids, texts, strict=True)]

@@ -1,0 +1,181 @@
+"""The index seam, and exact search behind it."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Matrix = NDArray[np.floating] | Tensor
+
+
+class SearchResult(NamedTuple):
+    """The best documents of each query, best first.
+
+    Attributes:
+        scores: (queries, k) float32.
+        positions: (queries, k) int64, positions in the index; ``k`` is ``top_k``, or the index's size if smaller.
+    """
+
+    scores: NDArray[np.float32]
+    positions: NDArray[np.int64]
+
+
+class Index(Protocol):
+    """What a search backend offers. Wrap faiss, Milvus or another store in these two members to use it everywhere."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Document ids by position."""
+
+    def search(self, queries: Matrix, top_k: int) -> SearchResult:
+        """Return the ``top_k`` documents with the highest inner product for queries of shape (queries, D)."""
+
+
+class FlatIndex:
+    """Exact inner-product search in blocks, with memory bounded by the block sizes.
+
+    Scores are computed in fp32 whatever the embeddings' type. Equal scores are ordered by document id descending, at
+    the cut-off too, which is trec_eval's rule: the result does not depend on how the corpus is cut into shards.
+
+    Args:
+        embeddings: One matrix (documents, D) or a list of them (shards): arrays, memory maps or tensors.
+        ids: Document ids by position over all shards.
+        device: Where scores are computed; the CPU by default.
+        block_size: Documents scored at once.
+        query_block_size: Queries scored at once.
+
+    Raises:
+        ValueError: If ids and embeddings differ in number, ids repeat, or the shards differ in width.
+
+    Example:
+        >>> index = FlatIndex(torch.eye(3), ids=["a", "b", "c"])
+        >>> index.search(torch.tensor([[0.0, 1.0, 0.5]]), top_k=2).positions
+        array([[1, 2]])
+    """
+
+    def __init__(
+        self,
+        embeddings: Matrix | Sequence[Matrix],
+        ids: Sequence[str],
+        device: str | torch.device | None = None,
+        block_size: int = 32_768,
+        query_block_size: int = 1024,
+    ) -> None:
+        self.shards = [embeddings] if isinstance(embeddings, (np.ndarray, Tensor)) else list(embeddings)
+        self.ids = list(ids)
+        self.device = torch.device(device or "cpu")
+        self.block_size = block_size
+        self.query_block_size = query_block_size
+        rows = sum(len(shard) for shard in self.shards)
+        if rows != len(self.ids):
+            raise ValueError(f"there are {rows} embeddings and {len(self.ids)} ids")
+        if len({shard.shape[1] for shard in self.shards}) > 1:
+            raise ValueError(f"shards differ in width: {sorted({shard.shape[1] for shard in self.shards})}")
+        self._tie_rank = _id_ranks(self.ids).to(self.device)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def dimension(self) -> int:
+        """Width of the embeddings, 0 for an index without shards."""
+        return int(self.shards[0].shape[1]) if self.shards else 0
+
+    @torch.no_grad()
+    def search(self, queries: Matrix, top_k: int) -> SearchResult:
+        """Find the documents with the highest inner product.
+
+        Args:
+            queries: (queries, D) array or tensor.
+            top_k: Documents wanted for each query, at least 1.
+
+        Returns:
+            Scores and positions, best first.
+
+        Raises:
+            ValueError: If ``top_k`` is below 1 or the width of the queries is not the index's.
+        """
+        matrix = _as_float(queries, self.device)
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        if matrix.ndim != 2 or (self.shards and matrix.shape[1] != self.dimension):
+            raise ValueError(
+                f"queries must be of shape (queries, {self.dimension}) for this index, got {tuple(matrix.shape)}"
+            )
+        blocks = torch.split(matrix, self.query_block_size)
+        best = [
+            (matrix.new_empty(len(b), 0), torch.empty(len(b), 0, dtype=torch.long, device=self.device)) for b in blocks
+        ]
+        for start, documents in self._document_blocks():
+            ranks = self._tie_rank[start : start + len(documents)]
+            for i, block in enumerate(blocks):
+                scores, positions = top_k_with_ties(block @ documents.T, ranks, top_k)
+                best[i] = self._merge(best[i], (scores, positions + start), top_k)
+        return SearchResult(
+            torch.cat([scores for scores, _ in best]).cpu().numpy(),
+            torch.cat([positions for _, positions in best]).cpu().numpy(),
+        )
+
+    def _document_blocks(self) -> Iterator[tuple[int, Tensor]]:
+        offset = 0
+        for shard in self.shards:
+            for start in range(0, len(shard), self.block_size):
+                yield offset + start, _as_float(shard[start : start + self.block_size], self.device)
+            offset += len(shard)
+
+    def _merge(self, best: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], top_k: int) -> tuple[Tensor, Tensor]:
+        scores, positions = torch.cat([best[0], new[0]], dim=1), torch.cat([best[1], new[1]], dim=1)
+        order = _descending(scores, self._tie_rank[positions])[:, :top_k]
+        return scores.gather(1, order), positions.gather(1, order)
+
+
+def top_k_with_ties(scores: Tensor, tie_rank: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """Take the best columns of each row, where equal scores go to the higher tie rank, at the cut-off too.
+
+    ``torch.topk`` alone keeps arbitrary columns among those that tie at the cut-off.
+
+    Args:
+        scores: (rows, columns).
+        tie_rank: (columns,) distinct integers; among equal scores the higher one wins.
+        top_k: Columns wanted; all of them if there are fewer.
+
+    Returns:
+        Scores and column indices, each (rows, min(top_k, columns)), by score; the order within ties is arbitrary.
+    """
+    kept = min(top_k, scores.shape[1])
+    values, columns = scores.topk(kept, dim=1)
+    cutoff = values[:, -1:]
+    for row in ((scores >= cutoff).sum(dim=1) > kept).nonzero().flatten().tolist():
+        candidates = (scores[row] >= cutoff[row]).nonzero().flatten()
+        order = _descending(scores[row, candidates][None], tie_rank[candidates][None])[0, :kept]
+        columns[row] = candidates[order]
+    return scores.gather(1, columns), columns
+
+
+def _descending(scores: Tensor, tie_rank: Tensor) -> Tensor:
+    """Indices that sort each row by score, then by tie rank, both descending; both are (rows, columns)."""
+    by_rank = tie_rank.argsort(dim=1, descending=True)
+    return by_rank.gather(1, scores.gather(1, by_rank).argsort(dim=1, descending=True, stable=True))
+
+
+def _id_ranks(ids: Sequence[str]) -> Tensor:
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    repeated = next((ids[b] for a, b in itertools.pairwise(order) if ids[a] == ids[b]), None)
+    if repeated is not None:
+        raise ValueError(f"document id {repeated!r} occurs more than once")
+    ranks = torch.empty(len(ids), dtype=torch.long)
+    ranks[torch.tensor(order, dtype=torch.long)] = torch.arange(len(ids))
+    return ranks
+
+
+def _as_float(matrix: Matrix, device: torch.device) -> Tensor:
+    tensor = matrix if isinstance(matrix, Tensor) else torch.from_numpy(np.array(matrix))
+    return tensor.to(device=device, dtype=torch.float32)

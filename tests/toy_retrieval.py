@@ -1,0 +1,67 @@
+"""A small data set and a model without weights, for tests of retrieval and evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ciea_hf.data.columns import corpus_from_columns, queries_from_columns
+from ciea_hf.data.dataset import RetrievalDataset
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "grey": (128, 128, 128)}
+
+
+def picture(colour, size=8):
+    return Image.new("RGB", (size, size), COLOURS[colour])
+
+
+def toy_dataset(split="test"):
+    """Three captioned pictures, a picture alone and two texts; one query of each kind and a mixed one."""
+    corpus = corpus_from_columns(
+        ["img-red", "img-green", "img-blue", "img-bare", "txt-tea", "txt-sea"],
+        ["a cup", "a cup", "a boat", None, "tea is a drink", "the sea is wide"],
+        [picture("red"), picture("green"), picture("blue"), picture("grey"), None, None],
+    )
+    queries = queries_from_columns(["q-pic", "q-txt", "q-mix"], ["red cup", "tea drink", "blue boat sea"])
+    qrels = {"q-pic": {"img-red": 1}, "q-txt": {"txt-tea": 1}, "q-mix": {"img-blue": 2, "txt-sea": 1}}
+    return RetrievalDataset(corpus, queries, qrels, name="toy", split=split)
+
+
+class ToyEncoder:
+    """Embeds words by a hash and colours as the words that name them: exact, order-free and picture-aware."""
+
+    fingerprint = "toy"
+    width = 64
+
+    def __init__(self):
+        self.documents_seen = 0
+
+    def encode_query(self, inputs, **kwargs):
+        return self._encode(inputs, **kwargs)
+
+    def encode_document(self, inputs, **kwargs):
+        self.documents_seen += len(inputs)
+        return self._encode(inputs, **kwargs)
+
+    def _encode(self, inputs, batch_size, convert_to_tensor, normalize_embeddings, show_progress_bar):
+        if any(item is None or item == "" for item in inputs):
+            raise ValueError("the text is empty")
+        rows = torch.tensor(np.stack([self._embed(item) for item in inputs]), dtype=torch.float32)
+        return torch.nn.functional.normalize(rows, dim=1) if normalize_embeddings else rows
+
+    def _embed(self, item):
+        text, image = (item.get("text"), item.get("image")) if isinstance(item, dict) else (item, None)
+        if isinstance(item, Image.Image):
+            text, image = None, item
+        words = (text or "").split()
+        if image is not None:
+            pixel = image.convert("RGB").getpixel((0, 0))
+            words.append(next(name for name, colour in COLOURS.items() if colour == pixel))
+        return sum(self._word(word) for word in words)
+
+    def _word(self, word):
+        seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big")
+        return np.random.default_rng(seed).normal(size=self.width)
