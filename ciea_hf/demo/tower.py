@@ -189,9 +189,8 @@ def save_tower(tower: CLIPVisionModel, head: nn.Linear, folder: Path, record: di
     from safetensors.torch import save_file
 
     with atomic_folder(folder) as target:
-        tower.to(torch.float16).save_pretrained(target)
-        tower.config.dtype = torch.float32  # half precision is the form on disk: load in full
-        tower.config.save_pretrained(target)
+        half = {name: value.half() for name, value in tower.state_dict().items() if value.is_floating_point()}
+        tower.save_pretrained(target, state_dict=half)  # the configuration says float32: loads in full
         CLIPImageProcessorPil(
             size={"shortest_edge": SCENE_SIZE},
             crop_size={"height": SCENE_SIZE, "width": SCENE_SIZE},
