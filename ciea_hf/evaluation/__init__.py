@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ciea_hf.evaluation.evaluator import EvaluationResult, evaluate, score_run
 from ciea_hf.evaluation.metrics import (
     metrics_by_kind,
     per_query_metrics,
@@ -9,4 +10,12 @@ from ciea_hf.evaluation.metrics import (
     ranking_metrics,
 )
 
-__all__ = ["metrics_by_kind", "per_query_metrics", "rank_documents", "ranking_metrics"]
+__all__ = [
+    "EvaluationResult",
+    "evaluate",
+    "metrics_by_kind",
+    "per_query_metrics",
+    "rank_documents",
+    "ranking_metrics",
+    "score_run",
+]

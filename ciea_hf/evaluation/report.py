@@ -1,0 +1,48 @@
+"""Results as text: one table form for the command line, cards and benchmarks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+HEADLINE = ("mrr@10", "ndcg@10", "recall@1", "recall@10", "recall@100")
+_NAMES = {"mrr": "MRR", "ndcg": "NDCG", "recall": "Recall", "hit": "Hit", "map": "MAP"}
+
+
+def metric_title(name: str) -> str:
+    """Write a metric's name as people do: ``mrr@10`` becomes ``MRR@10``."""
+    stem, mark, cutoff = name.partition("@")
+    return _NAMES.get(stem, stem) + mark + cutoff
+
+
+def metrics_table(rows: Mapping[str, Mapping[str, float]], metrics: Sequence[str] = HEADLINE, label: str = "") -> str:
+    """Lay metrics out as a Markdown table whose columns line up in a terminal too.
+
+    Args:
+        rows: Row title to metrics.
+        metrics: Which metrics to show, in this order. Those that no row has are left out; a value that one row lacks
+            is a dash.
+        label: Title of the first column.
+
+    Returns:
+        The table, without a newline at the end.
+    """
+    shown = [name for name in metrics if any(name in row for row in rows.values())]
+    cells = [[label, *map(metric_title, shown)]]
+    cells += [[title, *(f"{row[name]:.4f}" if name in row else "-" for name in shown)] for title, row in rows.items()]
+    return text_table(cells)
+
+
+def text_table(cells: Sequence[Sequence[str]]) -> str:
+    """Lay out rows of equal length as a Markdown table: the first row is the head, the first column the labels."""
+    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(cells[0]))]
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [cells[0], rule, *cells[1:]]
+    return "\n".join("| " + " | ".join(_aligned(line, widths)) + " |" for line in lines)
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
+    first, *rest = zip(line, widths, strict=True)
+    return [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
