@@ -6,17 +6,31 @@ Importing this package registers CIEA with transformers' Auto classes, so that `
 
 from __future__ import annotations
 
-from transformers import AutoConfig, AutoModel, AutoProcessor
+import importlib
+from typing import TYPE_CHECKING, Any
 
+from ciea_hf._registration import register
 from ciea_hf._version import __version__
-from ciea_hf.modeling import CIEAConfig, CIEAModel, CIEAOutput, CIEAProcessor
+from ciea_hf.modeling.configuration_ciea import CIEAConfig
 
-AutoConfig.register(CIEAConfig.model_type, CIEAConfig, exist_ok=True)
-AutoModel.register(CIEAConfig, CIEAModel, exist_ok=True)
-AutoProcessor.register(CIEAConfig, CIEAProcessor, exist_ok=True)
-# a saved model takes its code along
-CIEAConfig.register_for_auto_class()
-CIEAModel.register_for_auto_class("AutoModel")
-CIEAProcessor.register_for_auto_class("AutoProcessor")
+if TYPE_CHECKING:
+    from ciea_hf.modeling.modeling_ciea import CIEAModel, CIEAOutput
+    from ciea_hf.modeling.processing_ciea import CIEAProcessor
+
+# imported when they are first asked for
+_LAZY = {
+    "CIEAModel": "ciea_hf.modeling.modeling_ciea",
+    "CIEAOutput": "ciea_hf.modeling.modeling_ciea",
+    "CIEAProcessor": "ciea_hf.modeling.processing_ciea",
+}
+
+register()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
 
 __all__ = ["CIEAConfig", "CIEAModel", "CIEAOutput", "CIEAProcessor", "__version__"]

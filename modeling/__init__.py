@@ -1,12 +1,32 @@
-"""The model, its processor and its configuration: what travels to the Hub."""
+"""The model, its processor and its configuration: what travels to the Hub. Each name is imported on first use."""
 
 from __future__ import annotations
 
-from .configuration_ciea import CIEAConfig
-from .inputs_ciea import Document, load_image, parse_document, parse_documents
-from .layers_ciea import ComplementaryInformationExtractor, complement_weights
-from .modeling_ciea import CIEAModel, CIEAOutput
-from .processing_ciea import CIEAProcessor
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .configuration_ciea import CIEAConfig
+    from .inputs_ciea import Document, load_image, parse_document, parse_documents
+    from .layers_ciea import ComplementaryInformationExtractor, complement_weights
+    from .modeling_ciea import CIEAModel, CIEAOutput
+    from .processing_ciea import CIEAProcessor
+
+_FILES = {
+    "configuration_ciea": ("CIEAConfig",),
+    "inputs_ciea": ("Document", "load_image", "parse_document", "parse_documents"),
+    "layers_ciea": ("ComplementaryInformationExtractor", "complement_weights"),
+    "modeling_ciea": ("CIEAModel", "CIEAOutput"),
+    "processing_ciea": ("CIEAProcessor",),
+}
+_FILE_OF = {name: file for file, names in _FILES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_FILE_OF[name]}", __name__), name)
+
 
 __all__ = [
     "CIEAConfig",

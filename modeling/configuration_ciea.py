@@ -43,6 +43,7 @@ class CIEAConfig(PreTrainedConfig):
     """
 
     model_type = "ciea"
+    _auto_class = "AutoConfig"  # saving takes the code along
     sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 (transformers reads it so)
 
     def __init__(

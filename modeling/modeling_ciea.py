@@ -52,6 +52,7 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
 
     config_class = CIEAConfig
     base_model_prefix = "model"
+    _auto_class = "AutoModel"  # saving takes the code along
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True

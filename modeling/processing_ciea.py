@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
@@ -30,9 +30,7 @@ class CIEAProcessor(ProcessorMixin):
         chat_template: Not used; there for the signature that transformers expects.
     """
 
-    attributes = ["image_processor", "tokenizer"]  # noqa: RUF012 (transformers reads it so)
-    image_processor_class = "AutoImageProcessor"
-    tokenizer_class = "AutoTokenizer"
+    _auto_class = "AutoProcessor"  # saving takes the code along
 
     def __init__(
         self,
