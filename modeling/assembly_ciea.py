@@ -14,6 +14,7 @@ from .processing_ciea import CIEAProcessor
 
 if TYPE_CHECKING:
     import os
+
     from transformers import PreTrainedModel
 
     Base = PreTrainedModel
@@ -54,13 +55,13 @@ class AssemblyMixin(Base):
 
     @classmethod
     def from_pretrained(cls: type[Model], pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Read a model from a folder or the Hub, as `PreTrainedModel.from_pretrained`; its processor comes on demand."""
+        """Read a model from a folder or the Hub, as `PreTrainedModel` does; the processor comes on demand."""
         hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._hub_arguments = hub_arguments
         return loaded
 
-    def save_pretrained(
+    def save_pretrained(  # type: ignore[override]  # the rest by name
         self,
         save_directory: str | os.PathLike[str],
         is_main_process: bool = True,
@@ -134,7 +135,8 @@ class AssemblyMixin(Base):
             ", ".join(new),
             ", ".join(tokenizer.convert_ids_to_tokens(list(ids.values()))),
         )
-        return model.eval()
+        model.eval()  # type: ignore[no-untyped-call]
+        return model
 
 
 def write_sentence_transformers_files(folder: str | os.PathLike[str], prompts: dict[str, str]) -> None:

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from logging import INFO
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -89,7 +90,7 @@ class EncodingMixin(Base):
         text_prompt = self._prompt(prompt_name, prompt)
         if device is not None:
             self.to(device)
-        show = show_progress_bar if show_progress_bar is not None else logger.getEffectiveLevel() <= logging.INFO
+        show = show_progress_bar if show_progress_bar is not None else logger.isEnabledFor(INFO)
         with _evaluating(self):
             embeddings = self._encode_documents(documents, text_prompt, batch_size, show)
         if truncate_dim is not None:

@@ -69,8 +69,8 @@ class ComplementaryInformationExtractor(nn.Module):
             Extracted patches, (images, P, D).
         """
         attended = self._attend(patches, weights)
-        hidden = self.layer_norm(patches + F.dropout(attended, self.dropout, self.training))
-        return hidden + self.fc2(F.leaky_relu(self.fc1(hidden), negative_slope=0.01))
+        hidden: torch.Tensor = self.layer_norm(patches + F.dropout(attended, self.dropout, self.training))
+        return hidden.add(self.fc2(F.leaky_relu(self.fc1(hidden), negative_slope=0.01)))
 
     def _attend(self, patches: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         query, key, value = (self._heads(layer(patches)) for layer in (self.q_proj, self.k_proj, self.v_proj))
@@ -81,7 +81,9 @@ class ComplementaryInformationExtractor(nn.Module):
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=masked[:, None, None, :], dropout_p=self.dropout if self.training else 0.0
         )  # (images, heads, P, D / heads)
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
+        result: torch.Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        return result
 
     def _heads(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        heads: torch.Tensor = hidden.unflatten(-1, (self.num_heads, -1))
+        return heads.transpose(1, 2)

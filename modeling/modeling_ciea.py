@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput, torch_compilable_check
+from transformers.utils.generic import ModelOutput
+from transformers.utils.import_utils import torch_compilable_check
 
 from .assembly_ciea import AssemblyMixin
 from .configuration_ciea import CIEAConfig
@@ -54,7 +55,7 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
     base_model_prefix = "model"
     _auto_class = "AutoModel"  # saving takes the code along
     main_input_name = "input_ids"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]  # noqa: RUF012 (transformers reads it so)
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -69,7 +70,7 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         self.extractor = ComplementaryInformationExtractor(config) if config.use_extractor else None
         self.text_model = AutoModel.from_config(config.text_config)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's token table."""
@@ -225,7 +226,7 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
             kwargs["decoder_input_ids"] = start
         if hasattr(self.config.text_config, "use_cache"):
             kwargs["use_cache"] = False
-        inputs_embeds = inputs_embeds.to(self.get_input_embeddings().weight.dtype)
+        inputs_embeds = inputs_embeds.to(self.text_model.dtype)
         outputs = self.text_model(
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, return_dict=True, **kwargs
         )
@@ -249,4 +250,4 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
             bound = 1 / math.sqrt(module.in_features)
             init.uniform_(module.bias, -bound, bound)
         else:
-            super()._init_weights(module)
+            super()._init_weights(module)  # type: ignore[no-untyped-call]

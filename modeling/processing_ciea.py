@@ -44,15 +44,15 @@ class CIEAProcessor(ProcessorMixin):
     ) -> None:
         if tokenizer is None or image_processor is None:
             raise ValueError("`image_processor` and `tokenizer` are both needed")
-        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
+        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)  # type: ignore[no-untyped-call]
         self.image_seq_length = image_seq_length
         self.max_text_length = max_text_length
         self.caption_prefix = caption_prefix
         tokenizer.add_special_tokens({"extra_special_tokens": list(IMAGE_TOKENS)}, replace_extra_special_tokens=False)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        tokenizer.padding_side = "right"
-        ids: list[int] = [int(tokenizer.convert_tokens_to_ids(token)) for token in IMAGE_TOKENS]
+        tokenizer.padding_side = tokenizer.truncation_side = "right"
+        ids: Any = tokenizer.convert_tokens_to_ids(list(IMAGE_TOKENS))
         self.image_token_id, self.image_start_token_id, self.image_end_token_id = ids
 
     @property
@@ -60,7 +60,7 @@ class CIEAProcessor(ProcessorMixin):
         """Names of the tensors that [`CIEAModel`] reads."""
         return ["input_ids", "attention_mask", "pixel_values"]
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         images: Any = None,
         text: str | Sequence[str | None] | None = None,
@@ -86,7 +86,7 @@ class CIEAProcessor(ProcessorMixin):
         Raises:
             ValueError: If texts and images differ in number, an input is empty, or an image is broken.
         """
-        options = {"max_length": max_length, "padding": padding, "return_tensors": return_tensors}
+        options: dict[str, Any] = {"max_length": max_length, "padding": padding, "return_tensors": return_tensors}
         for group in ("text_kwargs", "common_kwargs"):
             options.update({name: value for name, value in kwargs.pop(group, {}).items() if name in options})
         images_kwargs = kwargs.pop("images_kwargs", {})

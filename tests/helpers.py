@@ -39,7 +39,7 @@ def tiny_tokenizer(family: str = "t5") -> PreTrainedTokenizerFast:
     template = {"t5": "$A </s>", "bart": "<s> $A </s>", "bert": "[CLS] $A [SEP]"}.get(family)
     if template:
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=template, special_tokens=[(token, vocabulary[token]) for token in template.split() if token != "$A"]
+            single=template, special_tokens=[(word, vocabulary[word]) for word in template.split() if word in specials]
         )
     names = {
         "t5": {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from ciea_hf import CIEAModel
 from ciea_hf.convert import convert_checkpoint
+
+if TYPE_CHECKING:
+    from ciea_hf import CIEAModel
 
 DATA = Path(__file__).parent / "data"
 CHECKPOINT = DATA / "t5_64_16.model.best.pt"
