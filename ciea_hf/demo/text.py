@@ -73,7 +73,6 @@ def text_config(vocab_size: int) -> T5Config:
         dropout_rate=0.1,
         pad_token_id=0,
         eos_token_id=1,
-        decoder_start_token_id=0,
     )
 
 
