@@ -46,7 +46,10 @@ def test_the_shipped_tower_is_small_and_loads_in_full_precision(tower):
     assert {path.name for path in tower_folder().iterdir()} == set(WEIGHT_FILES)
     assert (tower_folder() / "model.safetensors").stat().st_size < 3_000_000
     assert tower.dtype == torch.float32
-    assert patch_states(tower, torch.zeros(2, 3, 112, 112)).shape == (2, 49, 128)
+    pixel_values = probe_scenes(2, seed=1)[0][0]
+    states = patch_states(tower, pixel_values)
+    assert states.shape == (2, 49, 128)
+    assert torch.equal(states, tower(pixel_values).last_hidden_state[:, 1:])  # the class token stands first
 
 
 def test_the_probe_finds_the_objects_of_scenes_that_training_never_saw(tower):
@@ -107,6 +110,9 @@ def test_training_is_deterministic_and_its_result_is_saved(tmp_path):
     for name, value in loaded.state_dict().items():
         torch.testing.assert_close(value, one.state_dict()[name].half().float(), atol=0, rtol=0)
     assert {path.name for path in (tmp_path / "tower").iterdir()} == set(WEIGHT_FILES)
+    for name in ("config.json", "preprocessor_config.json"):  # the script makes what is shipped
+        made, shipped = (json.loads((folder / name).read_text()) for folder in (tmp_path / "tower", tower_folder()))
+        assert {**made, "transformers_version": None} == {**shipped, "transformers_version": None}
 
 
 def test_an_installation_without_weights_says_how_to_make_them(monkeypatch, tmp_path):
