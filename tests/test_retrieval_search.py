@@ -56,7 +56,7 @@ def test_search_finds_by_picture_and_by_text():
 def test_shards_and_batches_change_nothing(tmp_path, options):
     dataset, model = toy_dataset(), ToyEncoder()
     memory = np.concatenate(encode_corpus(model, dataset).shards)
-    kept = encode_corpus(model, dataset, tmp_path / "index", options=options, source="somewhere")
+    kept = encode_corpus(model, dataset, tmp_path / "index", options=options, source={"path": "somewhere"})
     np.testing.assert_array_equal(np.concatenate(kept.shards), memory)
     assert isinstance(kept.shards[0], np.memmap)
     assert kept.ids == dataset.corpus_ids

@@ -17,7 +17,7 @@ from ciea_hf.utils import atomic_write
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -58,7 +58,7 @@ def encode_corpus(
     folder: str | os.PathLike[str] | None = None,
     view: DocumentView | None = None,
     options: EncodingOptions | None = None,
-    source: str | None = None,
+    source: Mapping[str, str] | None = None,
 ) -> EncodedCorpus:
     """Embed every document of a corpus.
 
@@ -69,7 +69,8 @@ def encode_corpus(
             with the same model and documents goes on where the first one stopped. In memory if None.
         view: The documents as inputs; whole documents if None.
         options: Batch size, type, shard size and so on.
-        source: Path or Hub id of the data set, noted in the manifest so that a search can find the pictures again.
+        source: Where the data set came from, such as ``{"path": ..., "format": ...}``: noted in the manifest, so that a
+            search can find the pictures again.
 
     Returns:
         The embeddings with their records; memory-mapped if ``folder`` is given.
@@ -80,7 +81,7 @@ def encode_corpus(
     options = options or EncodingOptions()
     view = view or DocumentView(dataset)
     records = document_records(dataset)
-    origin = {"name": dataset.name, "split": dataset.split} | ({"path": source} if source else {})
+    origin = {"name": dataset.name, "split": dataset.split} | dict(source or {})
     starts = range(0, len(view), options.shard_size)
     if folder is None:
         shards = [encode_documents(model, view, records, start, options) for start in starts]
@@ -99,23 +100,26 @@ def encode_corpus(
     return load_corpus(target)
 
 
-def load_corpus(folder: str | os.PathLike[str]) -> EncodedCorpus:
+def load_corpus(folder: str | os.PathLike[str], model: Encoder | None = None) -> EncodedCorpus:
     """Open an encoded corpus, memory-mapped.
 
     Args:
         folder: A folder that :func:`encode_corpus` has written.
+        model: The model that will encode the queries: checked against the one that encoded the documents.
 
     Returns:
         The embeddings with their records.
 
     Raises:
         FileNotFoundError: If the folder is no encoded corpus.
-        ValueError: If shards are missing or do not fit the manifest.
+        ValueError: If shards are missing or do not fit the manifest, or another model encoded them.
     """
     target = Path(folder)
     if not (target / MANIFEST).is_file():
         raise FileNotFoundError(f"{target} is no encoded corpus: it holds no {MANIFEST}")
     manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+    if model is not None and manifest["model"] != model_fingerprint(model):
+        raise ValueError(f"{target} was encoded by another model than the one given")
     records = _read_records(target / DOCUMENTS)
     numbers = range(-(-manifest["documents"] // manifest["shard_size"]))
     missing = [_shard_name(number) for number in numbers if not (target / _shard_name(number)).exists()]

@@ -7,7 +7,9 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from PIL import Image
 
     from ciea_hf.data.dataset import RetrievalDataset
 
@@ -88,6 +90,18 @@ class DocumentView:
         if self.documents == "image" or written is None:
             return image
         return {"text": written, "image": image}
+
+
+def image_lookup(dataset: RetrievalDataset) -> Callable[[str], Image.Image | None]:
+    """Return a function that decodes the picture of a document id, or gives None where there is none."""
+    positions = {name: position for position, name in enumerate(dataset.corpus_ids)}
+
+    def image_of(document: str) -> Image.Image | None:
+        position = positions.get(document)
+        image: Image.Image | None = None if position is None else dataset.corpus[position]["image"]
+        return image
+
+    return image_of
 
 
 def document_records(dataset: RetrievalDataset) -> list[DocumentRecord]:

@@ -1,0 +1,10 @@
+"""The commands of ``ciea``, one module each.
+
+A command module has a docstring (its long help), ``HELP`` (one line), ``add_arguments(parser)`` and
+``run(arguments) -> int``, the exit status. At import time it needs the standard library only.
+"""
+
+from __future__ import annotations
+
+COMMANDS = ("evaluate", "search", "index", "encode", "convert")
+"""Names of the commands in the order of the help."""

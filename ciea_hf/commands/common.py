@@ -1,0 +1,146 @@
+"""What several commands share: arguments, loading of models and data sets, output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ciea_hf.data.dataset import RetrievalDataset
+    from ciea_hf.retrieval.encoding import Encoder, EncodingOptions
+
+DEMO = "demo"
+MODEL_HELP = "folder or Hub id of a CIEA model, or of any sentence-transformers model"
+DATASET_HELP = "folder or Hub id of a data set, or 'demo' for the embedded benchmark"
+
+
+def write(text: str) -> None:
+    """Write a line to standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Write JSON to a file at once."""
+    from ciea_hf.utils import atomic_write
+
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def positive(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    value = int(text) if text.isdecimal() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return value
+
+
+def probability(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+    return value
+
+
+def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--split`` and ``--format``."""
+    parser.add_argument("--split", default="test", help="split of the data set (default: test)")
+    parser.add_argument("--format", default="auto", help="format of the data set (default: found out)")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device`` and ``--batch-size``."""
+    parser.add_argument(
+        "--device", help="device of the model, such as cpu or cuda:0 (default: the GPU if there is one)"
+    )
+    parser.add_argument("--batch-size", type=positive, default=64, help="inputs of one forward pass (default: 64)")
+
+
+def add_encoding_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what :func:`encoding_options` reads beside the model's arguments."""
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32", help="how embeddings are kept (default: float32)"
+    )
+    parser.add_argument("--shard-size", type=positive, default=50_000, help="documents of one shard (default: 50000)")
+    parser.add_argument("--workers", type=int, default=1, help="threads that decode pictures ahead (default: 1)")
+
+
+def encoding_options(arguments: argparse.Namespace) -> EncodingOptions:
+    """Collect the options of :func:`add_encoding_arguments` and :func:`add_model_arguments`."""
+    from ciea_hf.retrieval.encoding import EncodingOptions
+
+    return EncodingOptions(
+        batch_size=arguments.batch_size,
+        dtype=arguments.dtype,
+        shard_size=arguments.shard_size,
+        num_workers=arguments.workers,
+        show_progress_bar=sys.stderr.isatty(),
+    )
+
+
+def load_dataset(name: str, split: str, data_format: str = "auto") -> RetrievalDataset:
+    """Load a data set by path or Hub id, or the embedded benchmark by the name ``demo``."""
+    if not sys.stderr.isatty():
+        from ciea_hf.utils import require
+
+        require("datasets", extra="eval").disable_progress_bars()
+    if name == DEMO:
+        from ciea_hf.demo.benchmark import load_benchmark
+
+        return load_benchmark(split)
+    from ciea_hf.data.dataset import load_retrieval_dataset
+
+    return load_retrieval_dataset(name, split=split, format=data_format)
+
+
+def load_encoder(name: str, device: str | None = None) -> Encoder:
+    """Load a CIEA model, or any other model through sentence-transformers.
+
+    Args:
+        name: Folder or Hub id.
+        device: Where to put it; the first GPU, or else the CPU, if None.
+
+    Raises:
+        FileNotFoundError: If ``name`` is a folder without a model, or a path that does not exist.
+        ImportError: If the model is none of ours and sentence-transformers is not installed.
+    """
+    import torch
+    from transformers.utils import logging
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if _model_type(name) == "ciea":
+        from ciea_hf import CIEAModel
+
+        model: Encoder = CIEAModel.from_pretrained(name).eval().to(chosen)
+        return model
+    from ciea_hf.utils import require
+
+    encoder: Encoder = require("sentence_transformers", extra="eval").SentenceTransformer(name, device=chosen)
+    return encoder
+
+
+def _model_type(name: str) -> str | None:
+    folder = Path(name)
+    if folder.exists():
+        if (folder / "config.json").is_file():
+            kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+            return None if kind is None else str(kind)
+        if (folder / "modules.json").is_file():
+            return None
+        raise FileNotFoundError(f"{name} holds no model: neither config.json nor modules.json")
+    if folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise FileNotFoundError(f"there is no model at {name}")
+    from transformers import PretrainedConfig
+
+    content, _ = PretrainedConfig.get_config_dict(name)
+    kind = content.get("model_type")
+    return None if kind is None else str(kind)

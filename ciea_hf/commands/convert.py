@@ -1,0 +1,88 @@
+r"""Turn a checkpoint that the authors of CIEA or MARVEL have published (.pt) into a complete model folder.
+
+ciea convert model.best.pt --vision-config openai/clip-vit-base-patch32 \\
+      --text-config OpenMatch/t5-ance --output marvel-ance-webqa
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ciea_hf.commands import common
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ciea_hf.modeling import CIEAModel, CIEAProcessor
+
+HELP = "convert an authors' checkpoint"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="the .pt file")
+    parser.add_argument("--vision-config", required=True, metavar="NAME", help="folder or Hub id of the vision tower")
+    parser.add_argument("--text-config", required=True, metavar="NAME", help="folder or Hub id of the language model")
+    parser.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="where the model is saved")
+    parser.add_argument("--image-processor", metavar="NAME", help="folder or Hub id (default: that of --vision-config)")
+    parser.add_argument("--tokenizer", metavar="NAME", help="folder or Hub id (default: that of --text-config)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="KEY=VALUE",
+        help="override an argument of CIEAConfig, the value as JSON, such as extractor_num_heads=4",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert and save."""
+    from ciea_hf.convert import convert_checkpoint
+
+    model = convert_checkpoint(
+        arguments.checkpoint, arguments.vision_config, arguments.text_config, **dict(arguments.set)
+    )
+    model.processor = _processor(
+        model, arguments.image_processor or arguments.vision_config, arguments.tokenizer or arguments.text_config
+    )
+    model.save_pretrained(arguments.output)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    kind = "CIEA" if model.config.use_extractor else "MARVEL (no extractor)"
+    common.write(f"{kind}, {weights / 1e6:.1f} M weights: {arguments.output}")
+    return 0
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, mark, value = text.partition("=")
+    if not mark or not name.isidentifier():
+        import argparse
+
+        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _processor(model: CIEAModel, image_processor: str, tokenizer: str) -> CIEAProcessor:
+    """Load the processor and check that its three image tokens are the rows that the checkpoint trained."""
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    from ciea_hf.modeling import CIEAProcessor
+
+    processor = CIEAProcessor(
+        AutoImageProcessor.from_pretrained(image_processor),
+        AutoTokenizer.from_pretrained(tokenizer),
+        image_seq_length=model.config.image_seq_length,
+    )
+    for name in ("image_token_id", "image_start_token_id", "image_end_token_id"):
+        ours, theirs = getattr(processor, name), getattr(model.config, name)
+        if ours != theirs:
+            raise ValueError(
+                f"{name} is {ours} for the tokenizer {tokenizer} and {theirs} for the checkpoint: "
+                f"the tokenizer is another one, or --set {name}={ours} is needed"
+            )
+    return processor

@@ -1,0 +1,136 @@
+"""Search a data set, or a folder that `ciea index` has written, with one or more queries.
+
+  ciea search runs/ciea demo "a cat and a train" "tea in a red cup" --top-k 5 --images results.png
+  ciea search runs/ciea demo --query-id q17 --images results.png    # queries of the data set, by id
+
+The embeddings of a data set are kept in the cache (CIEA_HF_CACHE), so that the next search starts at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ciea_hf.commands import common
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from ciea_hf.data.dataset import RetrievalDataset
+    from ciea_hf.retrieval import EncodedCorpus, Encoder, Hit
+
+HELP = "search with queries of your own"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP)
+    parser.add_argument("dataset", metavar="DATASET", help=f"{common.DATASET_HELP}, or a folder of `ciea index`")
+    parser.add_argument("queries", metavar="QUERY", nargs="*", help="what to search for")
+    parser.add_argument(
+        "--query-id", action="append", default=[], metavar="ID", help="a query of the data set, by its id"
+    )
+    parser.add_argument("--top-k", type=common.positive, default=5, help="hits for each query (default: 5)")
+    parser.add_argument("--images", type=Path, metavar="PNG", help="draw the hits as a contact sheet")
+    parser.add_argument("--json", type=Path, metavar="JSON", help="write the hits here")
+    parser.add_argument("--no-cache", action="store_true", help="do not keep the embeddings")
+    common.add_dataset_arguments(parser)
+    common.add_model_arguments(parser)
+    common.add_encoding_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Search, print the hits, draw the sheet."""
+    from ciea_hf.retrieval import Retriever, load_corpus
+    from ciea_hf.retrieval.corpus import MANIFEST
+
+    if not arguments.queries and not arguments.query_id:
+        raise ValueError("give at least one QUERY, or --query-id")
+    model = common.load_encoder(arguments.model, arguments.device)
+    if (Path(arguments.dataset) / MANIFEST).is_file():
+        corpus = load_corpus(arguments.dataset, model)
+        dataset = _indexed_dataset(corpus) if arguments.images or arguments.query_id else None
+    else:
+        dataset = common.load_dataset(arguments.dataset, arguments.split, arguments.format)
+        corpus = _encode(model, dataset, arguments)
+    queries = arguments.queries + _texts_of(dataset, arguments.query_id)
+    retriever = Retriever.from_corpus(model, corpus, device=getattr(model, "device", None))
+    found = retriever.search(queries, arguments.top_k, arguments.batch_size)
+    relevant = [_relevant(dataset, query) for query in queries]
+    for query, hits, known in zip(queries, found, relevant, strict=True):
+        _write_hits(query, hits, known)
+    if arguments.json:
+        common.write_json(
+            [{"query": q, "hits": [asdict(h) for h in hits]} for q, hits in zip(queries, found, strict=True)],
+            arguments.json,
+        )
+    if arguments.images:
+        _draw(queries, found, relevant, dataset, arguments.images)
+    return 0
+
+
+def _encode(model: Encoder, dataset: RetrievalDataset, arguments: argparse.Namespace) -> EncodedCorpus:
+    from ciea_hf.retrieval import encode_corpus, model_fingerprint
+    from ciea_hf.utils import cache_dir
+
+    options = common.encoding_options(arguments)
+    if arguments.no_cache:
+        return encode_corpus(model, dataset, options=options)
+    name = f"{model_fingerprint(model)[:16]}-{dataset.fingerprint[:16]}-{options.dtype}-{options.shard_size}"
+    return encode_corpus(model, dataset, cache_dir() / "embeddings" / name, options=options)
+
+
+def _indexed_dataset(corpus: EncodedCorpus) -> RetrievalDataset:
+    source = corpus.source
+    if "path" not in source:
+        raise ValueError("the index does not say where its data set is: leave out --images and --query-id")
+    return common.load_dataset(source["path"], source["split"], source.get("format", "auto"))
+
+
+def _texts_of(dataset: RetrievalDataset | None, identifiers: Sequence[str]) -> list[str]:
+    if dataset is None or not identifiers:
+        return []
+    rows = dataset.queries.select_columns(["id", "text"])[:]
+    texts = dict(zip(rows["id"], rows["text"], strict=True))
+    unknown = [name for name in identifiers if name not in texts]
+    if unknown:
+        raise ValueError(
+            f"{dataset.name} ({dataset.split}) has no query {unknown[0]!r}; the first is {next(iter(texts), None)!r}"
+        )
+    return [texts[name] for name in identifiers]
+
+
+def _relevant(dataset: RetrievalDataset | None, query: str) -> set[str]:
+    """Ids of the documents relevant to a query, if the data set asks just this."""
+    if dataset is None:
+        return set()
+    rows = dataset.queries.select_columns(["id", "text"])[:]
+    same = [name for name, text in zip(rows["id"], rows["text"], strict=True) if text == query]
+    return {document for name in same for document, score in dataset.qrels.get(name, {}).items() if score > 0}
+
+
+def _write_hits(query: str, hits: Sequence[Hit], relevant: set[str]) -> None:
+    common.write(f"\n{query}")
+    for hit in hits:
+        mark = "*" if hit.id in relevant else " "
+        common.write(f"{mark}{hit.rank:3d}  {hit.score:.4f}  {hit.kind:5}  {hit.id}  {hit.text or ''}")
+
+
+def _draw(
+    queries: Sequence[str],
+    found: Sequence[Sequence[Hit]],
+    relevant: Sequence[set[str]],
+    dataset: Any,
+    path: Path,
+) -> None:
+    from ciea_hf.retrieval.documents import image_lookup
+    from ciea_hf.retrieval.gallery import GalleryRow, contact_sheet
+    from ciea_hf.utils import atomic_write
+
+    rows = [GalleryRow(*row) for row in zip(queries, found, relevant, strict=True)]
+    sheet = contact_sheet(rows, image_lookup(dataset))
+    with atomic_write(path) as temporary:
+        sheet.save(temporary, format="PNG")
+    common.write(f"\n{path}")

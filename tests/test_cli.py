@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from ciea_hf import CIEAModel, __version__
+from ciea_hf.cli import main
+from ciea_hf.data.dataset import save_retrieval_dataset
+from ciea_hf.evaluation.runs import read_run
+from tests.helpers import picture, text_config, tiny_model, vision_config
+from tests.toy_retrieval import toy_dataset
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    save_retrieval_dataset({"test": toy_dataset()}, folder, "# Toy")
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CIEA_HF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def fails(capsys, *arguments):
+    """Run a command that must fail as a user's error does: status 2, one line on stderr. Returns the line."""
+    assert main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("ciea: error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_help_and_version(capsys):
+    for arguments in (["--help"], ["evaluate", "--help"], ["search", "--help"], ["--version"]):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+    assert f"ciea {__version__}" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, ciea_hf; known = set(sys.modules); from ciea_hf.cli import build_parser; build_parser();"
+        "print([m for m in set(sys.modules) - known if m.split('.')[0] in ('torch', 'datasets', 'numpy', 'PIL')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_evaluate_prints_a_table_and_writes_files(model, dataset, tmp_path, capsys):
+    out, run = tmp_path / "results.json", tmp_path / "ciea.run"
+    status = main(["evaluate", model, dataset, "--output", str(out), "--run-file", str(run), "--ks", "1", "3"])
+    assert status == 0
+    content = json.loads(out.read_text())
+    table = capsys.readouterr().out
+    assert "| all (3)" in table
+    assert f"{content['metrics']['recall@1']:.4f}" in table
+    assert set(content["by_kind"]) == {"image", "text", "mixed"}
+    rankings = read_run(run)
+    assert set(rankings) == {"q-pic", "q-txt", "q-mix"}
+    assert all(len(row) == 6 for row in rankings.values())
+
+
+def test_evaluate_parts_and_resume(model, dataset, tmp_path, capsys):
+    shared = ["evaluate", model, dataset, "--output", str(tmp_path / "a.json"), "--embeddings", str(tmp_path / "e")]
+    assert main([*shared, "--documents", "caption"]) == 0
+    assert json.loads((tmp_path / "a.json").read_text())["settings"]["documents"] == "caption"
+    capsys.readouterr()
+    assert "another corpus" in fails(capsys, *shared)
+
+
+def test_search_lists_hits_and_marks_the_known_ones(model, dataset, tmp_path, capsys, cache):
+    sheet, hits = tmp_path / "hits.png", tmp_path / "hits.json"
+    command = ["search", model, dataset, "a red cat", "--query-id", "q-pic", "--top-k", "6"]
+    assert main([*command, "--images", str(sheet), "--json", str(hits)]) == 0
+    printed = capsys.readouterr().out
+    content = json.loads(hits.read_text())
+    assert [row["query"] for row in content] == ["a red cat", "red cup"]
+    assert [hit["rank"] for hit in content[0]["hits"]] == [1, 2, 3, 4, 5, 6]
+    assert re.findall(r"^\*.*(img-red|other)", printed, flags=re.MULTILINE) == ["img-red"]
+    assert Image.open(sheet).width > 6 * 200
+    assert len(list((cache / "embeddings").iterdir())) == 1
+    assert main([*command]) == 0
+    assert capsys.readouterr().out.replace("\n\n", "\n") in printed.replace("\n\n", "\n")
+
+
+def test_search_in_an_index_folder(model, dataset, tmp_path, capsys):
+    index = tmp_path / "index"
+    assert main(["index", model, dataset, "--output", str(index), "--dtype", "float16", "--shard-size", "4"]) == 0
+    assert "6 documents in 2 shards" in capsys.readouterr().out
+    assert main(["search", model, str(index), "a red cat", "--top-k", "2", "--images", str(tmp_path / "a.png")]) == 0
+    assert (tmp_path / "a.png").exists()
+    other = tmp_path / "other"
+    tiny_model(seed=1).save_pretrained(other)
+    capsys.readouterr()
+    assert "another model" in fails(capsys, "search", str(other), str(index), "a red cat")
+
+
+def test_encode_texts_pictures_and_lines(model, tmp_path, capsys):
+    picture(1).save(tmp_path / "one.png")
+    lines = [{"id": "x", "text": "a red cat", "image": "one.png"}, {"text": "the house"}, {"image": "one.png"}]
+    (tmp_path / "docs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "docs.txt").write_text("a red cat\n\nthe house\n")
+    inputs = [str(tmp_path / name) for name in ("docs.jsonl", "docs.txt", "one.png")]
+    output = tmp_path / "all.safetensors"
+    assert main(["encode", model, *inputs, "--text", "a dog", "--output", str(output)]) == 0
+    assert "7 x 32" in capsys.readouterr().out
+    with safe_open(output, "np") as file:
+        found, names = file.get_tensor("embeddings"), json.loads(file.metadata()["ids"])
+    assert names[:2] == ["x", "docs.jsonl:2"]
+    assert names[3:5] == ["docs.txt:1", "docs.txt:3"]
+    own = CIEAModel.from_pretrained(model)
+    expected = own.encode_document([{"text": "a red cat", "image": picture(1)}, "the house", picture(1)])
+    np.testing.assert_allclose(found[:3], expected, atol=1e-5)
+    np.testing.assert_allclose(found[5], expected[2], atol=1e-5)
+    folder = tmp_path / "folder.npy"
+    assert main(["encode", model, str(tmp_path), "--normalize", "--truncate-dim", "8", "--output", str(folder)]) == 0
+    assert np.load(folder).shape == (1, 8)
+    assert np.linalg.norm(np.load(folder)) == pytest.approx(1, abs=1e-5)
+
+
+def test_encode_errors_name_the_place(model, tmp_path, capsys):
+    (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"image": "gone.png"}\n')
+    (tmp_path / "worse.jsonl").write_text('{"text": \n')
+    output = ["--output", str(tmp_path / "o.npy")]
+    assert "bad.jsonl:2: there is no picture" in fails(capsys, "encode", model, str(tmp_path / "bad.jsonl"), *output)
+    assert "worse.jsonl:1: no JSON" in fails(capsys, "encode", model, str(tmp_path / "worse.jsonl"), *output)
+    assert "nothing at nowhere" in fails(capsys, "encode", model, "nowhere", *output)
+    assert "must end in .npy" in fails(capsys, "encode", model, "--text", "a", "--output", "o.csv")
+    assert "nothing to encode" in fails(capsys, "encode", model, *output)
+
+
+def test_convert_makes_a_complete_folder(tmp_path, capsys):
+    marvel = tiny_model(use_extractor=False)
+    towers = {"vision": vision_config(), "text": text_config()}
+    for name, config in towers.items():
+        config.save_pretrained(tmp_path / name)
+    marvel.processor.image_processor.save_pretrained(tmp_path / "vision")
+    marvel.processor.tokenizer.save_pretrained(tmp_path / "text")
+    theirs = {"vision_model.": "clip_model.vision_model.", "text_model.": "t5_model."}
+    state = {re.sub("|".join(theirs), lambda m: theirs[m[0]], k, count=1): v for k, v in marvel.state_dict().items()}
+    torch.save({"epoch": 1, "model": state}, tmp_path / "best.pt")
+    command = ["convert", str(tmp_path / "best.pt"), "--output", str(tmp_path / "out")]
+    command += ["--vision-config", str(tmp_path / "vision"), "--text-config", str(tmp_path / "text")]
+    assert "--set image_token_id=" in fails(capsys, *command)
+    ids = ("image_token_id", "image_start_token_id", "image_end_token_id")
+    chosen = [f"--set={name}={getattr(marvel.config, name)}" for name in ids]
+    assert main([*command, *chosen]) == 0
+    assert "MARVEL" in capsys.readouterr().out
+    again = CIEAModel.from_pretrained(tmp_path / "out")
+    document = [{"text": "a red cat", "image": picture(1)}]
+    np.testing.assert_allclose(again.encode(document), marvel.encode(document), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "/no/model", "DATA"], "no model at /no/model"),
+        (["evaluate", "MODEL", "/no/data"], "/no/data"),
+        (["evaluate", "MODEL", "DATA", "--split", "dev"], "'dev'"),
+        (["evaluate", "MODEL", "DATA", "--ks", "10", "--top-k", "5"], "top_k"),
+        (["search", "MODEL", "DATA"], "at least one QUERY"),
+        (["search", "MODEL", "DATA", "--query-id", "q9"], "no query 'q9'"),
+    ],
+)
+def test_users_errors_are_one_line(arguments, message, model, dataset, capsys):
+    names = {"MODEL": model, "DATA": dataset}
+    assert message in fails(capsys, *(names.get(a, a) for a in arguments))
+
+
+def test_a_folder_without_a_model(tmp_path, dataset, capsys):
+    assert "holds no model" in fails(capsys, "evaluate", str(tmp_path), dataset)
+
+
+def test_bad_values_are_refused_by_the_parser(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "m", "d", "--ks", "0"])
+    assert stop.value.code == 2
+    assert "at least 1" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(dataset):
+    with pytest.raises(FileNotFoundError):
+        main(["--debug", "evaluate", "/no/model", dataset])
+
+
+def test_interruption_ends_with_130(monkeypatch, dataset, capsys):
+    def interrupted(*_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ciea_hf.commands.common.load_dataset", interrupted)
+    assert main(["evaluate", "m", dataset]) == 130
+    assert capsys.readouterr().err == "ciea: interrupted\n"
+
+
+def test_output_into_a_closed_pipe_is_no_error():
+    code = "import sys, ciea_hf.cli as c, ciea_hf.commands.evaluate as e\n"
+    code += "e.run = lambda a: [e.common.write('x' * 9999) for _ in range(99)] and 0\n"
+    code += "sys.exit(c.main(['evaluate', 'm', 'd']))"
+    command = f'{sys.executable} -c "{code}" | head -c 1 > /dev/null; echo "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
+    assert done.stderr == ""
