@@ -14,7 +14,7 @@ from safetensors import safe_open
 from ciea_hf import CIEAModel, __version__
 from ciea_hf.cli import main
 from ciea_hf.data.dataset import save_retrieval_dataset
-from ciea_hf.evaluation.runs import read_run
+from ciea_hf.evaluation.runs import read_run, write_run
 from tests.helpers import picture, text_config, tiny_model, vision_config
 from tests.toy_retrieval import toy_dataset
 
@@ -112,6 +112,28 @@ def test_search_in_an_index_folder(model, dataset, tmp_path, capsys):
     tiny_model(seed=1).save_pretrained(other)
     capsys.readouterr()
     assert "another model" in fails(capsys, "search", str(other), str(index), "a red cat")
+
+
+def test_compare_two_runs(dataset, tmp_path, capsys):
+    qrels = toy_dataset().qrels
+    write_run({q: dict.fromkeys(row, 1.0) for q, row in qrels.items()}, tmp_path / "good.run")
+    write_run({q: {"none": 2.0, **dict.fromkeys(row, 1.0)} for q, row in qrels.items()}, tmp_path / "bad.run")
+    runs = [str(tmp_path / "bad.run"), str(tmp_path / "good.run")]
+    out = tmp_path / "c.json"
+    assert main(["compare", *runs, "--qrels", dataset, "--metrics", "mrr@10", "map", "--output", str(out)]) == 0
+    mrr = json.loads(out.read_text())[0]
+    assert (mrr["a"], mrr["b"], mrr["better"], mrr["queries"]) == (0.5, 1.0, 3, 3)
+    assert mrr["p_value"] == 0.25
+    assert "+0.5000" in capsys.readouterr().out
+    assert main(["compare", *runs, "--qrels", dataset, "--kind", "image"]) == 0
+    assert "queries: 1\n" in capsys.readouterr().out
+    (tmp_path / "qrels").write_text("q-pic 0 img-red 1\n")
+    assert main(["compare", *runs, "--qrels", str(tmp_path / "qrels")]) == 0
+    capsys.readouterr()
+    assert "--kind needs a data set" in fails(
+        capsys, "compare", *runs, "--qrels", str(tmp_path / "qrels"), "--kind=text"
+    )
+    assert "mrr@10; got 'best'" in fails(capsys, "compare", *runs, "--qrels", dataset, "--metrics", "best")
 
 
 def test_encode_texts_pictures_and_lines(model, tmp_path, capsys):

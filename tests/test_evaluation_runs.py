@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ciea_hf.evaluation.runs import read_run, write_run
+from ciea_hf.evaluation.runs import read_qrels, read_run, write_run
 
 pytrec_eval = pytest.importorskip("pytrec_eval")
 
@@ -39,3 +39,27 @@ def test_ids_that_the_format_cannot_hold(tmp_path):
     with pytest.raises(ValueError, match="'a b'"):
         write_run({"q": {"a b": 1.0}}, tmp_path / "c.run")
     assert not (tmp_path / "c.run").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "q1\td1\t1\nq1\td2\t0\n\nq2\td1\t2\n",
+        "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t0\nq2\td1\t2\n",
+        "q1 0 d1 1\nq1 0 d2 0\nq2 0 d1 2\n",
+        "q1 0 d1 1 4\nq1 0 d2 0 4\nq2 0 d1 2 4\nq2 0 d1 2 4\n",
+    ],
+)
+def test_judgements_are_read_in_every_form(tmp_path, text):
+    (tmp_path / "qrels").write_text(text)
+    assert read_qrels(tmp_path / "qrels") == {"q1": {"d1": 1, "d2": 0}, "q2": {"d1": 2}}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("q d", ":2: judgements have 3, 4 or 5 columns, got 2"), ("q 0 d yes", "'yes'"), ("q 0 d 2", "judged twice")],
+)
+def test_broken_judgements_are_named(tmp_path, line, message):
+    (tmp_path / "qrels").write_text(f"q 0 d 1\n{line}\n")
+    with pytest.raises(ValueError, match=message):
+        read_qrels(tmp_path / "qrels")

@@ -1,4 +1,4 @@
-"""TREC run files: ``query Q0 document rank score tag``, one line for each retrieved document."""
+"""TREC files: runs (``query Q0 document rank score tag``) and judgements (``query 0 document relevance``)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from ciea_hf.evaluation.metrics import Run
 
-_COLUMNS = 6
+_RUN_COLUMNS = 6
+_QRELS_COLUMNS = {3: (0, 1, 2), 4: (0, 2, 3), 5: (0, 2, 3)}  # their number: where query, document and judgement are
 
 
 def write_run(run: Run, path: str | os.PathLike[str], tag: str = "ciea") -> None:
@@ -59,7 +60,7 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
             columns = line.split()
             if not columns:
                 continue
-            if len(columns) != _COLUMNS:
+            if len(columns) != _RUN_COLUMNS:
                 raise ValueError(
                     f"{path}:{number}: a run has 6 columns (query Q0 document rank score tag), got {len(columns)}"
                 )
@@ -69,6 +70,46 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
                 raise ValueError(f"{path}:{number}: document {document!r} occurs twice for query {query!r}")
             scores[document] = _score(score, f"{path}:{number}")
     return run
+
+
+def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
+    """Read judgements, in any of the forms in use.
+
+    Three columns ``query document relevance`` (UniVL-DR, BEIR; a header is skipped), four (TREC, the second is ignored)
+    or five, with a task at the end (M-BEIR), separated by white space.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Query id to document id to judgement.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a line is of another form, or judges a document again and otherwise; the message names the line.
+    """
+    qrels: dict[str, dict[str, int]] = {}
+    with Path(path).open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            columns = line.split()
+            if not columns or (number == 1 and columns[-1] == "score"):
+                continue
+            if len(columns) not in _QRELS_COLUMNS:
+                raise ValueError(f"{path}:{number}: judgements have 3, 4 or 5 columns, got {len(columns)}")
+            query, document, text = (columns[place] for place in _QRELS_COLUMNS[len(columns)])
+            judgement = _judgement(text, f"{path}:{number}")
+            if qrels.setdefault(query, {}).setdefault(document, judgement) != judgement:
+                raise ValueError(
+                    f"{path}:{number}: document {document!r} is judged twice for query {query!r}, differently"
+                )
+    return qrels
+
+
+def _judgement(text: str, place: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{place}: {text!r} is no whole number") from None
 
 
 def _score(text: str, place: str) -> float:

@@ -1,0 +1,92 @@
+"""Compare two runs query by query: paired randomisation test, and bootstrap intervals of the difference.
+
+ciea evaluate runs/marvel demo --run-file marvel.run
+ciea evaluate runs/ciea demo --run-file ciea.run
+ciea compare marvel.run ciea.run --qrels demo --kind image
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ciea_hf.commands import common
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from ciea_hf.evaluation.significance import Comparison
+
+HELP = "test whether one run is better than another"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("run_a", metavar="RUN_A", type=Path, help="TREC run file to compare with")
+    parser.add_argument("run_b", metavar="RUN_B", type=Path, help="TREC run file that is compared")
+    parser.add_argument(
+        "--qrels", required=True, metavar="QRELS", help=f"TREC file of judgements, or {common.DATASET_HELP}"
+    )
+    common.add_dataset_arguments(parser)
+    parser.add_argument(
+        "--kind", choices=("image", "text", "mixed"), help="only the queries whose positives are of this kind"
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        default=["mrr@10", "ndcg@10", "recall@100"],
+        metavar="NAME",
+        help="such as mrr@10 or map",
+    )
+    parser.add_argument("--samples", type=common.positive, default=10_000, help="random samples (default: 10000)")
+    parser.add_argument("--confidence", type=common.probability, default=0.95, help="of the intervals (default: 0.95)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random samples (default: 0)")
+    parser.add_argument("--output", type=Path, metavar="JSON", help="write the numbers here")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare and print the table."""
+    from ciea_hf.evaluation.runs import read_run
+    from ciea_hf.evaluation.significance import compare_runs
+
+    found = compare_runs(
+        read_run(arguments.run_a),
+        read_run(arguments.run_b),
+        _qrels(arguments),
+        arguments.metrics,
+        samples=arguments.samples,
+        confidence=arguments.confidence,
+        seed=arguments.seed,
+    )
+    common.write(f"A: {arguments.run_a}\nB: {arguments.run_b}\nqueries: {found[0].queries}\n")
+    common.write(_table(found, arguments.confidence))
+    if arguments.output:
+        common.write_json([asdict(comparison) for comparison in found], arguments.output)
+    return 0
+
+
+def _qrels(arguments: argparse.Namespace) -> dict[str, dict[str, int]]:
+    if Path(arguments.qrels).is_file():
+        from ciea_hf.evaluation.runs import read_qrels
+
+        if arguments.kind:
+            raise ValueError("--kind needs a data set as --qrels: a file does not say what kind a document is")
+        return read_qrels(arguments.qrels)
+    dataset = common.load_dataset(arguments.qrels, arguments.split, arguments.format)
+    kinds = dataset.query_kinds()
+    chosen = {q: row for q, row in dataset.qrels.items() if arguments.kind in (None, kinds.get(q))}
+    if not chosen:
+        raise ValueError(f"{dataset.name} ({dataset.split}) has no query whose positives are of kind {arguments.kind}")
+    return chosen
+
+
+def _table(found: Sequence[Comparison], confidence: float) -> str:
+    from ciea_hf.evaluation.report import metric_title, text_table
+
+    cells = [["metric", "A", "B", "B - A", f"{confidence:.0%} interval", "p", "better", "worse"]]
+    for one in found:
+        numbers = [f"{one.a:.4f}", f"{one.b:.4f}", f"{one.difference:+.4f}", f"{one.low:+.4f} to {one.high:+.4f}"]
+        cells.append([metric_title(one.metric), *numbers, f"{one.p_value:.4f}", str(one.better), str(one.worse)])
+    return text_table(cells)

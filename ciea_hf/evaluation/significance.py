@@ -1,0 +1,194 @@
+"""Is one run better than another? Paired randomisation test and bootstrap intervals over queries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ciea_hf.evaluation.metrics import Qrels, Run, metric_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+FloatArray = NDArray[np.float64]
+
+_CHUNK = 2_000_000  # random numbers drawn at once
+_ROUNDING = 1e-12  # differences of means below this are equal
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs under one metric.
+
+    Attributes:
+        metric: The metric's name.
+        a: Mean of the first run.
+        b: Mean of the second run.
+        difference: ``b - a``.
+        low: Lower end of the bootstrap interval of the difference.
+        high: Its upper end.
+        p_value: Two-sided p-value of the paired randomisation test.
+        better: Queries on which the second run is better.
+        worse: Queries on which it is worse.
+        queries: Number of judged queries.
+    """
+
+    metric: str
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    better: int
+    worse: int
+    queries: int
+
+
+def compare_runs(
+    run_a: Run,
+    run_b: Run,
+    qrels: Qrels,
+    metrics: Sequence[str] = ("mrr@10", "ndcg@10", "recall@100"),
+    *,
+    samples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> list[Comparison]:
+    """Compare two runs query by query.
+
+    Args:
+        run_a: The run to compare with.
+        run_b: The run that is compared.
+        qrels: Query id to document id to judgement.
+        metrics: Names of metrics with their cut-offs.
+        samples: Random assignments of the test, and resamples of the bootstrap.
+        confidence: Of the intervals, between 0 and 1.
+        seed: Of the random numbers.
+
+    Returns:
+        One comparison for each metric.
+
+    Raises:
+        ValueError: If a metric is unknown or an argument is out of range.
+    """
+    ks = [int(cutoff) for _, _, cutoff in (name.partition("@") for name in metrics) if cutoff.isdecimal()] or [1]
+    _, first = metric_columns(run_a, qrels, ks)
+    _, second = metric_columns(run_b, qrels, ks)
+    unknown = [name for name in metrics if name not in first]
+    if unknown:
+        raise ValueError(
+            f"a metric is map, or mrr, ndcg, recall or hit with a cut-off, such as mrr@10; got {unknown[0]!r}"
+        )
+    return [_compare(name, first[name], second[name], samples, confidence, seed) for name in metrics]
+
+
+def _compare(metric: str, a: FloatArray, b: FloatArray, samples: int, confidence: float, seed: int) -> Comparison:
+    low, high = bootstrap_interval(b - a, samples, confidence, seed)
+    return Comparison(
+        metric=metric,
+        a=float(a.mean()),
+        b=float(b.mean()),
+        difference=float((b - a).mean()),
+        low=low,
+        high=high,
+        p_value=randomisation_test(a, b, samples, seed),
+        better=int((b > a).sum()),
+        worse=int((b < a).sum()),
+        queries=len(a),
+    )
+
+
+def randomisation_test(
+    a: Sequence[float] | FloatArray, b: Sequence[float] | FloatArray, samples: int = 10_000, seed: int = 0
+) -> float:
+    """Two-sided paired randomisation (permutation) test of the difference of means.
+
+    Under the null hypothesis the two values of a query could as well be swapped. The p-value is the share of such swaps
+    whose difference of means is at least as large as the one observed. All swaps are enumerated where there are no more
+    of them than ``samples``; otherwise random ones are drawn, and the observed one counts among them, so that the
+    p-value is never 0.
+
+    Args:
+        a: One value for each query.
+        b: One value for each query, in the same order.
+        samples: Random swaps.
+        seed: Of the random numbers.
+
+    Returns:
+        The p-value, in (0, 1].
+
+    Raises:
+        ValueError: If the values differ in number, there are none, or ``samples`` is below 1.
+    """
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if first.shape != second.shape or first.ndim != 1 or not len(first):
+        raise ValueError(f"both sides need one value for each query, got shapes {first.shape} and {second.shape}")
+    _check_samples(samples)
+    differences = second - first
+    differences = differences[differences != 0]
+    observed = abs(differences.sum())
+    if len(differences) < samples.bit_length():  # 2 ** differences <= samples
+        return float(_reaches(_all_signs(len(differences)) @ differences, observed).mean())
+    reached = sum(
+        int(_reaches(signs @ differences, observed).sum()) for signs in _random_signs(differences, samples, seed)
+    )
+    return (reached + 1) / (samples + 1)
+
+
+def bootstrap_interval(
+    values: Sequence[float] | FloatArray, samples: int = 10_000, confidence: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean over queries.
+
+    Args:
+        values: One value, or one difference of two runs, for each query.
+        samples: Resamples.
+        confidence: Share of resampled means within the interval, between 0 and 1.
+        seed: Of the random numbers.
+
+    Returns:
+        The interval's lower and upper end.
+
+    Raises:
+        ValueError: If there is no value, or an argument is out of range.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"values need one number for each query, got shape {array.shape}")
+    _check_samples(samples)
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+    rng = np.random.default_rng(seed)
+    means = [array[rng.integers(len(array), size=(n, len(array)))].mean(axis=1) for n in _chunks(samples, len(array))]
+    tail = (1.0 - confidence) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+def _check_samples(samples: int) -> None:
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+
+
+def _reaches(sums: FloatArray, observed: float) -> NDArray[np.bool_]:
+    return np.abs(sums) >= observed - _ROUNDING
+
+
+def _all_signs(number: int) -> FloatArray:
+    codes = np.arange(2**number)[:, None]
+    return np.where(codes >> np.arange(number) & 1, 1.0, -1.0)
+
+
+def _random_signs(differences: FloatArray, samples: int, seed: int) -> Iterator[FloatArray]:
+    rng = np.random.default_rng(seed)
+    for rows in _chunks(samples, len(differences)):
+        yield 2.0 * rng.integers(0, 2, size=(rows, len(differences))).astype(np.float64) - 1.0
+
+
+def _chunks(samples: int, width: int) -> Iterator[int]:
+    size = max(1, _CHUNK // width)
+    yield from (min(size, samples - start) for start in range(0, samples, size))
