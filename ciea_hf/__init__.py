@@ -14,6 +14,7 @@ from ciea_hf._version import __version__
 from ciea_hf.modeling.configuration_ciea import CIEAConfig
 
 if TYPE_CHECKING:
+    from ciea_hf.hub import pull, push
     from ciea_hf.modeling.modeling_ciea import CIEAModel, CIEAOutput
     from ciea_hf.modeling.processing_ciea import CIEAProcessor
 
@@ -22,6 +23,8 @@ _LAZY = {
     "CIEAModel": "ciea_hf.modeling.modeling_ciea",
     "CIEAOutput": "ciea_hf.modeling.modeling_ciea",
     "CIEAProcessor": "ciea_hf.modeling.processing_ciea",
+    "pull": "ciea_hf.hub",
+    "push": "ciea_hf.hub",
 }
 
 register()
@@ -33,4 +36,4 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_LAZY[name]), name)
 
 
-__all__ = ["CIEAConfig", "CIEAModel", "CIEAOutput", "CIEAProcessor", "__version__"]
+__all__ = ["CIEAConfig", "CIEAModel", "CIEAOutput", "CIEAProcessor", "__version__", "pull", "push"]
