@@ -87,6 +87,36 @@ def test_evaluate_parts_and_resume(model, dataset, tmp_path, capsys):
     assert "another corpus" in fails(capsys, *shared)
 
 
+def test_evaluate_baselines_beside_the_model(model, dataset, tmp_path, capsys):
+    pytest.importorskip("bm25s")
+    out = tmp_path / "r.json"
+    assert main(["evaluate", model, dataset, "--baselines", "bm25", "caption", "image", "--output", str(out)]) == 0
+    content = json.loads(out.read_text())
+    assert list(content["baselines"]) == ["bm25", "caption", "image"]
+    assert content["baselines"]["image"]["settings"]["documents"] == "image"
+    assert content["baselines"]["bm25"]["by_kind"]["text"]["mrr@10"] == 1.0
+    tables = capsys.readouterr().out.split("\n\n")
+    assert [table.split("|")[1].strip() for table in tables[-4:]] == [
+        "all queries (3)", "image queries (1)", "mixed queries (1)", "text queries (1)",
+    ]  # fmt: skip
+    assert main(["evaluate", "bm25", dataset, "--output", str(out)]) == 0
+    assert json.loads(out.read_text())["metrics"] == content["baselines"]["bm25"]["metrics"]
+
+
+def test_evaluate_with_spoiled_captions(dataset, tmp_path):
+    pytest.importorskip("bm25s")
+    out = tmp_path / "r.json"
+    assert main(["evaluate", "bm25", dataset, "--drop-captions", "1", "--output", str(out)]) == 0
+    assert json.loads(out.read_text())["by_kind"]["image"]["mrr@10"] == 0.0
+
+
+def test_spoiled_captions_are_noted(model, dataset, tmp_path):
+    out = tmp_path / "r.json"
+    assert main(["evaluate", model, dataset, "--swap-captions", "0.5", "--seed", "3", "--output", str(out)]) == 0
+    settings = json.loads(out.read_text())["settings"]
+    assert (settings["swap_captions"], settings["seed"], settings["documents"]) == (0.5, 3, "full")
+
+
 def test_search_lists_hits_and_marks_the_known_ones(model, dataset, tmp_path, capsys, cache):
     sheet, hits = tmp_path / "hits.png", tmp_path / "hits.json"
     command = ["search", model, dataset, "a red cat", "--query-id", "q-pic", "--top-k", "6"]

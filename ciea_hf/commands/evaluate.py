@@ -1,11 +1,18 @@
 """Evaluate a model on a data set: MRR, NDCG, Recall, hit rate and MAP, overall and by kind of positive.
 
-ciea evaluate runs/ciea demo --split test --output results.json --run-file ciea.run
-ciea evaluate runs/ciea demo --documents caption     # the same model without the pictures
+  ciea evaluate runs/ciea demo --split test --output results.json --run-file ciea.run
+  ciea evaluate runs/ciea demo --documents caption                   # the same model without the pictures
+  ciea evaluate runs/ciea demo --baselines bm25 caption runs/marvel  # other systems beside it
+  ciea evaluate runs/ciea demo --drop-captions 0.5                   # half of the captions taken away
+
+MODEL may be 'bm25', which ranks by the words of texts and captions. A baseline is 'bm25', 'caption' or 'image' (MODEL
+itself on that part of the documents), or another model.
 """
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,20 +21,23 @@ from ciea_hf.commands import common
 if TYPE_CHECKING:
     import argparse
 
+    from ciea_hf.data.dataset import RetrievalDataset
+    from ciea_hf.evaluation import EvaluationResult
+
 HELP = "score a model on a data set"
+BM25 = "bm25"
+PARTS = ("full", "caption", "image")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP)
+    parser.add_argument("model", metavar="MODEL", help=f"{common.MODEL_HELP}, or 'bm25'")
     parser.add_argument("dataset", metavar="DATASET", help=common.DATASET_HELP)
     common.add_dataset_arguments(parser)
     parser.add_argument(
-        "--documents",
-        choices=("full", "caption", "image"),
-        default="full",
-        help="which part of the documents the model gets (default: full)",
+        "--documents", choices=PARTS, default="full", help="which part of the documents the model gets (default: full)"
     )
+    parser.add_argument("--baselines", nargs="+", default=[], metavar="SYSTEM", help="systems to set beside it")
     parser.add_argument(
         "--ks", type=common.positive, nargs="+", default=[1, 10, 100], help="cut-offs (default: 1 10 100)"
     )
@@ -35,31 +45,87 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="JSON", help="write all metrics here")
     parser.add_argument("--run-file", type=Path, metavar="RUN", help="write the rankings here, as a TREC run file")
     parser.add_argument("--embeddings", type=Path, metavar="FOLDER", help="keep embeddings here, to resume from")
+    for verb, what in (("drop", "take away"), ("swap", "exchange")):
+        parser.add_argument(
+            f"--{verb}-captions",
+            type=common.probability,
+            default=0.0,
+            metavar="P",
+            help=f"{what} this share of captions",
+        )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of captions (default: 0)")
     common.add_model_arguments(parser)
     common.add_encoding_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate, print the table, common.write the files."""
-    from ciea_hf.evaluation import evaluate
+    """Evaluate, print the tables, write the files."""
     from ciea_hf.evaluation.runs import write_run
 
     dataset = common.load_dataset(arguments.dataset, arguments.split, arguments.format)
-    model = common.load_encoder(arguments.model, arguments.device)
-    result = evaluate(
-        model,
-        dataset,
-        documents=arguments.documents,
-        ks=arguments.ks,
-        top_k=arguments.top_k,
-        options=common.encoding_options(arguments),
-        folder=arguments.embeddings,
-    )
+    result = _evaluate(arguments.model, arguments.documents, dataset, arguments, arguments.embeddings)
     common.write(f"{result.dataset} ({result.split}), {result.counts['documents']} documents\n")
     common.write(result.table())
     common.write("\n" + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.seconds.items()))
-    if arguments.output:
-        common.write_json({"model": arguments.model, **result.to_dict()}, arguments.output)
     if arguments.run_file:
         write_run(result.run, arguments.run_file, tag=Path(arguments.model).name)
+    baselines = {name: _baseline(name, dataset, arguments) for name in arguments.baselines}
+    if baselines:
+        _write_comparison({_title(arguments.model, arguments.documents): result, **baselines})
+    if arguments.output:
+        others = {name: baseline.to_dict() for name, baseline in baselines.items()}
+        content = {"model": arguments.model, **result.to_dict()} | ({"baselines": others} if others else {})
+        common.write_json(content, arguments.output)
     return 0
+
+
+def _baseline(name: str, dataset: RetrievalDataset, arguments: argparse.Namespace) -> EvaluationResult:
+    if name in PARTS:
+        return _evaluate(arguments.model, name, dataset, arguments)
+    return _evaluate(name, arguments.documents, dataset, arguments)
+
+
+def _evaluate(
+    name: str, documents: str, dataset: RetrievalDataset, arguments: argparse.Namespace, folder: Path | None = None
+) -> EvaluationResult:
+    from ciea_hf.evaluation import evaluate, score_run
+    from ciea_hf.evaluation.robustness import spoiled_captions
+    from ciea_hf.retrieval import DocumentView
+
+    spoiled = {"drop": arguments.drop_captions, "swap": arguments.swap_captions}
+    captions = spoiled_captions(dataset, **spoiled, seed=arguments.seed) if any(spoiled.values()) else None
+    noise = (
+        {f"{verb}_captions": share for verb, share in spoiled.items()} | {"seed": arguments.seed} if captions else {}
+    )
+    if name == BM25:
+        from ciea_hf.evaluation.baselines import bm25_run
+
+        depth, start = arguments.top_k or max(100, *arguments.ks), time.perf_counter()
+        found = bm25_run(dataset, depth, captions)
+        result = score_run(found, dataset, arguments.ks, {"search": round(time.perf_counter() - start, 3)})
+        return replace(result, settings={"system": BM25, "top_k": depth, **noise})
+    result = evaluate(
+        common.load_encoder(name, arguments.device),
+        dataset,
+        documents=DocumentView(dataset, documents, captions),
+        ks=arguments.ks,
+        top_k=arguments.top_k,
+        options=common.encoding_options(arguments),
+        folder=folder,
+    )
+    return replace(result, settings={**result.settings, **noise})
+
+
+def _title(model: str, documents: str) -> str:
+    name = Path(model).name
+    return name if documents == "full" else f"{name} ({documents})"
+
+
+def _write_comparison(systems: dict[str, EvaluationResult]) -> None:
+    from ciea_hf.evaluation.report import metrics_table
+
+    first = next(iter(systems.values()))
+    for kind in [None, *first.by_kind]:
+        queries = first.counts["queries" if kind is None else f"queries/{kind}"]
+        rows = {name: found.metrics if kind is None else found.by_kind[kind] for name, found in systems.items()}
+        common.write("\n" + metrics_table(rows, label=f"{kind or 'all'} queries ({queries})"))

@@ -79,7 +79,7 @@ class FlatIndex:
             raise ValueError(f"there are {rows} embeddings and {len(self.ids)} ids")
         if len({shard.shape[1] for shard in self.shards}) > 1:
             raise ValueError(f"shards differ in width: {sorted({shard.shape[1] for shard in self.shards})}")
-        self._tie_rank = _id_ranks(self.ids).to(self.device)
+        self._tie_rank = id_ranks(self.ids).to(self.device)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -166,7 +166,12 @@ def _descending(scores: Tensor, tie_rank: Tensor) -> Tensor:
     return by_rank.gather(1, scores.gather(1, by_rank).argsort(dim=1, descending=True, stable=True))
 
 
-def _id_ranks(ids: Sequence[str]) -> Tensor:
+def id_ranks(ids: Sequence[str]) -> Tensor:
+    """Rank ids in ascending order, by code point: (ids,) int64, what :func:`top_k_with_ties` breaks ties with.
+
+    Raises:
+        ValueError: If an id repeats.
+    """
     order = sorted(range(len(ids)), key=ids.__getitem__)
     repeated = next((ids[b] for a, b in itertools.pairwise(order) if ids[a] == ids[b]), None)
     if repeated is not None:

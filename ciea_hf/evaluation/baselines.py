@@ -1,0 +1,78 @@
+"""BM25 over texts and captions: what a system finds that sees no picture and learns nothing."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ciea_hf.evaluation.evaluator import judged_queries
+from ciea_hf.retrieval.documents import document_records
+from ciea_hf.retrieval.index import id_ranks, top_k_with_ties
+from ciea_hf.utils import require
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ciea_hf.data.dataset import RetrievalDataset
+
+_SCORES_AT_ONCE = 16_000_000
+
+
+def bm25_run(
+    dataset: RetrievalDataset,
+    top_k: int = 100,
+    captions: Sequence[str | None] | None = None,
+    k1: float = 1.5,
+    b: float = 0.75,
+) -> dict[str, dict[str, float]]:
+    """Rank every judged query with BM25 (Lucene's variant; words of two letters and more, English stop words left out).
+
+    Args:
+        dataset: Its corpus is searched: texts, and the captions of pictures.
+        top_k: Documents kept for each query; those that share no word with it are left out.
+        captions: Texts to use in place of the corpus's own, by position.
+        k1: Saturation of the term frequency.
+        b: Weight of the document's length.
+
+    Returns:
+        Query id to document id to score. Equal scores are cut by document id, as everywhere.
+
+    Raises:
+        ImportError: If bm25s is not installed.
+    """
+    bm25s = require("bm25s", extra="eval")
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs at DEBUG by default
+    records = document_records(dataset)
+    texts = [record.text or "" for record in records] if captions is None else [text or "" for text in captions]
+    index = bm25s.BM25(k1=k1, b=b)
+    index.index(_tokens(bm25s, texts), show_progress=False)
+    queries = judged_queries(dataset)
+    ids = [record.id for record in records]
+    ranks = id_ranks(ids)
+    run: dict[str, dict[str, float]] = {}
+    block = max(1, _SCORES_AT_ONCE // max(1, len(ids)))
+    names = list(queries)
+    for start in range(0, len(names), block):
+        chosen = names[start : start + block]
+        words = _tokens(bm25s, [queries[name] for name in chosen])
+        scores = torch.from_numpy(np.stack([_scores(index, row, len(ids)) for row in words]))
+        for name, values, places in zip(chosen, *top_k_with_ties(scores, ranks, top_k), strict=True):
+            found = zip(values.tolist(), places.tolist(), strict=True)
+            run[name] = {ids[place]: score for score, place in found if score > 0}
+    return run
+
+
+def _tokens(bm25s: Any, texts: Sequence[str]) -> list[list[str]]:
+    tokens: list[list[str]] = bm25s.tokenize(list(texts), return_ids=False, show_progress=False)
+    return tokens
+
+
+def _scores(index: Any, words: Sequence[str], documents: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    known = [word for word in words if word in index.vocab_dict]
+    if not known:
+        return np.zeros(documents, dtype=np.float32)
+    scores: np.ndarray[Any, np.dtype[np.float32]] = index.get_scores(known)
+    return scores
