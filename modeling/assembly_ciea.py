@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from .configuration_ciea import CIEAConfig
+from .layers_ciea import patch_states
 from .processing_ciea import CIEAProcessor
 
 if TYPE_CHECKING:
@@ -89,6 +93,23 @@ class AssemblyMixin(Base):
         if push_to_hub and is_main_process:
             self.push_to_hub(repo_id, token=kwargs.get("token"), **upload)
 
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Publish the model whole, as `save_pretrained` writes it, in one commit.
+
+        Where the package `ciea_hf` is installed, it is published by `ciea_hf.push`, with a model card; as remote code
+        alone, by transformers.
+
+        Args:
+            repo_id: `owner/name`.
+            **kwargs: `private`, `revision`, `create_pr`, `commit_message`, `token`, `max_shard_size`.
+
+        Returns:
+            Address of the commit or of the pull request.
+        """
+        if __name__ == "ciea_hf.modeling.assembly_ciea":
+            return str(importlib.import_module("ciea_hf.hub").push(self, repo_id, **kwargs).url)
+        return str(super().push_to_hub(repo_id, **kwargs))
+
     def _processor_if_any(self) -> CIEAProcessor | None:
         """The processor, or `None` for a model that never had one."""
         try:
@@ -107,23 +128,27 @@ class AssemblyMixin(Base):
 
         Args:
             vision: Folder or Hub id of the vision tower; of a two-tower model, such as CLIP, the vision side is taken.
+                How many patches it makes of an image is measured.
             text: Folder or Hub id of the language model and its tokenizer.
             **config_overrides: Arguments of [`CIEAConfig`], such as `use_extractor=False`.
 
         Returns:
             The model, with its processor, in evaluation mode.
         """
-        vision_model = AutoModel.from_pretrained(vision, config=_vision_config(vision))
-        text_model = AutoModel.from_pretrained(text)
+        vision_model = AutoModel.from_pretrained(vision, config=_vision_config(vision), dtype=torch.float32)
+        text_model = AutoModel.from_pretrained(text, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(text)
-        processor = CIEAProcessor(AutoImageProcessor.from_pretrained(vision), tokenizer)
+        image_processor = AutoImageProcessor.from_pretrained(vision)
+        processor = CIEAProcessor(image_processor, tokenizer)
         rows = text_model.get_input_embeddings().weight.shape[0]
         if len(tokenizer) > rows:
             text_model.resize_token_embeddings(len(tokenizer))
         tokens = ("image_token_id", "image_start_token_id", "image_end_token_id")
         ids = {token: getattr(processor, token) for token in tokens}
+        layer = config_overrides.get("vision_feature_layer", -1)
+        settings = {"image_seq_length": _measure_patches(vision_model, image_processor, layer), **ids}
         config = CIEAConfig(
-            vision_config=vision_model.config, text_config=text_model.config, **{**ids, **config_overrides}
+            vision_config=vision_model.config, text_config=text_model.config, **{**settings, **config_overrides}
         )
         model = cls(config)
         model.vision_model, model.text_model = vision_model, text_model
@@ -137,6 +162,19 @@ class AssemblyMixin(Base):
         )
         model.eval()  # type: ignore[no-untyped-call]
         return model
+
+
+@torch.no_grad()
+def _measure_patches(vision_model: PreTrainedModel, image_processor: Any, layer: int) -> int:
+    """Patches that a tower makes of an image as its image processor gives it: its states but for prefix tokens."""
+    pixel_values = image_processor(Image.new("RGB", (64, 64)), return_tensors="pt")["pixel_values"]
+    states = patch_states(vision_model, pixel_values, layer).shape[1]
+    patch_size = getattr(vision_model.config, "patch_size", None)
+    if patch_size is None:
+        return states
+    rows, columns = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+    grid = int(pixel_values.shape[-2] // rows * (pixel_values.shape[-1] // columns))
+    return min(grid, states)  # a hierarchical tower ends with fewer states than it has patches
 
 
 def write_sentence_transformers_files(folder: str | os.PathLike[str], prompts: dict[str, str]) -> None:

@@ -27,7 +27,8 @@ class CIEAConfig(PreTrainedConfig):
         extractor_layer_norm_eps: Epsilon of the extractor's layer norm.
         extractor_weight_floor: Patches whose complement weight lies below this are masked out as attention keys.
         vision_feature_layer: Which of the tower's hidden states holds the patches; -1 is its `last_hidden_state`.
-        image_seq_length: Patches of an image, P. Computed from the tower's image and patch size if `None`.
+        image_seq_length: Patches of an image, P. Computed from the tower's image and patch size if `None`, where these
+            decide it; a convolutional or hierarchical tower needs it given.
         pooling: What of the language model's output is the embedding: `"decoder_start"` (the only state of a decoder
             that runs one step), `"cls"` (the first token), `"mean"` (over attended tokens) or `"last_token"` (the last
             attended token). Chosen from the language model's kind if `None`.
@@ -92,6 +93,12 @@ class CIEAConfig(PreTrainedConfig):
         """Width of the embeddings: the language model's."""
         return int(self.text_config.hidden_size)
 
+    @property
+    def vision_hidden_size(self) -> int:
+        """Width of the vision tower's states; of a convolutional tower, that of its last stage."""
+        config = self.vision_config
+        return int(config.hidden_size if hasattr(config, "hidden_size") else config.hidden_sizes[-1])
+
     def _check(self) -> None:
         if self.pooling not in POOLINGS:
             raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
@@ -127,10 +134,10 @@ def _sub_config(value: Any, name: str, default: dict[str, Any]) -> PreTrainedCon
 def _patches_of(vision_config: PreTrainedConfig) -> int:
     """Patches of an image, from the tower's image and patch size."""
     image_size, patch_size = (getattr(vision_config, name, None) for name in ("image_size", "patch_size"))
-    if image_size is None or patch_size is None:
+    if image_size is None or patch_size is None or hasattr(vision_config, "depths"):  # with depths, stages shrink it
         raise ValueError(
-            f"`image_seq_length` must be given: the configuration of {vision_config.model_type!r} does not state "
-            "`image_size` and `patch_size`"
+            f"`image_seq_length` must be given: the configuration of {vision_config.model_type!r} does not state how "
+            "many patches an image has"
         )
     (height, width), (rows, columns) = (size if isinstance(size, list | tuple) else (size, size)
                                         for size in (image_size, patch_size))  # fmt: skip

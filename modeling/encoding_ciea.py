@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ logger = logging.get_logger(__name__)
 
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+TASK_PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}  # the first that is configured
 Embeddings = Any  # np.ndarray, torch.Tensor or list[torch.Tensor], as the arguments choose
 
 
@@ -83,7 +85,7 @@ class EncodingMixin(Base):
             FileNotFoundError: If a path names no file. Each names the input's position in the list.
         """
         _check_choices(precision, batch_size, truncate_dim, self.config.hidden_size)
-        single = not isinstance(inputs, Sequence) or isinstance(inputs, str | bytes)
+        single = not _is_batch(inputs)
         if not single and len(inputs) == 0:
             raise ValueError("`inputs` is an empty list; there is nothing to embed")
         documents = parse_documents([inputs] if single else inputs)
@@ -104,7 +106,7 @@ class EncodingMixin(Base):
         return self._encode_as("query", inputs, prompt_name, **kwargs)
 
     def encode_document(self, inputs: Any, prompt_name: str | None = None, **kwargs: Any) -> Embeddings:
-        """Embed documents: `encode` with the prompt named `"document"`, if there is one; the same arguments."""
+        """Embed documents: `encode` with the prompt `"document"`, `"passage"` or `"corpus"`, if any; the same."""
         return self._encode_as("document", inputs, prompt_name, **kwargs)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
@@ -124,8 +126,11 @@ class EncodingMixin(Base):
         return (_unit_rows(embeddings1) * _unit_rows(embeddings2)).sum(dim=-1)
 
     def _encode_as(self, task: str, inputs: Any, prompt_name: str | None, **kwargs: Any) -> Embeddings:
-        if prompt_name is None and kwargs.get("prompt") is None and task in self.config.prompts:
-            prompt_name = task
+        valid = list(inspect.signature(self.encode).parameters)
+        if unknown := kwargs.keys() - valid:
+            raise TypeError(f"unknown argument(s) {', '.join(sorted(unknown))}; there are {', '.join(valid)}")
+        if prompt_name is None and kwargs.get("prompt") is None:
+            prompt_name = next((name for name in TASK_PROMPTS[task] if name in self.config.prompts), None)
         return self.encode(inputs, prompt_name=prompt_name, **kwargs)
 
     def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
@@ -164,6 +169,13 @@ class EncodingMixin(Base):
             except (ValueError, TypeError, FileNotFoundError) as error:
                 raise type(error)(f"input {position}: {error}") from error
         return self.processor(text=texts, images=images)
+
+
+def _is_batch(inputs: Any) -> bool:
+    """Whether the inputs are many: a list, a tuple, a column of a data set, or an array of objects."""
+    if isinstance(inputs, np.ndarray):
+        return inputs.ndim == 1 and inputs.dtype.kind in "UO"
+    return isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes)
 
 
 def _check_choices(precision: str, batch_size: int, truncate_dim: int | None, width: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -11,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
-MAX_IMAGE_PIXELS = 178_956_970  # Pillow's own limit against decompression bombs
+# what Pillow raises for broken files
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, struct.error, Image.DecompressionBombError)
 
 ImageInput = Any  # a PIL image, a path, encoded bytes, or an array (3, H, W) or (H, W, 3)
 
@@ -81,31 +84,32 @@ def parse_documents(values: Iterable[Any]) -> list[Document]:
     return documents
 
 
-def load_image(image: ImageInput, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
-    """Decode an image to RGB, transparency laid on white.
+def load_image(image: ImageInput) -> Image.Image:
+    """Decode an image to RGB, turned as its EXIF orientation says, transparency laid on white.
 
     Args:
-        image: A PIL image, a path, encoded bytes, or an array.
-        max_pixels: Images of more pixels are refused before they are decoded.
+        image: A PIL image, a path, encoded bytes, a `data:image/` URI, or an array.
 
     Returns:
         The image, mode RGB.
 
     Raises:
-        ValueError: If the image is broken, too large, or given as a URL; the message names the file.
+        ValueError: If the image is broken, has more pixels than Pillow's `Image.MAX_IMAGE_PIXELS`, or is given as a
+            URL; the message names the file.
+        TypeError: If it is of another type.
         FileNotFoundError: If a path names no file.
     """
-    if isinstance(image, torch.Tensor | np.ndarray):
-        return _image_of_array(np.asarray(image))
-    name = f"image {str(image)!r}" if isinstance(image, str | os.PathLike) else "image"
+    image = _check_image(image)
+    if isinstance(image, torch.Tensor):
+        image = (image.float() if image.is_floating_point() else image).detach().cpu().numpy()
+    if isinstance(image, np.ndarray):
+        return _image_of_array(image)
+    name = f"image {str(image)[:200]!r}" if isinstance(image, str | os.PathLike) else "image"
     try:
-        opened = image if isinstance(image, Image.Image) else Image.open(_source(_check_image(image)))
-        if opened.width * opened.height > max_pixels:
-            raise ValueError(f"{name} has {opened.width} x {opened.height} pixels; at most {max_pixels:,} are decoded")
-        return _to_rgb(opened)
-    except FileNotFoundError:
-        raise
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        opened = image if isinstance(image, Image.Image) else Image.open(_source(image))
+        _check_size(opened)
+        return _to_rgb(ImageOps.exif_transpose(opened))
+    except DECODING_ERRORS as error:
         raise ValueError(f"{name} cannot be decoded: {error}") from error
 
 
@@ -153,13 +157,21 @@ def _source(image: Any) -> Any:
     if isinstance(image, bytes):
         return BytesIO(image)
     if isinstance(image, str) and image.startswith("data:image/"):
-        import base64
-
         return BytesIO(base64.b64decode(image.partition(",")[2]))
     return image
 
 
+def _check_size(image: Image.Image) -> None:
+    """Refuse images of no pixels, and of more than Pillow's limit against decompression bombs, before decoding."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if image.width * image.height == 0 or (limit is not None and image.width * image.height > limit):
+        raise ValueError(f"it has {image.width} x {image.height} pixels; `PIL.Image.MAX_IMAGE_PIXELS` is {limit}")
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip
+        shades = np.asarray(image)
+        return Image.fromarray((shades // 257 if shades.max() > 255 else shades).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -173,7 +185,7 @@ def _image_of_array(array: np.ndarray[Any, Any]) -> Image.Image:
     if array.shape[-1] != 3:
         array = array.transpose(1, 2, 0)
     if array.dtype != np.uint8:
-        if array.min() < 0 or array.max() > 1:
+        if not (array.min() >= 0 and array.max() <= 1):  # so written, NaN is refused, too
             raise ValueError("an image array must be uint8, or floats in [0, 1]")
         array = (array * 255).round().astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(array))

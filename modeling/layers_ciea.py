@@ -1,4 +1,4 @@
-"""The layers that are CIEA's own: the complement weights and the extractor that uses them (paper, section 3.2)."""
+"""What stands between the two towers: patch states, complement weights and the extractor (paper, section 3.2)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,28 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from .configuration_ciea import CIEAConfig
+
+
+def patch_states(vision_model: PreTrainedModel, pixel_values: torch.Tensor, layer: int = -1) -> torch.Tensor:
+    """States of a vision tower, with those of class and register tokens, which stand before the patches'.
+
+    Args:
+        vision_model: The tower.
+        pixel_values: Images, (images, 3, height, width).
+        layer: Which of its hidden states; -1 is `last_hidden_state`.
+
+    Returns:
+        The states, (images, states, vision width); a convolutional tower's map is read row by row.
+    """
+    outputs = vision_model(pixel_values.to(vision_model.dtype), return_dict=True, output_hidden_states=layer != -1)
+    states: torch.Tensor = outputs.last_hidden_state if layer == -1 else outputs.hidden_states[layer]
+    return states.flatten(2).transpose(1, 2) if states.ndim == 4 else states
 
 
 def complement_weights(patches: torch.Tensor, token_embeddings: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
@@ -33,7 +52,7 @@ def complement_weights(patches: torch.Tensor, token_embeddings: torch.Tensor, to
     return 1 - (similarity * token_mask[:, None, :]).amax(dim=-1)
 
 
-class ComplementaryInformationExtractor(nn.Module):
+class ComplementaryInformationExtractor(GradientCheckpointingLayer):
     """One transformer layer over an image's patches that attends to what the caption leaves out.
 
     Attention logits are multiplied by the squared complement weight of the *key* patch, and keys whose weight lies

@@ -11,12 +11,12 @@ from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
-from transformers.utils.import_utils import torch_compilable_check
+from transformers.utils.import_utils import is_torchdynamo_exporting, torch_compilable_check
 
 from .assembly_ciea import AssemblyMixin
 from .configuration_ciea import CIEAConfig
 from .encoding_ciea import EncodingMixin
-from .layers_ciea import ComplementaryInformationExtractor, complement_weights
+from .layers_ciea import ComplementaryInformationExtractor, complement_weights, patch_states
 
 ImagePart = Literal["extracted", "projected"]
 
@@ -66,7 +66,7 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
     def __init__(self, config: CIEAConfig) -> None:
         super().__init__(config)
         self.vision_model = AutoModel.from_config(config.vision_config)
-        self.projector = nn.Linear(config.vision_config.hidden_size, config.hidden_size)
+        self.projector = nn.Linear(config.vision_hidden_size, config.hidden_size)
         self.extractor = ComplementaryInformationExtractor(config) if config.use_extractor else None
         self.text_model = AutoModel.from_config(config.text_config)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
@@ -89,19 +89,14 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         Returns:
             Patch states without class or register tokens, (images, P, vision width).
         """
-        layer = self.config.vision_feature_layer
-        kwargs = {} if layer == -1 else {"output_hidden_states": True}
-        outputs = self.vision_model(pixel_values.to(self.vision_model.dtype), return_dict=True, **kwargs)
-        states = outputs.last_hidden_state if layer == -1 else outputs.hidden_states[layer]
-        if states.ndim == 4:  # (images, channels, rows, columns) of a convolutional tower
-            states = states.flatten(2).transpose(1, 2)
+        states = patch_states(self.vision_model, pixel_values, self.config.vision_feature_layer)
         patches = self.config.image_seq_length
         if states.shape[1] < patches:
             raise ValueError(
                 f"`image_seq_length` is {patches}, but the vision tower gives only {states.shape[1]} states for "
                 f"images of {pixel_values.shape[-2]} x {pixel_values.shape[-1]} pixels"
             )
-        return cast("torch.Tensor", states[:, -patches:])  # class and register tokens stand before the patches
+        return states[:, -patches:]  # class and register tokens stand before the patches
 
     def forward(
         self,
@@ -137,9 +132,10 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         inputs_embeds = self.get_input_embeddings()(input_ids)  # (batch, T, D)
+        features = self._features(pixel_values, vision_features)
+        self._check_counts(input_ids, features)
         output = CIEAOutput()
-        if pixel_values is not None or vision_features is not None:
-            features = self._features(pixel_values, vision_features)
+        if features is not None:
             weights, projected, extracted = self._patches(features, input_ids, attention_mask, inputs_embeds)
             inputs_embeds = self._insert(extracted, input_ids, inputs_embeds)
             if image_part is not None:
@@ -147,22 +143,30 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
             if output_patches:
                 output.complement_weights = weights
                 output.projected_patches, output.extracted_patches = projected, extracted
-        else:
-            torch_compilable_check(
-                (input_ids != self.config.image_token_id).all(),
-                "`input_ids` hold image placeholders, but neither `pixel_values` nor `vision_features` is given",
-            )
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         output.embeddings = self._embed(inputs_embeds, attention_mask, **kwargs)
         use_dict = return_dict if return_dict is not None else self.config.return_dict
         return output if use_dict else output.to_tuple()
 
-    def _features(self, pixel_values: torch.Tensor | None, vision_features: torch.Tensor | None) -> torch.Tensor:
-        if vision_features is None:
-            return self.get_vision_features(cast("torch.Tensor", pixel_values))
-        if pixel_values is not None:
+    def _features(self, pixel_values: torch.Tensor | None, vision_features: torch.Tensor | None) -> torch.Tensor | None:
+        if pixel_values is None:
+            return vision_features
+        if vision_features is not None:
             raise ValueError("give `pixel_values` or `vision_features`, not both")
-        return vision_features
+        return self.get_vision_features(pixel_values)
+
+    def _check_counts(self, input_ids: torch.Tensor, features: torch.Tensor | None) -> None:
+        if is_torchdynamo_exporting():  # ONNX knows no check of values
+            return
+        images, patches = (0, self.config.image_seq_length) if features is None else features.shape[:2]
+        per_row = (input_ids == self.config.image_token_id).sum(dim=1)
+        torch_compilable_check(
+            (per_row.sum() == images * patches) & ((per_row == 0) | (per_row == patches)).all(),
+            lambda: (
+                f"images and placeholders do not match: {images} image(s) of {patches} patches, but `input_ids` hold "
+                f"{per_row.tolist()} image token(s) by row; each row takes one image, {patches} tokens"
+            ),
+        )
 
     def _patches(
         self,
@@ -178,7 +182,6 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
             D). The extracted patches of an image alone are its projected ones.
         """
         is_image = input_ids == self.config.image_token_id  # (batch, T)
-        self._check_counts(is_image, features)
         projected = self.projector(features.to(self.projector.weight.dtype))
         if self.extractor is None:
             return None, projected, projected
@@ -193,17 +196,6 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         extracted = self.extractor(projected, weights)
         captioned = caption.any(dim=1)[:, None, None]
         return weights, projected, torch.where(captioned, extracted, projected)
-
-    def _check_counts(self, is_image: torch.Tensor, features: torch.Tensor) -> None:
-        images, patches = features.shape[0], features.shape[1]
-        per_row = is_image.sum(dim=1)
-        torch_compilable_check(
-            (per_row.sum() == images * patches) & ((per_row == 0) | (per_row == patches)).all(),
-            lambda: (
-                f"images and placeholders do not match: {images} image(s) of {patches} patches, but `input_ids` hold "
-                f"{per_row.tolist()} image token(s) by row; each row takes one image, {patches} tokens"
-            ),
-        )
 
     def _insert(self, patches: torch.Tensor, input_ids: torch.Tensor, inputs_embeds: torch.Tensor) -> torch.Tensor:
         """Put the patches, in order, where the placeholders stand: (batch, T, D)."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from .inputs_ciea import Document, load_image
+from .limits_ciea import check_image_patches, check_image_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,6 +46,8 @@ class CIEAProcessor(ProcessorMixin):
     ) -> None:
         if tokenizer is None or image_processor is None:
             raise ValueError("`image_processor` and `tokenizer` are both needed")
+        check_image_size(image_processor.to_dict())
+        check_image_patches(image_seq_length)
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)  # type: ignore[no-untyped-call]
         self.image_seq_length = image_seq_length
         self.max_text_length = max_text_length
@@ -117,14 +121,21 @@ class CIEAProcessor(ProcessorMixin):
 
         Returns:
             `input_ids` and `attention_mask`, (batch, T).
+
+        Raises:
+            ValueError: If an input is empty, or an image leaves no room for a caption's first token.
         """
         limit = self.max_text_length if max_length is None else max_length
-        ids = self._token_ids(list(zip(text, has_image, strict=True)), limit)
-        width = limit + self.image_seq_length + 1 if padding == "max_length" else None
+        if any(has_image) and self.image_seq_length > self.tokenizer.model_max_length:
+            raise ValueError(
+                f"an image takes {self.image_seq_length} tokens; the model reads {self.tokenizer.model_max_length}"
+            )
+        ids = self._token_ids([_clean(*pair) for pair in zip(text, has_image, strict=True)], limit)
+        width = min(limit + self.image_seq_length + 1, self.tokenizer.model_max_length)
         padded = self.tokenizer.pad(
             {"input_ids": ids},
             padding=padding,
-            max_length=width,
+            max_length=width if padding == "max_length" else None,
             return_attention_mask=True,
             return_tensors=return_tensors,
         )
@@ -138,12 +149,10 @@ class CIEAProcessor(ProcessorMixin):
                 continue
             texts = [str(inputs[place][0]) for place in places]
             for place, tokens in zip(places, self._tokenize_texts(texts, with_image, limit), strict=True):
-                ids[place] = tokens
+                ids[place] = tokens or [self.tokenizer.pad_token_id]
         for position, (text, has_image) in enumerate(inputs):
             if text is None and not has_image:
                 raise ValueError(f"input {position}: there is neither a text nor an image")
-            if not ids[position]:
-                raise ValueError(f"input {position}: the text {text!r} has no tokens")
         return ids
 
     def _tokenize_texts(self, texts: list[str], with_image: bool, limit: int) -> list[list[int]]:
@@ -154,9 +163,11 @@ class CIEAProcessor(ProcessorMixin):
         """
         image = [self.image_start_token_id] + [self.image_token_id] * self.image_seq_length if with_image else []
         room = min(limit, self.tokenizer.model_max_length - len(image))
-        if room < 1:
+        least = self.tokenizer.num_special_tokens_to_add() + 1
+        if room < least:
             raise ValueError(
-                f"an image takes {len(image) + 1} tokens; the model reads {self.tokenizer.model_max_length}"
+                f"a text{' behind its image' * with_image} takes at least {len(image) + least} tokens; `max_length` "
+                f"leaves {limit + len(image)}, and the model reads {self.tokenizer.model_max_length}"
             )
         if with_image:
             texts = [IMAGE_TOKENS[2] + self.caption_prefix + text for text in texts]
@@ -204,6 +215,13 @@ class CIEAProcessor(ProcessorMixin):
         return self(
             text=[document.text for document in documents], images=[document.image for document in documents], **options
         )
+
+
+def _clean(text: str | None, has_image: bool) -> tuple[str | None, bool]:
+    """Take the image tokens, which are the model's own, out of a text; a blank caption is none."""
+    if text is not None:
+        text = re.sub("|".join(IMAGE_TOKENS), " ", text)
+    return (None if has_image and text is not None and not text.strip() else text), has_image
 
 
 def _pair(text: Any, images: Any) -> tuple[list[str | None], list[Any]]:

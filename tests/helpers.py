@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoConfig, CLIPImageProcessorPil, PreTrainedTokenizerFast
+from transformers import AutoConfig, BatchFeature, CLIPImageProcessorPil, PreTrainedTokenizerFast
 
 from ciea_hf import CIEAConfig, CIEAModel, CIEAProcessor
 
@@ -109,6 +109,15 @@ def picture(seed: int = 0, size: tuple[int, int] = (40, 36)) -> Image.Image:
     """A random picture."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels)
+
+
+def mixed_batch(model: CIEAModel) -> BatchFeature:
+    """The mixed inputs as one batch."""
+    inputs = [value if isinstance(value, dict) else {"text": None, "image": value} for value in mixed_inputs()]
+    for value in inputs:
+        if isinstance(value["image"], str):
+            value["text"], value["image"] = value["image"], None
+    return model.processor(text=[value["text"] for value in inputs], images=[value["image"] for value in inputs])
 
 
 def mixed_inputs() -> list[Any]:
