@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import httpx2  # huggingface_hub's own HTTP library; its connection errors reach the caller as they are
 from huggingface_hub import get_token
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled, RevisionNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RevisionNotFoundError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,12 +51,13 @@ def is_transient(error: BaseException) -> bool:
     return status == CHANGED_MEANWHILE or (status in TRANSIENT_STATUS and not _is_full(cause))
 
 
-def explain(error: BaseException, repo_id: str) -> str:
+def explain(error: BaseException, repo_id: str, writing: bool = False) -> str:
     """Say in one line what went wrong, and what to do about it.
 
     Args:
         error: What huggingface_hub raised.
         repo_id: The repository in question.
+        writing: Whether the repository was to be changed.
 
     Returns:
         A sentence or two, with the Hub's own words where it gave any.
@@ -61,6 +68,8 @@ def explain(error: BaseException, repo_id: str) -> str:
         return "offline mode is on (HF_HUB_OFFLINE): switch it off to reach the Hub"
     if isinstance(cause, httpx2.TransportError):
         return f"the Hub could not be reached, or the connection was lost ({type(cause).__name__}: {cause})"
+    if isinstance(cause, LocalEntryNotFoundError):
+        return "it is not in the cache, and the Hub was not asked"
     status = _status(cause)
     if status is None:
         return words
@@ -70,25 +79,27 @@ def explain(error: BaseException, repo_id: str) -> str:
         return f"{repo_id} has no such revision: name a branch, a tag or a commit{_quoted(words)}"
     if isinstance(cause, EntryNotFoundError):
         return f"{repo_id} has no such file{_quoted(words)}"
-    return _by_status(status, repo_id, words)
+    return _by_status(status, repo_id, writing) + _quoted(words)
 
 
-def _by_status(status: int, repo_id: str, words: str) -> str:
+def _by_status(status: int, repo_id: str, writing: bool) -> str:
     sayings = {
         401: (
             f"the Hub does not know who you are, or {repo_id} is private or does not exist: "
             + ("the token it was shown is not valid; log in again" if get_token() else "log in")
             + " with `hf auth login`, or set HF_TOKEN"
         ),
-        403: f"your token may not write to {repo_id}: take one with the role 'write', of a member of the organization",
+        403: (
+            f"your token may not write to {repo_id}: take one with the role 'write', of a member of the organization"
+            if writing
+            else f"you may not read {repo_id}: ask for access on its page"
+        ),
         404: f"there is no repository {repo_id}, or your token may not see it",
         CHANGED_MEANWHILE: f"{repo_id} kept changing while this was under way",
         429: "the Hub takes no more requests for the moment",
     }
-    saying = sayings.get(
-        status, f"the Hub answers with status {status}" + (", it is in trouble" if status >= 500 else "")
-    )
-    return saying + _quoted(words)
+    trouble = ", it is in trouble" if status >= 500 else ""
+    return sayings.get(status, f"the Hub answers with status {status}{trouble}")
 
 
 def _is_full(cause: BaseException) -> bool:
@@ -113,4 +124,4 @@ def _quoted(words: str) -> str:
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__

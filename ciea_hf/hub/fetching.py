@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from ciea_hf.hub.checks import check_folder, pickle_problems
-from ciea_hf.hub.errors import HUB_EXCEPTIONS, HubError, explain, is_transient
+from ciea_hf.hub.errors import HUB_EXCEPTIONS, explain, is_transient
+from ciea_hf.hub.patience import with_patience
 from ciea_hf.hub.remote import RemoteState, read_remote
 
 if TYPE_CHECKING:
@@ -45,44 +47,57 @@ def pull(
         HubError: If the Hub refuses or cannot be reached, and the cache does not hold the model.
         ValueError: If the repository is not a whole CIEA model, or holds pickles, code of elsewhere or the like.
     """
-    api = HfApi(token=token)
     chosen = revision or constants.DEFAULT_REVISION
-    remote = None if local_files_only or constants.HF_HUB_OFFLINE else _list(api, repo_id, chosen)
-    if remote is not None:
-        problems = pickle_problems(remote.files)
-        if problems:
-            raise ValueError(f"{repo_id} is refused, and nothing of it was fetched: {'; '.join(problems)}")
-    try:
-        place = Path(
-            snapshot_download(
-                repo_id,
-                revision=chosen,
-                local_dir=None if folder is None else Path(folder),
-                token=token,
-                local_files_only=remote is None,
-            )
-        )
-    except LocalEntryNotFoundError as error:
-        reason = "and the Hub was not asked" if local_files_only else "and the Hub cannot be reached"
-        raise HubError(f"{repo_id} at {chosen} is not in the cache, {reason}") from error
-    except HUB_EXCEPTIONS as error:
-        raise HubError(f"{repo_id} was not fetched: {explain(error, repo_id)}") from error
+    source = Source(HfApi(token=token), repo_id, chosen, None if folder is None else Path(folder))
+    remote = None
+    if not local_files_only and not constants.HF_HUB_OFFLINE:
+        remote = with_patience(source.list_or_cached, repo_id, failed="was not fetched")
+    problems = pickle_problems(remote.files if remote else ())
+    if problems:
+        raise ValueError(f"{repo_id} is refused, and nothing of it was fetched: {'; '.join(problems)}")
+    place = with_patience(lambda: source.fetch(local_files_only=remote is None), repo_id, failed="was not fetched")
     if remote is not None:
         _check_contents(place, remote)
     check_folder(place)
     return place
 
 
-def _list(api: HfApi, repo_id: str, revision: str) -> RemoteState | None:
-    """List the repository; None, for the cache to serve, where the Hub cannot be reached."""
-    try:
-        return read_remote(api, repo_id, revision)
-    except HUB_EXCEPTIONS as error:
-        reason = explain(error, repo_id)
-        if not is_transient(error):
-            raise HubError(f"{repo_id} was not fetched: {reason}") from error
-        logger.warning("%s; looking in the cache", reason)
-        return None
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from: a repository at a revision, and the folder for its files."""
+
+    api: HfApi
+    repo_id: str
+    revision: str
+    folder: Path | None
+
+    def fetch(self, local_files_only: bool) -> Path:
+        """Bring the files here, and return their folder."""
+        place = snapshot_download(
+            self.repo_id,
+            revision=self.revision,
+            local_dir=self.folder,
+            token=self.api.token,
+            local_files_only=local_files_only,
+        )
+        return Path(place)
+
+    def list_or_cached(self) -> RemoteState | None:
+        """List the repository; None where the Hub cannot be reached and the cache can serve instead."""
+        try:
+            return read_remote(self.api, self.repo_id, self.revision)
+        except HUB_EXCEPTIONS as error:
+            if not is_transient(error) or not self._is_cached():
+                raise
+            logger.warning("%s; the model is taken from the cache", explain(error, self.repo_id))
+            return None
+
+    def _is_cached(self) -> bool:
+        try:
+            self.fetch(local_files_only=True)
+        except LocalEntryNotFoundError:
+            return False
+        return True
 
 
 def _check_contents(folder: Path, remote: RemoteState) -> None:

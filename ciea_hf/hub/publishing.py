@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import logging
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Mo
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from ciea_hf.hub.errors import HUB_EXCEPTIONS, CommitOutcomeUnknownError, HubError, explain, is_transient
+from ciea_hf.hub.errors import HUB_EXCEPTIONS, CommitOutcomeUnknownError, explain, is_transient
+from ciea_hf.hub.patience import with_patience
 from ciea_hf.hub.remote import RemoteState, read_branch, read_remote
 from ciea_hf.hub.staging import StagedFiles, staged, write_staged
 from ciea_hf.model_cards.card import CARD_FILE, is_generated
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 4
-FIRST_WAIT = 1.0  # seconds; doubles with each attempt
 # weights of an earlier push that would stand beside the new ones, and be loaded in their place
 OLD_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json")
 OLD_RECORDS = (RUN_FILE, RESULTS_FILE)  # they tell of other weights
@@ -126,30 +124,16 @@ def push(
         message = commit_message or "Publish a CIEA model"
         target = Target(repo_id, revision or constants.DEFAULT_REVISION, create_pr, message)
         try:
-            return _push_with_patience(HfApi(token=token), files, target, private)
+            return with_patience(
+                lambda: _push_once(HfApi(token=token), files, target, private),
+                repo_id,
+                failed="was not pushed",
+                advice=_how_to_go_on(repo_id),
+                writing=True,
+            )
         except KeyboardInterrupt:
             logger.warning("Interrupted. %s", _how_to_go_on(repo_id))
             raise
-
-
-def _push_with_patience(api: HfApi, files: StagedFiles, target: Target, private: bool | None) -> PushResult:
-    """Try again where that can help: each time from the state in which the Hub is found."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return _push_once(api, files, target, private)
-        except CommitOutcomeUnknownError:
-            raise
-        except HUB_EXCEPTIONS as error:
-            reason = explain(error, target.repo_id)
-            if attempt == ATTEMPTS or not is_transient(error):
-                tried = f" after {attempt} attempts" if attempt > 1 else ""
-                raise HubError(
-                    f"{target.repo_id} was not pushed{tried}: {reason}. {_how_to_go_on(target.repo_id)}"
-                ) from error
-            wait = FIRST_WAIT * 2 ** (attempt - 1)
-            logger.warning("%s; trying again in %.0f s (%d of %d)", reason, wait, attempt, ATTEMPTS)
-            time.sleep(wait)
-    raise AssertionError  # the loop returns or raises
 
 
 def _push_once(api: HfApi, files: StagedFiles, target: Target, private: bool | None) -> PushResult:
@@ -205,8 +189,8 @@ def _commit(api: HfApi, plan: Plan, target: Target) -> CommitInfo:
     except HUB_EXCEPTIONS as error:
         if target.create_pr and is_transient(error):
             raise CommitOutcomeUnknownError(
-                f"{explain(error, target.repo_id)}: a pull request may have been opened all the same; look at "
-                f"{api.endpoint}/{target.repo_id}/discussions before you push again"
+                f"{explain(error, target.repo_id, writing=True)}: a pull request may have been opened all the same; "
+                f"look at {api.endpoint}/{target.repo_id}/discussions before you push again"
             ) from error
         raise
 
