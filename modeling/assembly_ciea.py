@@ -93,7 +93,7 @@ class AssemblyMixin(Base):
         if push_to_hub and is_main_process:
             self.push_to_hub(repo_id, token=kwargs.get("token"), **upload)
 
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:  # type: ignore[override]
         """Publish the model whole, as `save_pretrained` writes it, in one commit.
 
         Where the package `ciea_hf` is installed, it is published by `ciea_hf.push`, with a model card; as remote code
@@ -108,7 +108,7 @@ class AssemblyMixin(Base):
         """
         if __name__ == "ciea_hf.modeling.assembly_ciea":
             return str(importlib.import_module("ciea_hf.hub").push(self, repo_id, **kwargs).url)
-        return str(super().push_to_hub(repo_id, **kwargs))
+        return str(super().push_to_hub(repo_id, **kwargs))  # type: ignore[arg-type]  # mypy takes it for unbound
 
     def _processor_if_any(self) -> CIEAProcessor | None:
         """The processor, or `None` for a model that never had one."""

@@ -74,17 +74,20 @@ def text_config(family: str = "t5") -> Any:
     return AutoConfig.for_model(family, vocab_size=VOCABULARY, **settings[family])
 
 
-def vision_config(kind: str = "clip_vision_model") -> Any:
+def vision_config(kind: str = "clip_vision_model", **kwargs: Any) -> Any:
     """Configuration of a vision tower of width 24 with 2 layers for images of 32 x 32 pixels."""
-    return AutoConfig.for_model(
-        kind,
-        hidden_size=24,
-        intermediate_size=40,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=16,
-    )
+    transformer = {
+        "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32,
+        "patch_size": 16,
+    }  # fmt: skip
+    settings: dict[str, dict[str, Any]] = {
+        "dinov2_with_registers": {**transformer, "num_register_tokens": 3},
+        "resnet": {"embedding_size": 8, "hidden_sizes": [8, 24], "depths": [1, 1]},
+        "swin": {
+            "image_size": 32, "patch_size": 4, "embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4,
+        },
+    }  # fmt: skip
+    return AutoConfig.for_model(kind, **{**settings.get(kind, transformer), **kwargs})
 
 
 def tiny_model(text: str = "t5", vision: str = "clip_vision_model", seed: int = 0, **kwargs: Any) -> CIEAModel:
@@ -101,6 +104,7 @@ def tiny_model(text: str = "t5", vision: str = "clip_vision_model", seed: int = 
         **{"extractor_num_heads": 4, **kwargs},
     )
     model = CIEAModel(config)
+    processor.image_seq_length = config.image_seq_length
     model.processor = processor
     return model.eval()
 
