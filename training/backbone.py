@@ -1,0 +1,139 @@
+"""The model that a run starts from, and what of it is trained."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ciea_hf.training.optim import freeze
+from ciea_hf.utils import require
+
+if TYPE_CHECKING:
+    from ciea_hf.modeling.modeling_ciea import CIEAModel
+    from ciea_hf.training.config import TrainingConfig
+
+logger = logging.getLogger(__name__)
+
+LORA_OPTIONS = {"r": int, "alpha": float, "dropout": float}
+DEMO = "demo"
+
+
+def load_model(config: TrainingConfig, previous: Path | None, work: Path) -> CIEAModel:
+    """Load what a stage starts from.
+
+    Args:
+        config: Of the stage.
+        previous: The model of the stage before, which goes before the configuration's.
+        work: Folder for what is made on the way, such as the demo's backbones.
+
+    Returns:
+        The model in fp32, with its processor; whether it has an extractor is as the configuration says.
+
+    Raises:
+        ValueError: If the configuration names neither a model nor two backbones.
+    """
+    from ciea_hf.modeling.modeling_ciea import CIEAModel
+
+    torch.manual_seed(config.seed)
+    start = str(previous) if previous is not None else config.model
+    overrides: dict[str, Any] = {} if config.use_extractor is None else {"use_extractor": config.use_extractor}
+    if start is not None and Path(start).suffix == ".pt":
+        model = _from_authors(Path(start), config, overrides)
+    elif start is not None:
+        model = CIEAModel.from_pretrained(start, dtype=torch.float32, **overrides)
+    elif config.vision_model and config.text_model:
+        vision, text = _backbones(config, work)
+        model = CIEAModel.from_vision_text_pretrained(vision, text, **overrides)
+    else:
+        raise ValueError("name a `model` to start from, or a `vision_model` and a `text_model`")
+    model.processor.max_text_length = config.max_length
+    return model
+
+
+def prepare_model(model: CIEAModel, config: TrainingConfig) -> CIEAModel:
+    """Freeze what is not trained, and put adapters, checkpointing and compilation in place."""
+    freeze(model, config.freeze)
+    if config.lora:
+        _add_lora(model, config.lora)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if config.compile:
+        model.text_model.compile(dynamic=True)
+    if config.mixed_precision == "fp16" and model.config.text_config.model_type in ("t5", "mt5", "umt5"):
+        logger.warning("T5 was trained in bf16 and overflows in fp16: expect losses that are not finite; use bf16")
+    return model
+
+
+def saved_model(model: CIEAModel) -> CIEAModel:
+    """Give the model as it is saved: adapters merged into a copy, everything else the model itself."""
+    if not hasattr(model.text_model, "merge_and_unload"):
+        return model
+    merged = copy.copy(model)
+    merged._modules = dict(model._modules)
+    merged.text_model = copy.deepcopy(model.text_model).merge_and_unload()
+    return merged
+
+
+def _from_authors(path: Path, config: TrainingConfig, overrides: dict[str, Any]) -> CIEAModel:
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    from ciea_hf.convert import convert_checkpoint
+    from ciea_hf.modeling.processing_ciea import CIEAProcessor
+
+    if not (config.vision_model and config.text_model):
+        raise ValueError(f"{path} holds weights alone: name its backbones, `vision_model` and `text_model`")
+    model = convert_checkpoint(path, config.vision_model, config.text_model)
+    model.processor = CIEAProcessor(
+        AutoImageProcessor.from_pretrained(config.vision_model),
+        AutoTokenizer.from_pretrained(config.text_model),
+        image_seq_length=model.config.image_seq_length,
+    )
+    if overrides.get("use_extractor", model.config.use_extractor) == model.config.use_extractor:
+        return model
+    return _with_extractor(model, overrides["use_extractor"])
+
+
+def _with_extractor(model: CIEAModel, wanted: bool) -> CIEAModel:
+    """Give MARVEL's weights a new extractor, or take CIEA's away."""
+    config = copy.deepcopy(model.config)
+    config.use_extractor = wanted
+    other = type(model)(config)
+    other.load_state_dict(model.state_dict(), strict=False)
+    other.processor = model.processor
+    return other
+
+
+def _backbones(config: TrainingConfig, work: Path) -> tuple[str, str]:
+    """Folders or ids of the backbones; the demo's come with the package or are made here."""
+    vision, text = str(config.vision_model), str(config.text_model)
+    if vision == DEMO:
+        from ciea_hf.demo.tower import tower_folder
+
+        vision = str(tower_folder())
+    if text == DEMO:
+        from ciea_hf.demo.benchmark import load_benchmark
+        from ciea_hf.demo.text import build_text_tower, training_texts
+
+        text = str(work / "text_model")
+        build_text_tower(text, training_texts(load_benchmark("train")), config.seed)
+    return vision, text
+
+
+def _add_lora(model: CIEAModel, text: str) -> None:
+    """Put low-rank adapters into the language model, of which nothing else is trained then."""
+    peft = require("peft", extra="train")
+    options: dict[str, Any] = {}
+    for item in text.split(","):
+        name, equals, value = item.strip().partition("=")
+        if name not in LORA_OPTIONS or not equals:
+            raise ValueError(f"`lora` takes {', '.join(f'{key}=NUMBER' for key in LORA_OPTIONS)}, got {text!r}")
+        options[name] = LORA_OPTIONS[name](value)
+    rank = options.get("r", 16)
+    settings = peft.LoraConfig(
+        r=rank, lora_alpha=options.get("alpha", 2 * rank), lora_dropout=options.get("dropout", 0.05)
+    )
+    model.text_model = peft.get_peft_model(model.text_model, settings)

@@ -1,0 +1,297 @@
+"""Training examples: a query, the documents it meets, and what is relevant to it."""
+
+from __future__ import annotations
+
+import logging
+import random
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch.utils.data import Dataset
+
+from ciea_hf.data import column_values
+from ciea_hf.modeling.inputs_ciea import load_image
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from ciea_hf.data.dataset import RetrievalDataset
+    from ciea_hf.training.features import VisionFeatures
+    from ciea_hf.training.sampler import Draw
+
+logger = logging.getLogger(__name__)
+
+Part = Literal["all", "caption", "image"]
+
+
+@dataclass
+class DocumentInput:
+    """A document as it is embedded: text, a decoded image or its features, or both.
+
+    Attributes:
+        row: In the corpus.
+        text: Text or caption, or None.
+        image: A PIL image, or None.
+        features: Patch states (P, vision width) in place of the image, or None.
+    """
+
+    row: int
+    text: str | None
+    image: Any = None
+    features: Tensor | None = None
+
+    @property
+    def has_image(self) -> bool:
+        """Whether there is an image, decoded or as features."""
+        return self.image is not None or self.features is not None
+
+
+@dataclass
+class Example:
+    """A query with its documents.
+
+    Attributes:
+        query_id: Of the query.
+        query: Its text.
+        targets: Corpus rows that the query is trained towards; empty if none of them can be read.
+        relevant: Corpus rows of all that is relevant to it.
+        documents: Targets and negatives, read.
+        captions: Captions of all its positive images; None for a query without a positive image among its targets.
+        broken: Ids of documents whose image cannot be decoded.
+    """
+
+    query_id: str
+    query: str
+    targets: list[int]
+    relevant: list[int]
+    documents: list[DocumentInput]
+    captions: list[str] | None = None
+    broken: list[str] = field(default_factory=list)
+
+
+class CorpusReader:
+    """Reads documents of a corpus as inputs of the model.
+
+    Args:
+        dataset: The data set.
+        part: ``"caption"`` reads no image; otherwise images are decoded, or looked up among the features.
+        features: Precomputed patch states, or None.
+    """
+
+    def __init__(self, dataset: RetrievalDataset, part: Part = "all", features: VisionFeatures | None = None) -> None:
+        from datasets import Image
+
+        self.part = part
+        self.features = features
+        self.ids = dataset.corpus_ids
+        self.kinds = [dataset.document_kinds[document] for document in self.ids]
+        self._texts = dataset.corpus.select_columns(["text"])
+        self._images = dataset.corpus.select_columns(["image"]).cast_column("image", Image(decode=False))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def text(self, row: int) -> str | None:
+        """Text or caption of a document, None where there is none."""
+        text: str | None = self._texts[row]["text"]
+        return text if text and text.strip() else None
+
+    def usable(self, row: int) -> bool:
+        """Whether anything of a document is left in the part that is read."""
+        if self.part == "image":
+            return self.kinds[row] == "image"
+        return self.part == "all" or self.text(row) is not None
+
+    def read(self, row: int) -> DocumentInput:
+        """Read a document.
+
+        Raises:
+            ValueError: If its image cannot be decoded.
+            FileNotFoundError: If its image is missing.
+        """
+        if self.kinds[row] == "text" or self.part == "caption":
+            return DocumentInput(row, self.text(row))
+        if self.features is not None:
+            return DocumentInput(row, self.text(row), features=self.features[self.ids[row]])
+        return DocumentInput(row, self.text(row), image=self.image(row))
+
+    def image(self, row: int) -> Any:
+        """Decode the image of a document; raises as :meth:`read`."""
+        encoded = self._images[row]["image"]
+        return load_image(encoded["bytes"] if encoded["bytes"] is not None else encoded["path"])
+
+
+class Examples(Dataset[Example]):
+    """Examples by :class:`Draw`; what is random in one is a function of its draw.
+
+    Args:
+        reader: Of the corpus.
+        on_broken_image: ``"skip"`` leaves out documents whose image cannot be decoded, ``"fail"`` raises.
+    """
+
+    def __init__(self, reader: CorpusReader, on_broken_image: Literal["skip", "fail"] = "skip") -> None:
+        self.reader = reader
+        self.on_broken_image = on_broken_image
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of examples in an epoch."""
+
+    @abstractmethod
+    def __getitem__(self, draw: Draw) -> Example:
+        """Read an example."""
+
+    def _read(self, rows: Sequence[int]) -> tuple[list[DocumentInput], list[str]]:
+        """Read documents; give those that can be read and the ids of those that cannot."""
+        documents, broken = [], []
+        for row in rows:
+            try:
+                documents.append(self.reader.read(row))
+            except (ValueError, FileNotFoundError) as error:
+                identifier = self.reader.ids[row]
+                if self.on_broken_image == "fail":
+                    raise type(error)(f"document {identifier!r}: {error}") from error
+                logger.warning("document %r is left out: %s", identifier, error)
+                broken.append(identifier)
+        return documents, broken
+
+
+class RetrievalExamples(Examples):
+    """Labelled queries, each with one of its positives and, if mined ones are given, hard negatives.
+
+    Args:
+        dataset: Queries and judgements.
+        reader: Of its corpus.
+        on_broken_image: See :class:`Examples`.
+        negatives: Query id to the corpus rows of its hard negatives, by kind; None for in-batch negatives alone.
+        counts: How many hard negatives of each kind an example draws.
+
+    Raises:
+        ValueError: If no query has a positive that can be read.
+    """
+
+    def __init__(
+        self,
+        dataset: RetrievalDataset,
+        reader: CorpusReader,
+        on_broken_image: Literal["skip", "fail"] = "skip",
+        negatives: Mapping[str, Mapping[str, Sequence[int]]] | None = None,
+        counts: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(reader, on_broken_image)
+        self.negatives = negatives or {}
+        self.counts = dict(counts or {})
+        rows = {identifier: row for row, identifier in enumerate(reader.ids)}
+        texts = dict(zip(column_values(dataset.queries, "id"), column_values(dataset.queries, "text"), strict=True))
+        self._queries: list[tuple[str, str, list[int]]] = []
+        for query, judged in dataset.qrels.items():
+            relevant = [rows[document] for document, score in judged.items() if score > 0]
+            usable = [row for row in relevant if reader.usable(row)]
+            if usable and query in texts:
+                self._queries.append((query, texts[query], usable))
+        if not self._queries:
+            raise ValueError(f"{dataset.name}/{dataset.split}: no query has a positive to train on")
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    def __getitem__(self, draw: Draw) -> Example:
+        """Read a query with one positive and its hard negatives."""
+        query_id, query, relevant = self._queries[draw.index]
+        rng = random.Random(f"{draw.seed}-{draw.epoch}-{query_id}")
+        targets, broken = self._read([rng.choice(relevant)])
+        negatives: list[DocumentInput] = []
+        for kind, count in self.counts.items():
+            candidates = list(self.negatives.get(query_id, {}).get(kind, ()))
+            read, unreadable = self._read(rng.sample(candidates, min(count, len(candidates))))
+            negatives += read
+            broken += unreadable
+        captions = None
+        if any(target.has_image for target in targets):
+            images = (row for row in relevant if self.reader.kinds[row] == "image")
+            captions = [text for text in map(self.reader.text, images) if text is not None]
+        return Example(
+            query_id, query, [target.row for target in targets], relevant, [*targets, *negatives], captions, broken
+        )
+
+
+class AlignmentExamples(Examples):
+    """Captions, each with its image alone: MARVEL's visual pretraining.
+
+    Images with the same caption are relevant to one another's captions.
+
+    Args:
+        reader: Of the corpus; it has to read images.
+        on_broken_image: See :class:`Examples`.
+
+    Raises:
+        ValueError: If no image has a caption.
+    """
+
+    def __init__(self, reader: CorpusReader, on_broken_image: Literal["skip", "fail"] = "skip") -> None:
+        super().__init__(reader, on_broken_image)
+        self._rows: list[int] = []
+        self._same: dict[str, list[int]] = {}
+        for row, kind in enumerate(reader.kinds):
+            text = reader.text(row) if kind == "image" else None
+            if text is not None:
+                self._rows.append(row)
+                self._same.setdefault(text, []).append(row)
+        if not self._rows:
+            raise ValueError("no document of the corpus has an image and a caption to align")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, draw: Draw) -> Example:
+        """Read a caption as the query and its image as the document."""
+        row = self._rows[draw.index]
+        caption = self.reader.text(row) or ""
+        documents, broken = self._read([row])
+        for document in documents:
+            document.text = None
+        return Example(
+            self.reader.ids[row], caption, [d.row for d in documents], self._same[caption], documents, None, broken
+        )
+
+
+class TextPairs(Examples):
+    """Texts to warm up a language model with: a few words of a caption or text document, and the document.
+
+    No picture and no labelled query is read. The words are drawn anew in every epoch, each kept with a probability of
+    one half, and at least one of them.
+
+    Args:
+        dataset: Unused but for its name in errors.
+        reader: Of its corpus.
+
+    Raises:
+        ValueError: If no document has a text.
+    """
+
+    def __init__(self, dataset: RetrievalDataset, reader: CorpusReader) -> None:
+        super().__init__(reader)
+        self._same: dict[str, list[int]] = {}
+        for row in range(len(reader)):
+            text = reader.text(row)
+            if text is not None:
+                self._same.setdefault(text, []).append(row)
+        self._texts = list(self._same)
+        if not self._texts:
+            raise ValueError(f"{dataset.name}/{dataset.split}: no document has a text to warm up with")
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, draw: Draw) -> Example:
+        """Read a text document, and draw its words."""
+        text = self._texts[draw.index]
+        rows = self._same[text]
+        rng = random.Random(f"{draw.seed}-{draw.epoch}-{rows[0]}")
+        words = text.split()
+        kept = [word for word in words if rng.random() < 0.5] or [rng.choice(words)]
+        rng.shuffle(kept)
+        return Example(str(rows[0]), " ".join(kept), [rows[0]], rows, [DocumentInput(rows[0], text)])

@@ -1,0 +1,168 @@
+"""The losses, as modules over embeddings and masks; they know nothing of models, batches or processes.
+
+Every loss takes embeddings that are not normalised, computes cosines in at least fp32, and multiplies them by
+`exp(min(logit_scale, ln 100))`, as CLIP does.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_LOGIT_SCALE = math.log(100.0)
+
+
+def scaled_cosines(queries: Tensor, documents: Tensor, logit_scale: Tensor) -> Tensor:
+    """Cosines times the clamped scale.
+
+    Args:
+        queries: (Q, D).
+        documents: (N, D).
+        logit_scale: Natural logarithm of the factor, a scalar.
+
+    Returns:
+        (Q, N), in fp32 or, if the inputs are wider, in their type.
+    """
+    queries, documents = (F.normalize(_wide(matrix), dim=-1) for matrix in (queries, documents))
+    return queries @ documents.T * _wide(logit_scale).clamp(max=MAX_LOGIT_SCALE).exp()
+
+
+class ContrastiveLoss(nn.Module):
+    """Cross-entropy of each query over all documents: the paper's L_c (section 3.3).
+
+    For a query with several positives, the cross-entropy of each is taken over that positive and all negatives, the
+    other positives left out, and averaged over the positives.
+
+    Args:
+        false_negative_margin: If given, a negative whose cosine is at least the query's best positive's minus this
+            margin counts as a false negative and is left out.
+
+    Inputs:
+        - queries (Q, D), documents (N, D), neither normalised
+        - positives (Q, N) bool: the documents each query is trained towards, at least one a row
+        - logit_scale, a scalar
+        - ignored (Q, N) bool, optional: documents that are neither positive nor negative for a query
+        - total, optional: how many queries the sum is divided by; Q by default
+
+    Example:
+        >>> loss = ContrastiveLoss()
+        >>> zeros = torch.zeros(4, 8)
+        >>> round(loss(zeros, zeros, torch.eye(4).bool(), torch.tensor(1.0)).exp().item(), 4)
+        4.0
+    """
+
+    def __init__(self, false_negative_margin: float | None = None) -> None:
+        super().__init__()
+        self.false_negative_margin = false_negative_margin
+
+    def forward(
+        self,
+        queries: Tensor,
+        documents: Tensor,
+        positives: Tensor,
+        logit_scale: Tensor,
+        ignored: Tensor | None = None,
+        total: int | None = None,
+    ) -> Tensor:
+        """Return the summed loss of the queries divided by `total`, a scalar; 0 without queries."""
+        if positives.shape != (len(queries), len(documents)):
+            raise ValueError(
+                f"`positives` must be of shape (queries, documents) = ({len(queries)}, {len(documents)}), "
+                f"got {tuple(positives.shape)}"
+            )
+        logits = scaled_cosines(queries, documents, logit_scale)
+        negatives = ~positives if ignored is None else ~positives & ~ignored
+        if self.false_negative_margin is not None:
+            negatives = negatives & ~self._false_negatives(logits, positives, logit_scale)
+        divisor = len(queries) if total is None else total
+        return _cross_entropy(logits, positives, negatives).sum() / max(divisor, 1)
+
+    def _false_negatives(self, logits: Tensor, positives: Tensor, logit_scale: Tensor) -> Tensor:
+        margin = self.false_negative_margin or 0.0
+        cosines = (logits / _wide(logit_scale).clamp(max=MAX_LOGIT_SCALE).exp()).detach()
+        if cosines.shape[1] == 0:
+            return torch.zeros_like(positives)
+        best = cosines.masked_fill(~positives, -torch.inf).amax(dim=1, keepdim=True)
+        return cosines >= best - margin
+
+
+class ComplementaryLoss(ContrastiveLoss):
+    """Cross-entropy of each reduced query over the image parts of the batch: the paper's L_comp (section 3.3).
+
+    A reduced query is a query without the tokens of its positive image's caption; an image part is the embedding of an
+    image without its caption. Queries without an image positive, or of which nothing is left, are not among the rows;
+    with no rows at all the loss is 0.
+
+    Inputs:
+        - reduced_queries (C, D), image_parts (I, D), neither normalised
+        - positives (C, I) bool, logit_scale, ignored (C, I), total: as in :class:`ContrastiveLoss`
+    """
+
+
+class AlignmentLoss(nn.Module):
+    """Image-caption contrast in both directions, averaged: MARVEL's visual pretraining.
+
+    Inputs:
+        - captions (B, D), all_captions (A, D), images (B, D), all_images (A, D), none normalised: row `i` of the
+          captions belongs to row `i` of the images, and each is contrasted with `all_...` of the other side, which
+          contains its own
+        - positives (B, A) bool: where the partner of each row stands among all
+        - logit_scale, a scalar
+        - ignored (B, A) bool, optional: rows that would do as partners too, such as images with the same caption
+        - total, optional: how many pairs the sum is divided by; B by default
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one_way = ContrastiveLoss()
+
+    def forward(
+        self,
+        captions: Tensor,
+        all_captions: Tensor,
+        images: Tensor,
+        all_images: Tensor,
+        positives: Tensor,
+        logit_scale: Tensor,
+        ignored: Tensor | None = None,
+        total: int | None = None,
+    ) -> Tensor:
+        """Return the mean of both directions, a scalar."""
+        to_images = self.one_way(captions, all_images, positives, logit_scale, ignored, total)
+        to_captions = self.one_way(images, all_captions, positives, logit_scale, ignored, total)
+        return (to_images + to_captions) / 2
+
+
+def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Sum losses by name: L = L_c + lambda L_comp, and the only place where it is written.
+
+    Args:
+        losses: Name to scalar.
+        weights: Name to factor; 1 where a name is missing.
+
+    Returns:
+        The weighted sum, a scalar.
+    """
+    return torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
+
+
+def _cross_entropy(logits: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """Mean over each row's positives of the cross-entropy of that positive against the row's negatives, (Q,)."""
+    if logits.shape[1] == 0:
+        return logits.sum(dim=1)
+    # a finite floor in place of -inf: a row without negatives then has a loss of 0 and gradients that are numbers
+    against = logits.masked_fill(~negatives, torch.finfo(logits.dtype).min / 2)
+    partition = torch.logaddexp(logits, against.logsumexp(dim=1, keepdim=True))
+    losses = torch.where(positives, partition - logits, 0.0)
+    return losses.sum(dim=1) / positives.sum(dim=1).clamp(min=1)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -1,0 +1,171 @@
+"""Presets, the command line, and the record of what a run was told."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from ciea_hf.training.config import ALIASES, STAGES, TrainingConfig, canonical_name, option_help, updated
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RECORDED_PACKAGES = (
+    "ciea-hf",
+    "torch",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "numpy",
+    "pillow",
+    "peft",
+)
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that the package brings."""
+    folder = resources.files("ciea_hf.training") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_preset(name: str) -> TrainingConfig:
+    """Load a preset.
+
+    Args:
+        name: One of :func:`preset_names`, or the path of a YAML file.
+
+    Returns:
+        The configuration it stands for.
+
+    Raises:
+        FileNotFoundError: If there is no such preset; the message lists them.
+        ValueError: If the file holds an unknown option.
+    """
+    if name in preset_names():
+        text = (resources.files("ciea_hf.training") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    elif Path(name).is_file():
+        text = Path(name).read_text(encoding="utf-8")
+    else:
+        raise FileNotFoundError(f"no preset or file {name!r}; presets: {', '.join(preset_names())}")
+    return updated(TrainingConfig(), yaml.safe_load(text) or {})
+
+
+def config_from_arguments(arguments: Sequence[str]) -> TrainingConfig:
+    """Read a command line: ``--preset NAME --OPTION VALUE --STAGE.OPTION VALUE``.
+
+    An option without a stage wins over what the preset says for single stages.
+
+    Args:
+        arguments: Without the program's name.
+
+    Returns:
+        The resolved configuration.
+
+    Raises:
+        ValueError: If an option is unknown or lacks its value.
+    """
+    parser = _parser()
+    known, rest = parser.parse_known_args(arguments)
+    config = load_preset(known.preset) if known.preset else TrainingConfig()
+    common, staged = _split_arguments(rest)
+    stages = {
+        stage: {name: value for name, value in values.items() if canonical_name(name) not in common}
+        for stage, values in config.stages.items()
+    }
+    for stage, values in staged.items():
+        stages[stage] = {**stages.get(stage, {}), **values}
+    return updated(dataclasses.replace(config, stages=stages), common)
+
+
+def _parser() -> argparse.ArgumentParser:
+    lines = [f"  --{name.replace('_', '-'):<28}{text}" for name, text in option_help().items()]
+    parser = argparse.ArgumentParser(
+        prog="training/train.py",
+        description="Train CIEA. Every option below can follow --preset, and --STAGE.OPTION sets it for one stage.",
+        epilog="options:\n" + "\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--preset", help=f"{', '.join(preset_names())}, or a YAML file")
+    return parser
+
+
+def _split_arguments(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Sort ``--name value`` and ``--name=value`` into common options and those of single stages."""
+    common: dict[str, Any] = {}
+    staged: dict[str, dict[str, Any]] = {}
+    rest = list(arguments)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not name.startswith("--"):
+            raise ValueError(f"expected an option that begins with --, got {name!r}")
+        if not equals:
+            takes_none = not rest or rest[0].startswith("--")
+            value = "true" if takes_none else rest.pop(0)  # a switch such as --resume
+        stage, dot, option = name.removeprefix("--").rpartition(".")
+        target = common
+        if dot:
+            stage = canonical_name(stage, STAGES)
+            target = staged.setdefault(stage, {})
+        target[canonical_name(option)] = value
+    return common, staged
+
+
+def config_as_dict(config: TrainingConfig) -> dict[str, Any]:
+    """Return a configuration as plain values that YAML can write, aliases used."""
+    names = {name: alias for alias, name in ALIASES.items()}
+    values = dataclasses.asdict(config)
+    return {names.get(k, k): list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def run_record(config: TrainingConfig, fingerprints: dict[str, str]) -> dict[str, Any]:
+    """Describe a run so that it can be repeated.
+
+    Args:
+        config: Its resolved configuration.
+        fingerprints: Split to fingerprint of the data.
+
+    Returns:
+        Configuration, versions, git revision, seed and data fingerprints.
+    """
+    return {
+        "config": config_as_dict(config),
+        "versions": {"python": platform.python_version()} | _versions(),
+        "git_revision": _git_revision(),
+        "seed": config.seed,
+        "data": fingerprints,
+        "command": sys.argv,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_revision() -> str | None:
+    """The revision of the checkout that this file stands in, with ``+changes`` if it differs; None outside of one."""
+    folder = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+changes", "--abbrev=40", "--exclude=*"],
+            cwd=folder, capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
