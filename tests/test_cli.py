@@ -166,6 +166,19 @@ def test_compare_two_runs(dataset, tmp_path, capsys):
     assert "mrr@10; got 'best'" in fails(capsys, "compare", *runs, "--qrels", dataset, "--metrics", "best")
 
 
+def test_mteb_on_a_data_set_of_ones_own(model, dataset, tmp_path, capsys):
+    pytest.importorskip("mteb")
+    out = tmp_path / "r.json"
+    assert main(["mteb", model, "--dataset", dataset, "--output", str(tmp_path / "results")]) == 0
+    table = capsys.readouterr().out
+    assert main(["evaluate", model, dataset, "--output", str(out)]) == 0
+    assert f"| {json.loads(out.read_text())['metrics']['mrr@10']:.4f} |" in table
+    assert list((tmp_path / "results").rglob("ToyT2ITRetrieval.json"))
+    capsys.readouterr()
+    assert main(["mteb", model, "--tasks", "NoSuchTask"]) == 2
+    assert "NoSuchTask" in capsys.readouterr().err
+
+
 def test_encode_texts_pictures_and_lines(model, tmp_path, capsys):
     picture(1).save(tmp_path / "one.png")
     lines = [{"id": "x", "text": "a red cat", "image": "one.png"}, {"text": "the house"}, {"image": "one.png"}]

@@ -6,5 +6,5 @@ A command module has a docstring (its long help), ``HELP`` (one line), ``add_arg
 
 from __future__ import annotations
 
-COMMANDS = ("evaluate", "compare", "search", "index", "encode", "convert", "push", "pull")
+COMMANDS = ("evaluate", "compare", "mteb", "search", "index", "encode", "convert", "push", "pull")
 """Names of the commands in the order of the help."""

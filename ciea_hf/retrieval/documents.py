@@ -68,7 +68,9 @@ class DocumentView:
         rows = self._read(start, stop)
         texts = rows["text"] if self.captions is None else self.captions[start:stop]
         images = rows.get("image") or [None] * len(texts)
-        return [self._input(text, image) for text, image in zip(texts, images, strict=True)]
+        if self.documents == "image":
+            texts = [text if image is None else None for text, image in zip(texts, images, strict=True)]
+        return [model_input(text, image) for text, image in zip(texts, images, strict=True)]
 
     def _read(self, start: int, stop: int) -> dict[str, list[Any]]:
         try:
@@ -83,13 +85,13 @@ class DocumentView:
             raise
         return rows
 
-    def _input(self, text: str | None, image: Any) -> Any:
-        written = text if text and text.strip() else None
-        if image is None:
-            return written
-        if self.documents == "image" or written is None:
-            return image
-        return {"text": written, "image": image}
+
+def model_input(text: str | None, image: Any) -> Any:
+    """Join text and picture into what ``encode_document`` takes; None if both are missing, a blank text too."""
+    written = text if text and text.strip() else None
+    if image is None:
+        return written
+    return image if written is None else {"text": written, "image": image}
 
 
 def image_lookup(dataset: RetrievalDataset) -> Callable[[str], Image.Image | None]:

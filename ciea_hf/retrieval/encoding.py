@@ -58,7 +58,7 @@ class EncodingOptions:
 
 def encode_queries(model: Encoder, queries: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
     """Embed queries as fp32 rows, normalised unless the model scores by dot product."""
-    return _encode(model.encode_query, list(queries), batch_size, normalizes(model))
+    return encode_inputs(model.encode_query, list(queries), batch_size, normalizes(model))
 
 
 def encode_documents(
@@ -97,7 +97,7 @@ def _encode_chunk(
                 f"this model takes no {kind} documents; choose which part it gets: documents='caption' or 'image'"
             )
     try:
-        rows = _encode(model.encode_document, inputs, batch_size, normalizes(model))
+        rows = encode_inputs(model.encode_document, inputs, batch_size, normalizes(model))
     except (ValueError, TypeError) as error:
         raise type(error)(f"documents {records[0].id!r} to {records[-1].id!r}: {error}") from error
     broken = ~np.isfinite(rows).all(axis=1)
@@ -137,8 +137,20 @@ def _ahead(
             yield waiting.popleft().result()
 
 
-def _encode(encode: Callable[..., Any], inputs: list[Any], batch_size: int, normalize: bool) -> NDArray[np.float32]:
-    """Embed inputs of mixed kinds, one call for each kind: not every model takes mixed batches. None becomes zeros."""
+def encode_inputs(
+    encode: Callable[..., Any], inputs: list[Any], batch_size: int = 64, normalize: bool = True
+) -> NDArray[np.float32]:
+    """Embed inputs of mixed kinds, one call for each kind: not every model takes mixed batches.
+
+    Args:
+        encode: ``encode_query`` or ``encode_document`` of a model.
+        inputs: Texts, pictures, dicts of both, and None for a document of which nothing is left: it becomes zeros.
+        batch_size: Inputs of one forward pass.
+        normalize: Scale embeddings to length 1.
+
+    Returns:
+        (inputs, D), in the order of the inputs.
+    """
     groups: dict[str, list[int]] = {}
     for position, item in enumerate(inputs):
         groups.setdefault(_kind(item), []).append(position)

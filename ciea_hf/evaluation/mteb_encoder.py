@@ -1,0 +1,159 @@
+"""CIEA in the Massive Text Embedding Benchmark: the encoder that ``mteb.evaluate`` takes, and its ``ModelMeta``.
+
+mteb takes a sentence-transformers model for one of text alone unless its metadata say otherwise, and then drops the
+pictures without a word. Here the modalities are stated, and pictures are passed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ciea_hf.modeling import CIEAModel
+from ciea_hf.retrieval.documents import model_input
+from ciea_hf.retrieval.encoding import encode_inputs
+from ciea_hf.utils import require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from torch import Tensor
+
+TASKS = ("WebQAT2ITRetrieval", "WebQAT2TRetrieval", "EDIST2ITRetrieval")
+"""The tasks of mteb on the data sets of the paper's family."""
+
+# What a data set's name holds -> the tasks of mteb that are built from it.
+_TASKS_BY_DATASET = {"webqa": TASKS[:2], "edis": TASKS[2:]}
+
+
+class MTEBEncoder:
+    """A CIEA model as mteb's ``EncoderProtocol``.
+
+    Args:
+        model: The model.
+        meta: mteb's ``ModelMeta`` of it; made from the model if None.
+        name: ``organization/model``, if ``meta`` is made.
+
+    Example:
+        >>> import mteb  # doctest: +SKIP
+        >>> encoder = MTEBEncoder(CIEAModel.from_pretrained("runs/ciea"))  # doctest: +SKIP
+        >>> mteb.evaluate(encoder, mteb.get_tasks(tasks=["WebQAT2ITRetrieval"]))  # doctest: +SKIP
+    """
+
+    def __init__(self, model: CIEAModel, meta: Any = None, name: str = "ciea-hf/local") -> None:
+        self.model = model
+        self.mteb_model_meta = meta or model_meta(model, name)
+
+    @classmethod
+    def load(
+        cls, model_name: str, revision: str | None = None, device: str | None = None, folder: str | None = None
+    ) -> MTEBEncoder:
+        """Load from the Hub by name, or from ``folder``: the loader of :func:`model_meta`."""
+        model = CIEAModel.from_pretrained(folder or model_name, revision=None if folder else revision)
+        return cls(model.eval().to(device or "cpu"), name=model_name)
+
+    def encode(
+        self,
+        inputs: Iterable[Mapping[str, list[Any]]],
+        *,
+        prompt_type: Any = None,
+        batch_size: int = 32,
+        **_kwargs: Any,
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Embed what mteb's data loader gives.
+
+        Args:
+            inputs: Batches with ``"text"``, ``"image"`` or both, each a list.
+            prompt_type: ``"query"`` or ``"document"``; documents if None.
+            batch_size: Inputs of one forward pass.
+            **_kwargs: What mteb passes beside: the task, the split, the progress bar.
+
+        Returns:
+            (inputs, D), of length 1.
+        """
+        is_query = prompt_type is not None and str(getattr(prompt_type, "value", prompt_type)) == "query"
+        encode = self.model.encode_query if is_query else self.model.encode_document
+        rows = [encode_inputs(encode, _documents(batch), batch_size) for batch in inputs]
+        return np.concatenate(rows)
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        """Cosine of every embedding with every other: (a, b)."""
+        return self.model.similarity(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        """Cosine of each embedding with its counterpart: (a,)."""
+        return self.model.similarity_pairwise(embeddings1, embeddings2)
+
+
+def model_meta(model: CIEAModel, name: str, folder: str | None = None, revision: str | None = None) -> Any:
+    """Describe a model for mteb, modalities and training data included.
+
+    Args:
+        model: The model.
+        name: ``organization/model``.
+        folder: Where the model is loaded from; the Hub, by ``name``, if None.
+        revision: The commit on the Hub, or any string that tells versions apart.
+
+    Returns:
+        An ``mteb.ModelMeta``. Its training data are those that the model's card names; unknown (None) if it names none.
+        mteb loads a model of pictures from its meta only where torchvision is installed; an :class:`MTEBEncoder` of a
+        loaded model runs without.
+    """
+    mteb = require("mteb", extra="mteb")
+    tokens: Any = model.get_input_embeddings()
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    sizes = [parameter.numel() * parameter.element_size() for parameter in model.parameters()]
+    return mteb.models.ModelMeta(
+        loader=MTEBEncoder.load,
+        loader_kwargs={"folder": folder} if folder else {},
+        name=name,
+        revision=revision or "local",
+        release_date=None,
+        languages=["eng-Latn"],
+        n_parameters=weights,
+        n_embedding_parameters=tokens.weight.numel(),
+        memory_usage_mb=round(sum(sizes) / 2**20, 1),
+        max_tokens=model.processor.max_text_length,
+        embed_dim=model.config.hidden_size,
+        license=None,
+        open_weights=True,
+        public_training_code=None,
+        public_training_data=None,
+        framework=["PyTorch", "Transformers", "Sentence Transformers", "safetensors"],
+        reference=f"https://huggingface.co/{name}" if folder is None else None,
+        similarity_fn_name="cosine",
+        use_instructions=False,
+        training_datasets=training_datasets(folder or model.config.name_or_path),
+        modalities=["text", "image"],
+    )
+
+
+def training_datasets(source: str) -> set[str] | None:
+    """Return the data sets that a model's card names, as mteb calls them where it has them; None if it names none.
+
+    Args:
+        source: The model's folder or Hub id; empty for a model from nowhere.
+    """
+    from huggingface_hub import ModelCard
+    from huggingface_hub.errors import EntryNotFoundError
+
+    card = Path(source) / "README.md"
+    if not source or (Path(source).exists() and not card.is_file()):
+        return None
+    try:
+        named = ModelCard.load(card if card.is_file() else source, ignore_metadata_errors=True).data.datasets or []
+    except EntryNotFoundError:
+        return None
+    found: set[str] = set()
+    for dataset in [named] if isinstance(named, str) else named:
+        known = [task for part, tasks in _TASKS_BY_DATASET.items() if part in dataset.lower() for task in tasks]
+        found.update(known or [dataset])
+    return found or None
+
+
+def _documents(batch: Mapping[str, list[Any]]) -> list[Any]:
+    size = len(next(iter(batch.values())))
+    texts, images = batch.get("text") or [None] * size, batch.get("image") or [None] * size
+    return [model_input(text, image) for text, image in zip(texts, images, strict=True)]
