@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from .configuration_ciea import CIEAConfig
 from .layers_ciea import patch_states
+from .limits_ciea import check_weight_files
 from .processing_ciea import CIEAProcessor
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class AssemblyMixin(Base):
     def from_pretrained(cls: type[Model], pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Read a model from a folder or the Hub, as `PreTrainedModel` does; the processor comes on demand."""
         hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
+        check_weight_files(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._hub_arguments = hub_arguments
         return loaded

@@ -1,9 +1,14 @@
-"""What a downloaded processor may ask for: sizes that no vision tower reads are refused, before memory is taken."""
+"""What the files of a model may ask for: sizes that no tower reads, and files of elsewhere, are refused at once."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MAX_IMAGE_SIDE = 2048  # pixels; today's towers read 224 to 1024
 MAX_IMAGE_PATCHES = 65_536  # of 8 x 8 pixels, in an image of that side
@@ -35,6 +40,27 @@ def check_image_patches(image_seq_length: Any) -> None:
     """
     if not isinstance(image_seq_length, int) or not 1 <= image_seq_length <= MAX_IMAGE_PATCHES:
         raise ValueError(f"`image_seq_length` must lie in 1 to {MAX_IMAGE_PATCHES}, got {image_seq_length!r}")
+
+
+def is_plain_name(name: Any) -> bool:
+    """Whether a name is a file's in the same folder, on POSIX and Windows."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not re.search(r"[/\\:\0]", name)
+
+
+def check_weight_files(folder: Path) -> None:
+    """Check that the indexes of sharded weights name files of their own folder only.
+
+    Args:
+        folder: The model's folder; one that does not exist is not checked.
+
+    Raises:
+        ValueError: If an index names a file elsewhere.
+    """
+    for index in sorted(folder.glob("*.index*.json")):
+        weight_map = json.loads(index.read_text(encoding="utf-8")).get("weight_map") or {}
+        outside = sorted({repr(name) for name in weight_map.values() if not is_plain_name(name)})
+        if outside:
+            raise ValueError(f"{index}: names weights outside its folder: {', '.join(outside)}")
 
 
 def _sides(size: Any) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from ciea_hf.modeling.limits_ciea import check_image_patches, check_image_size
+from ciea_hf.modeling.limits_ciea import check_image_patches, check_image_size, is_plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -145,7 +145,7 @@ def _weight_problems(folder: Path, contents: dict[str, Any]) -> Iterator[str]:
         yield f"{WEIGHTS_INDEX} has no weight_map"
         return
     for shard in sorted({str(value) for value in weight_map.values()}):
-        if not _is_plain_name(shard) or not shard.endswith(".safetensors"):
+        if not is_plain_name(shard) or not shard.endswith(".safetensors"):
             yield f"{WEIGHTS_INDEX} names a file outside its folder, or no safetensors: {shard!r}"
         elif not (folder / shard).is_file():
             yield f"{shard} is missing, which {WEIGHTS_INDEX} names"
@@ -190,10 +190,5 @@ def _module_problems(folder: Path, contents: dict[str, Any]) -> Iterator[str]:  
         if not isinstance(kind, str) or not re.fullmatch(r"sentence_transformers(\.\w+)+", kind):
             yield f"modules.json names a module that is not of sentence-transformers: {kind!r}"
         path = module.get("path", "") if isinstance(module, dict) else ""
-        if not isinstance(path, str) or (path and not _is_plain_name(path)):
+        if not isinstance(path, str) or (path and not is_plain_name(path)):
             yield f"modules.json names a path outside its folder: {path!r}"
-
-
-def _is_plain_name(name: str) -> bool:
-    """Whether a name has no folder in it, on POSIX or Windows."""
-    return bool(name) and name not in (".", "..") and not re.search(r"[/\\:\0]", name)
