@@ -26,6 +26,7 @@ class Progress:
     Attributes:
         step: Optimiser steps taken.
         scheduled: Steps of the learning rate's schedule; fewer, where mixed precision skipped an update.
+        seconds: Wall time of the steps, without evaluations and checkpoints.
         best_metric: Best dev MRR@10 so far; None before the first evaluation.
         best_step: Where it was seen.
         evaluations_without_gain: Evaluations since then.
@@ -34,6 +35,7 @@ class Progress:
 
     step: int = 0
     scheduled: int = 0
+    seconds: float = 0.0
     best_metric: float | None = None
     best_step: int | None = None
     evaluations_without_gain: int = 0

@@ -200,7 +200,7 @@ class RetrievalExamples(Examples):
 
     def __getitem__(self, draw: Draw) -> Example:
         """Read a query with one positive and its hard negatives."""
-        query_id, query, relevant = self._queries[draw.index]
+        query_id, query, relevant = self._queries[draw.number]
         rng = random.Random(f"{draw.seed}-{draw.epoch}-{query_id}")
         targets, broken = self._read([rng.choice(relevant)])
         negatives: list[DocumentInput] = []
@@ -248,7 +248,7 @@ class AlignmentExamples(Examples):
 
     def __getitem__(self, draw: Draw) -> Example:
         """Read a caption as the query and its image as the document."""
-        row = self._rows[draw.index]
+        row = self._rows[draw.number]
         caption = self.reader.text(row) or ""
         documents, broken = self._read([row])
         for document in documents:
@@ -288,7 +288,7 @@ class TextPairs(Examples):
 
     def __getitem__(self, draw: Draw) -> Example:
         """Read a text document, and draw its words."""
-        text = self._texts[draw.index]
+        text = self._texts[draw.number]
         rows = self._same[text]
         rng = random.Random(f"{draw.seed}-{draw.epoch}-{rows[0]}")
         words = text.split()

@@ -135,8 +135,8 @@ class AlignmentLoss(nn.Module):
         total: int | None = None,
     ) -> Tensor:
         """Return the mean of both directions, a scalar."""
-        to_images = self.one_way(captions, all_images, positives, logit_scale, ignored, total)
-        to_captions = self.one_way(images, all_captions, positives, logit_scale, ignored, total)
+        to_images: Tensor = self.one_way(captions, all_images, positives, logit_scale, ignored, total)
+        to_captions: Tensor = self.one_way(images, all_captions, positives, logit_scale, ignored, total)
         return (to_images + to_captions) / 2
 
 

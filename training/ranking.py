@@ -66,7 +66,7 @@ class DevRanking:
             same in every process.
         """
         training = model.training
-        model.eval()
+        model.train(False)
         with torch.no_grad():
             queries = self._embed_queries(model)
             scores, rows = self._search(model, queries)

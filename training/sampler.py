@@ -17,12 +17,12 @@ class Draw(NamedTuple):
     Attributes:
         seed: The run's seed.
         epoch: From 0.
-        index: Of the example.
+        number: Of the example.
     """
 
     seed: int
     epoch: int
-    index: int
+    number: int
 
 
 class GlobalBatches(Sampler[list[Draw]]):

@@ -6,6 +6,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+from transformers.utils.logging import disable_progress_bar
+
 from ciea_hf.training.presets import config_from_arguments
 from ciea_hf.training.stages import run_stages
 from ciea_hf.training.trainer import Preempted
@@ -28,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    logging.getLogger("accelerate").setLevel(logging.ERROR)  # it reports every file of every checkpoint
+    disable_progress_bar()  # transformers' own, for files of a moment; the stages have theirs
     try:
         run_stages(config_from_arguments(sys.argv[1:] if arguments is None else arguments))
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:

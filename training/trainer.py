@@ -138,9 +138,11 @@ class Trainer:
             self.progress.scheduled += 1
         clamp_logit_scale(self.model.logit_scale)
         self.progress.step += 1
+        seconds = time.perf_counter() - start
+        self.progress.seconds += seconds
         bar.update()
         bar.set_postfix(self._shown(losses), refresh=False)
-        self._record(losses, norm, time.perf_counter() - start)
+        self._record(losses, norm, seconds)
         if self.dev is not None and self.progress.step % self.config.eval_steps == 0:
             self._evaluate(bar)
         self._checkpoint_if_due()

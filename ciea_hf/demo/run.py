@@ -1,0 +1,205 @@
+"""The demonstration behind ``make demo``: train, evaluate, save, load and search, on the embedded benchmark.
+
+Everything is written into one folder; what stands there already is used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ciea_hf.demo.report import Row, demo_table, example_queries
+from ciea_hf.utils import atomic_write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FOLDER = Path("demo")
+METRICS_FILE = "test_results.json"
+SETTINGS_FILE = "demo.json"
+
+
+@dataclass(frozen=True)
+class System:
+    """One of the systems that are compared.
+
+    Attributes:
+        title: In the table.
+        name: Of its folder.
+        arguments: What its training is told beside the preset.
+        documents: What it sees of a document when it is evaluated.
+    """
+
+    title: str
+    name: str
+    arguments: tuple[str, ...]
+    documents: str = "full"
+
+
+SYSTEMS = (
+    System("caption only", "caption_only", ("--documents", "caption", "--use-extractor", "false"), "caption"),
+    System("MARVEL", "marvel", ("--use-extractor", "false", "--lambda", "0")),
+    System("CIEA", "ciea", ()),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demonstration.
+
+    Args:
+        arguments: The command line; ``sys.argv`` if None.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=FOLDER, help="where everything is written (default: demo)")
+    parser.add_argument("--steps", type=int, help="training steps of each system (default: the preset's)")
+    parser.add_argument("--seed", type=int, default=0)
+    parsed = parser.parse_args(arguments)
+    run_demo(parsed.output, parsed.steps, parsed.seed)
+    return 0
+
+
+def run_demo(output: Path, steps: int | None = None, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Run the demonstration.
+
+    Args:
+        output: Where everything is written.
+        steps: Training steps of each system after the common warm-up; the preset's if None.
+        seed: Of the training.
+
+    Returns:
+        System to its test results and the seconds of its training.
+    """
+    start = time.perf_counter()
+    _claim(output, {"steps": steps, "seed": seed})
+    _say("1/6  The benchmark: OpenMoji Scenes, drawn on the spot and kept in the package's cache")
+    from ciea_hf.demo.benchmark import benchmark_folder, load_benchmark
+
+    _say(f"     {benchmark_folder()}")
+    _say("2/6  Warm-up of the language model on captions and text documents, from which all systems start")
+    warm = _train(output, "warm_up", ("--stage", "warm_up", "--seed", str(seed)))
+    _say(
+        "3/6  Training: caption only, MARVEL (images, no extractor, no L_comp) and CIEA, with the same budget of steps"
+    )
+    budget = () if steps is None else ("--max-steps", str(steps))
+    seconds = {}
+    for system in SYSTEMS:
+        _say(f"     {system.title}")
+        common = ("--stage", "in_batch", "--model", str(warm / "warm_up" / "best"), "--seed", str(seed), *budget)
+        folder = _train(output, system.name, (*common, *system.arguments))
+        seconds[system.name] = _seconds(folder)
+    _say("4/6  Evaluation on the test split: 1,000 scenes and 250 texts, templates and caption pairs never seen")
+    test = load_benchmark("test")
+    results = {system.name: _evaluate(output, system, test) for system in SYSTEMS}
+    rows = [Row(system.title, results[system.name]["by_kind"], seconds[system.name]) for system in SYSTEMS]
+    table = demo_table(rows)
+    _say("\n" + table + "\n")
+    with atomic_write(output / "table.md") as path:
+        path.write_text(table + "\n", encoding="utf-8")
+    _say("5/6  The trained CIEA as a model folder, loaded back through AutoModel")
+    model = _export(output)
+    _say("6/6  Search: three queries of the test split, what they ask for marked")
+    _search(output, model, example_queries(test))
+    _say(
+        f"\nDone in {(time.perf_counter() - start) / 60:.1f} minutes. Model: {model}  Picture: {output / 'results.png'}"
+    )
+    return {name: {**results[name], "training_seconds": seconds[name]} for name in results}
+
+
+def _claim(output: Path, settings: dict[str, Any]) -> None:
+    path = output / SETTINGS_FILE
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
+        raise SystemExit(f"{output} holds a demonstration with other settings: remove it or name another --output")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(settings), encoding="utf-8")
+
+
+def _train(output: Path, name: str, arguments: tuple[str, ...]) -> Path:
+    """Run ``accelerate launch`` of the training's driver; a training that is finished is left as it is."""
+    folder = output / "runs" / name
+    threads = os.cpu_count() or 1
+    launch = ("accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no",
+              "--dynamo_backend", "no", "--num_cpu_threads_per_process", str(threads))  # fmt: skip
+    command = (*launch, "-m", "ciea_hf.training.train", "--preset", "demo", "--output-dir", str(folder), "--resume")
+    status = subprocess.run([sys.executable, "-m", *command, *arguments], check=False).returncode
+    if status:
+        raise SystemExit(status)
+    return folder
+
+
+def _seconds(folder: Path) -> float:
+    result = json.loads((folder / "in_batch" / "result.json").read_text(encoding="utf-8"))
+    return float(result["seconds"])
+
+
+def _evaluate(output: Path, system: System, test: Any) -> dict[str, Any]:
+    path = output / "runs" / system.name / METRICS_FILE
+    if path.is_file():
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
+    from ciea_hf import CIEAModel
+    from ciea_hf.evaluation import evaluate
+
+    model = CIEAModel.from_pretrained(output / "runs" / system.name / "in_batch" / "best")
+    result = evaluate(model, test, documents=system.documents).to_dict()
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    return result
+
+
+def _export(output: Path) -> Path:
+    """Load the best CIEA through AutoModel, save it as a model folder with its test results in the card, and encode."""
+    from transformers import AutoModel
+
+    import ciea_hf  # noqa: F401 (registers the model)
+    from ciea_hf.model_cards import write_model_card
+
+    folder = output / "ciea"
+    trained = output / "runs" / "ciea" / "in_batch"
+    model = AutoModel.from_pretrained(trained / "best")
+    model.save_pretrained(folder)
+    run = json.loads((trained / "run.json").read_text(encoding="utf-8"))
+    known = {name: run[name] for name in ("command", "config", "versions", "git_revision", "seed")}
+    results = json.loads((output / "runs" / "ciea" / METRICS_FILE).read_text(encoding="utf-8"))
+    write_model_card(folder, run=known, results=results)
+    again = AutoModel.from_pretrained(folder)
+    pair = again.encode(["the fox and the kite", {"text": None, "image": _first_picture()}])
+    _say(
+        f"     {folder}: {type(again).__name__}, embeddings {pair.shape}, similarity {again.similarity(*pair).item():.4f}"
+    )
+    return folder
+
+
+def _first_picture() -> Any:
+    from ciea_hf.demo.benchmark import load_benchmark
+
+    corpus = load_benchmark("test").corpus
+    return next(row["image"] for row in corpus if row["image"] is not None)
+
+
+def _search(output: Path, model: Path, queries: Sequence[str]) -> None:
+    from ciea_hf.cli import main as ciea
+
+    picture = str(output / "results.png")
+    arguments = ["search", str(model), "demo", *queries, "--top-k", "5", "--images", picture, "--no-cache"]
+    _say("     ciea " + " ".join(f'"{word}"' if " " in word else word for word in arguments))
+    if status := ciea(arguments):
+        raise SystemExit(status)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
