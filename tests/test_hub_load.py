@@ -95,9 +95,17 @@ def test_a_dry_run_loads_without_the_package(tmp_path: Path) -> None:
     model = tiny_model()
     picture(1).save(tmp_path / "house.png")
     push(model, "org/ciea", dry_run=tmp_path / "org" / "ciea")  # in the folder org/ciea, as the code names it
-    code = LOAD.replace(', "revision": "REVISION"', "").replace("OUTPUT", "dry.safetensors")
-    run(code, tmp_path)
-    assert np.array_equal(load_file(tmp_path / "dry.safetensors")["model"], embed(model))
+    run(
+        """
+        import numpy as np
+        from PIL import Image
+        from transformers import AutoModel
+        model = AutoModel.from_pretrained("org/ciea", trust_remote_code=True)
+        np.save("dry.npy", model.encode(["a red cat", {"text": "the small house", "image": "house.png"}]))
+        """,
+        tmp_path,
+    )
+    assert np.array_equal(np.load(tmp_path / "dry.npy"), embed(model))
 
 
 def test_pull_at_a_revision(hub: MemoryHub, tmp_path: Path) -> None:
