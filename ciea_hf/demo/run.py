@@ -173,9 +173,8 @@ def _export(output: Path) -> Path:
     write_model_card(folder, run=known, results=results)
     again = AutoModel.from_pretrained(folder)
     pair = again.encode(["the fox and the kite", {"text": None, "image": _first_picture()}])
-    _say(
-        f"     {folder}: {type(again).__name__}, embeddings {pair.shape}, similarity {again.similarity(*pair).item():.4f}"
-    )
+    similarity = again.similarity(*pair).item()
+    _say(f"     {folder}: {type(again).__name__}, embeddings {pair.shape}, similarity {similarity:.4f}")
     return folder
 
 
