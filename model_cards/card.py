@@ -85,7 +85,7 @@ def render_model_card(
         data,
         template_path=str(TEMPLATE),
         title=title,
-        model_id=repo_id or f"path/to/{place.resolve().name}",
+        model_id=repo_id or "path/to/model",
         marker=MARKER,
         evaluations=[_shown(evaluation) for evaluation in evaluations],
         license_text=_license_text(data),
@@ -226,21 +226,38 @@ def _training_values(record: Mapping[str, Any]) -> dict[str, Any]:
     seconds = record.get("seconds")
     facts = {
         "Data": record.get("dataset"),
-        "Fingerprint of the data": _code(record.get("data_fingerprint")),
+        "Fingerprint of the data": _fingerprint(record.get("data_fingerprint")),
         "Seed": record.get("seed"),
         "Steps": record.get("steps"),
         "Duration": None if seconds is None else f"{seconds / 60:.1f} minutes",
         "Git revision": _code(record.get("git_revision")),
         "Versions": versions or None,
     }
-    command = record.get("command")
+    command = _command(record.get("command"))
     config = record.get("config")
     return {
         "facts": [(name, value) for name, value in facts.items() if value is not None],
-        "command": shlex.join(map(str, command)) if isinstance(command, list) else command,
+        "command": command,
         "configuration": yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip() if config else None,
         "dataset": record.get("dataset"),
     }
+
+
+def _command(command: Any) -> str | None:
+    """The command line; one that ran the training script, whichever way, as it is run from a checkout."""
+    if not isinstance(command, list) or not command:
+        return command or None
+    words = [str(word) for word in command]
+    if words[0] in ("train.py", "training/train.py"):
+        words[:1] = ["accelerate", "launch", "training/train.py"]
+    return shlex.join(words)
+
+
+def _fingerprint(value: Any) -> str | None:
+    """One fingerprint, or one for each split."""
+    if isinstance(value, dict):
+        return ", ".join(f"{split} `{fingerprint}`" for split, fingerprint in value.items())
+    return _code(value)
 
 
 def _link(value: Any) -> str | None:

@@ -133,6 +133,15 @@ def test_base_models_come_from_the_towers_and_bring_their_terms(folder: Path) ->
     assert ModelCard(render_model_card(folder, run={"license": "mit"})).data.license == "mit"
 
 
+def test_the_record_as_the_training_writes_it(folder: Path) -> None:
+    command = ["/somewhere/training/train.py", "--preset", "demo", "--output-dir", "/home/me/runs/ciea"]
+    run = {"command": command, "data_fingerprint": {"train": "aa", "dev": "bb"}}
+    text = write_model_card(folder, run=run).read_text()
+    assert "\naccelerate launch training/train.py --preset demo --output-dir ciea\n" in text
+    assert "- Fingerprint of the data: train `aa`, dev `bb`" in text
+    assert 'AutoModel.from_pretrained("path/to/model"' in text
+
+
 def test_a_bare_folder_gets_a_card_without_claims(folder: Path) -> None:
     text = write_model_card(folder).read_text()
     assert metadata_errors(text) == []

@@ -113,6 +113,8 @@ class TrainingConfig:
     resume: Annotated[bool, "go on from the last checkpoint in `output_dir`; finished stages are left as they are"] = (
         False
     )
+    push_to_hub: Annotated[str | None, "publish each stage's best model in this repository on the Hub"] = None
+    hub_private: Annotated[bool, "make that repository private, where it is new"] = False
     trackers: Annotated[tuple[str, ...], "Accelerate's trackers; 'auto' is tensorboard where it is installed"] = (
         "auto",
     )

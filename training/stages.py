@@ -20,6 +20,7 @@ from ciea_hf.training.features import VisionFeatures, cache_vision_features, fea
 from ciea_hf.training.mining import MiningOptions, load_negatives, mine_negatives, save_negatives
 from ciea_hf.training.objective import Objective
 from ciea_hf.training.presets import config_as_dict, run_record
+from ciea_hf.training.publishing import publish
 from ciea_hf.training.ranking import DevRanking
 from ciea_hf.training.reduction import QueryReducer
 from ciea_hf.training.trainer import Trainer
@@ -172,6 +173,8 @@ class StageRun:
             lambda metrics: self._save_best(model, metrics),
         )
         progress = trainer.run(config.resume)
+        if self.accelerator.is_main_process:
+            publish(self.folder / BEST, config)
         if trainer.broken:
             logger.warning("%d documents were left out, their images cannot be decoded", len(trainer.broken))
         return {**asdict(progress), "stage": config.stage, "model": str(self.folder / BEST)}
