@@ -135,9 +135,17 @@ def test_search_lists_hits_and_marks_the_known_ones(model, dataset, tmp_path, ca
 def test_search_in_an_index_folder(model, dataset, tmp_path, capsys):
     index = tmp_path / "index"
     assert main(["index", model, dataset, "--output", str(index), "--dtype", "float16", "--shard-size", "4"]) == 0
-    assert "6 documents in 2 shards" in capsys.readouterr().out
+    assert "6 documents, complete" in capsys.readouterr().out
     assert main(["search", model, str(index), "a red cat", "--top-k", "2", "--images", str(tmp_path / "a.png")]) == 0
     assert (tmp_path / "a.png").exists()
+    shared = ["index", model, dataset, "--output", str(tmp_path / "parts"), "--shard-size", "1"]
+    assert main([*shared, "--part", "2/2"]) == 0
+    assert "3 shards are still missing" in capsys.readouterr().out
+    assert "3 of 6 shards are missing" in fails(capsys, "search", model, str(tmp_path / "parts"), "a red cat")
+    assert main([*shared, "--part", "1/2"]) == 0
+    assert "complete" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*shared, "--part", "3/2"])
     other = tmp_path / "other"
     tiny_model(seed=1).save_pretrained(other)
     capsys.readouterr()

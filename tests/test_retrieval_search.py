@@ -13,6 +13,7 @@ from ciea_hf.retrieval import (
     EncodingOptions,
     Retriever,
     encode_corpus,
+    encode_part,
     encode_queries,
     load_corpus,
     model_fingerprint,
@@ -74,6 +75,26 @@ def test_encoding_goes_on_where_it_stopped(tmp_path):
     again = encode_corpus(model, dataset, tmp_path, options=options)
     assert model.documents_seen == 2
     np.testing.assert_array_equal(np.concatenate(again.shards), expected)
+
+
+def test_several_processes_fill_one_folder(tmp_path):
+    dataset, options = toy_dataset(), EncodingOptions(shard_size=1)
+    first, second = ToyEncoder(), ToyEncoder()
+    assert encode_part(first, dataset, tmp_path, options=options, part=(0, 2)) == 3
+    assert encode_part(second, dataset, tmp_path, options=options, part=(1, 2)) == 0
+    assert (first.documents_seen, second.documents_seen) == (3, 3)
+    whole = encode_corpus(ToyEncoder(), dataset).shards[0]
+    np.testing.assert_array_equal(np.concatenate(load_corpus(tmp_path).shards), whole)
+    with pytest.raises(ValueError, match="part must be"):
+        encode_part(first, dataset, tmp_path, part=(2, 2))
+
+
+def test_other_queries_leave_the_embeddings_valid(tmp_path):
+    whole = toy_dataset()
+    encode_corpus(ToyEncoder(), whole, tmp_path)
+    model, dev = ToyEncoder(), RetrievalDataset(whole.corpus, whole.queries, {"q-txt": {"txt-sea": 1}}, "toy", "dev")
+    encode_corpus(model, dev, tmp_path)
+    assert model.documents_seen == 0
 
 
 def test_a_folder_of_another_model_is_refused(tmp_path):

@@ -3,18 +3,16 @@
 An interrupted run goes on where it stopped when the command is given again.
 
   ciea index runs/ciea demo --output demo.index
+  ciea index runs/ciea big-data --output big.index --part 1/4   # one of four processes that fill the folder
   ciea search runs/ciea demo.index "a cat beside a train"
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ciea_hf.commands import common
-
-if TYPE_CHECKING:
-    import argparse
 
 HELP = "encode a corpus into a folder that search reads"
 
@@ -24,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP)
     parser.add_argument("dataset", metavar="DATASET", help=common.DATASET_HELP)
     parser.add_argument("--output", type=Path, metavar="FOLDER", required=True, help="where the embeddings are written")
+    parser.add_argument("--part", type=_part, default=(0, 1), metavar="I/N", help="encode every N-th shard, I from 1")
     common.add_dataset_arguments(parser)
     common.add_model_arguments(parser)
     common.add_encoding_arguments(parser)
@@ -31,11 +30,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Encode the corpus."""
-    from ciea_hf.retrieval import encode_corpus
+    from ciea_hf.retrieval import encode_part
 
     dataset = common.load_dataset(arguments.dataset, arguments.split, arguments.format)
     model = common.load_encoder(arguments.model, arguments.device)
     source = {"path": arguments.dataset, "format": arguments.format}
-    corpus = encode_corpus(model, dataset, arguments.output, options=common.encoding_options(arguments), source=source)
-    common.write(f"{len(corpus)} documents in {len(corpus.shards)} shards: {arguments.output}")
+    options = common.encoding_options(arguments)
+    missing = encode_part(model, dataset, arguments.output, None, options, source, arguments.part)
+    state = f"{missing} shards are still missing" if missing else "complete"
+    common.write(f"{arguments.output}: {len(dataset.corpus)} documents, {state}")
     return 0
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, processes = text.partition("/")
+    if not (number.isdecimal() and processes.isdecimal() and 1 <= int(number) <= int(processes)):
+        raise argparse.ArgumentTypeError(f"must be I/N with I from 1 to N, got {text!r}")
+    return int(number) - 1, int(processes)

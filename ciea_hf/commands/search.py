@@ -78,7 +78,7 @@ def _encode(model: Encoder, dataset: RetrievalDataset, arguments: argparse.Names
     options = common.encoding_options(arguments)
     if arguments.no_cache:
         return encode_corpus(model, dataset, options=options)
-    name = f"{model_fingerprint(model)[:16]}-{dataset.fingerprint[:16]}-{options.dtype}-{options.shard_size}"
+    name = f"{model_fingerprint(model)[:16]}-{dataset.corpus_fingerprint[:16]}-{options.dtype}-{options.shard_size}"
     return encode_corpus(model, dataset, cache_dir() / "embeddings" / name, options=options)
 
 

@@ -104,17 +104,24 @@ class RetrievalDataset:
         return kinds
 
     @cached_property
-    def fingerprint(self) -> str:
-        """A hash of the content, the same in every process: ids, texts, judgements, the images' sizes in bytes.
+    def corpus_fingerprint(self) -> str:
+        """A hash of the corpus, the same in every process: ids, texts, the images' sizes in bytes.
 
         Of the images' bytes themselves 64 are hashed, spread over the corpus, so that a large corpus stays cheap.
         """
         digest = hashlib.sha256()
-        for part, columns in ((self.corpus, ("id", "text", "modality")), (self.queries, QUERY_COLUMNS)):
-            for column in columns:
-                digest.update(repr(column_values(part, column)).encode())
-        digest.update(repr(sorted((query, sorted(judged.items())) for query, judged in self.qrels.items())).encode())
+        for column in ("id", "text", "modality"):
+            digest.update(repr(column_values(self.corpus, column)).encode())
         _hash_images(self.corpus, digest)
+        return digest.hexdigest()[:32]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the content, the same in every process: the corpus, queries and judgements."""
+        digest = hashlib.sha256(self.corpus_fingerprint.encode())
+        for column in QUERY_COLUMNS:
+            digest.update(repr(column_values(self.queries, column)).encode())
+        digest.update(repr(sorted((query, sorted(judged.items())) for query, judged in self.qrels.items())).encode())
         return digest.hexdigest()[:32]
 
 

@@ -78,26 +78,61 @@ def encode_corpus(
     Raises:
         ValueError: If the folder holds embeddings of another model, corpus or type, or an embedding is not finite.
     """
+    if folder is not None:
+        encode_part(model, dataset, folder, view, options, source)
+        return load_corpus(folder)
     options = options or EncodingOptions()
     view = view or DocumentView(dataset)
     records = document_records(dataset)
-    origin = {"name": dataset.name, "split": dataset.split} | dict(source or {})
     starts = range(0, len(view), options.shard_size)
-    if folder is None:
-        shards = [encode_documents(model, view, records, start, options) for start in starts]
-        return EncodedCorpus(shards, records, origin)
+    shards = [encode_documents(model, view, records, start, options) for start in starts]
+    return EncodedCorpus(shards, records, _origin(dataset, source))
+
+
+def encode_part(
+    model: Encoder,
+    dataset: RetrievalDataset,
+    folder: str | os.PathLike[str],
+    view: DocumentView | None = None,
+    options: EncodingOptions | None = None,
+    source: Mapping[str, str] | None = None,
+    part: tuple[int, int] = (0, 1),
+) -> int:
+    """Embed every n-th shard of a corpus, so that several processes or machines can fill one folder.
+
+    Args:
+        model: As for :func:`encode_corpus`, and so are those that follow.
+        dataset: Its corpus is encoded.
+        folder: Where shards are kept. Those that are there already are left alone.
+        view: The documents as inputs.
+        options: Batch size, type, shard size and so on.
+        source: Where the data set came from.
+        part: This process's number, from 0, and the number of processes.
+
+    Returns:
+        How many shards of the whole corpus are still missing.
+
+    Raises:
+        ValueError: As :func:`encode_corpus`, or if ``part`` is not a number and a higher number of processes.
+    """
+    number, processes = part
+    if not 0 <= number < processes:
+        raise ValueError(f"part must be a number from 0 and a higher number of processes, got {number} and {processes}")
+    options = options or EncodingOptions()
+    view = view or DocumentView(dataset)
+    records = document_records(dataset)
     target = Path(folder)
-    _claim_folder(target, _manifest(model, view, options, origin))
+    _claim_folder(target, _manifest(model, view, options, _origin(dataset, source)))
     _write_records(target / DOCUMENTS, records)
-    for number, start in enumerate(starts):
-        path = target / _shard_name(number)
+    shards = {target / _shard_name(i): start for i, start in enumerate(range(0, len(view), options.shard_size))}
+    for path in list(shards)[number::processes]:
         if path.exists():
-            logger.info("shard %d of %d is there already", number + 1, len(starts))
+            logger.info("%s is there already", path.name)
             continue
-        shard = encode_documents(model, view, records, start, options)
+        shard = encode_documents(model, view, records, shards[path], options)
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.save(file, shard)
-    return load_corpus(target)
+    return sum(not path.exists() for path in shards)
 
 
 def load_corpus(folder: str | os.PathLike[str], model: Encoder | None = None) -> EncodedCorpus:
@@ -134,6 +169,10 @@ def load_corpus(folder: str | os.PathLike[str], model: Encoder | None = None) ->
             f"{sum(map(len, shards))} embeddings"
         )
     return EncodedCorpus(shards, records, manifest["source"])
+
+
+def _origin(dataset: RetrievalDataset, source: Mapping[str, str] | None) -> dict[str, str]:
+    return {"name": dataset.name, "split": dataset.split} | dict(source or {})
 
 
 def _shard_name(number: int) -> str:

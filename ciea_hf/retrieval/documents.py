@@ -49,7 +49,7 @@ class DocumentView:
             raise ValueError(f"there are {len(captions)} captions for {len(dataset.corpus)} documents")
         self.documents = documents
         self.captions = captions
-        self.corpus_fingerprint = dataset.fingerprint
+        self.corpus_fingerprint = dataset.corpus_fingerprint
         self._ids = dataset.corpus.select_columns(["id"])
         self._rows = dataset.corpus.select_columns(["id", "text"]) if documents == "caption" else dataset.corpus
 
