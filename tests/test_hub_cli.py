@@ -14,19 +14,10 @@ import torch
 from ciea_hf import CIEAModel
 from ciea_hf.cli import main
 from tests.helpers import picture, text_config, tiny_model, vision_config
-from tests.hub_client import loopback_hub
 from tests.hub_state import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.hub_server import MemoryHub
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryHub]:
-    with loopback_hub(tmp_path, monkeypatch) as hub:
-        yield hub
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from tests.hub_server import READER
 from tests.hub_state import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.hub_server import MemoryHub
@@ -24,10 +23,9 @@ AS_IT_WAS = "org/ciea is as it was: nothing was committed. Run the same again to
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryHub]:
-    with loopback_hub(tmp_path, monkeypatch) as hub:
-        hub.create("org/ciea")
-        yield hub
+def hub(hub: MemoryHub) -> MemoryHub:
+    hub.create("org/ciea")
+    return hub
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 import torch
 from safetensors.numpy import load_file
 
@@ -14,10 +13,9 @@ from ciea_hf import CIEAModel
 from ciea_hf.hub import pull, push
 from ciea_hf.model_cards import write_model_card
 from tests.helpers import picture, tiny_model
-from tests.hub_client import loopback_hub, python_without_the_package
+from tests.hub_client import python_without_the_package
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.hub_server import MemoryHub
@@ -43,12 +41,6 @@ LOAD = """
         "sentences": sentences.encode(inputs),
     }, "OUTPUT")
 """
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryHub]:
-    with loopback_hub(tmp_path, monkeypatch) as hub:
-        yield hub
 
 
 def run(code: str, folder: Path, hub: MemoryHub | None = None) -> str:

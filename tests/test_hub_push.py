@@ -13,12 +13,10 @@ import ciea_hf
 from ciea_hf.hub import HubError, push
 from ciea_hf.model_cards import write_model_card
 from tests.helpers import tiny_model
-from tests.hub_client import loopback_hub
 from tests.hub_rules import metadata_errors
 from tests.hub_server import READER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.hub_server import MemoryHub
@@ -28,12 +26,6 @@ COMPLETE = {
     "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "modeling_ciea.py",
     "configuration_ciea.py", "processing_ciea.py", "encoding_ciea.py",
 }  # fmt: skip
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryHub]:
-    with loopback_hub(tmp_path, monkeypatch) as hub:
-        yield hub
 
 
 @pytest.fixture

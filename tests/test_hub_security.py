@@ -17,10 +17,9 @@ from ciea_hf.convert import convert_checkpoint
 from ciea_hf.hub import check_folder, pull, push
 from ciea_hf.modeling.limits_ciea import MAX_IMAGE_PATCHES, MAX_IMAGE_SIDE, check_image_size
 from tests.helpers import text_config, tiny_model, tiny_processor, vision_config
-from tests.hub_client import loopback_hub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.hub_server import MemoryHub
@@ -34,12 +33,6 @@ class Malicious:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (str(self.marker),)
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryHub]:
-    with loopback_hub(tmp_path, monkeypatch) as hub:
-        yield hub
 
 
 @pytest.fixture(scope="module")

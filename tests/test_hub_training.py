@@ -12,21 +12,13 @@ from ciea_hf.training.config import TrainingConfig
 from ciea_hf.training.publishing import publish
 from ciea_hf.training.stages import run_stages
 from tests.helpers import tiny_model
-from tests.hub_client import loopback_hub
 from tests.hub_state import Fault
 from tests.toy_retrieval import toy_dataset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.hub_server import MemoryHub
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryHub]:
-    with loopback_hub(tmp_path, monkeypatch) as hub:
-        yield hub
 
 
 @pytest.fixture
