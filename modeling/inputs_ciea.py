@@ -19,7 +19,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
 # what Pillow raises for broken files
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, struct.error, Image.DecompressionBombError)
 
-ImageInput = Any  # a PIL image, a path, encoded bytes, or an array (3, H, W) or (H, W, 3)
+ImageInput = Any  # a PIL image, a path, encoded bytes, an array (3, H, W) or (H, W, 3), or datasets' encoded form
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def load_image(image: ImageInput) -> Image.Image:
     """Decode an image to RGB, turned as its EXIF orientation says, transparency laid on white.
 
     Args:
-        image: A PIL image, a path, encoded bytes, a `data:image/` URI, or an array.
+        image: A PIL image, a path, encoded bytes, a `data:image/` URI, an array, or the `{"bytes": ..., "path": ...}`
+            of a data set.
 
     Returns:
         The image, mode RGB.
@@ -129,6 +130,8 @@ def _parse_mapping(value: Mapping[Any, Any]) -> Document:
 
 def _check_image(image: Any) -> ImageInput:
     """Check an image's type, and a path's file, without decoding anything."""
+    if isinstance(image, Mapping) and image.keys() == {"bytes", "path"}:  # what datasets holds before it decodes
+        image = image["path"] if image["bytes"] is None else image["bytes"]
     if isinstance(image, list | tuple):
         raise ValueError(f"one image per input, got {len(image)}")  # noqa: TRY004 (a matter of number)
     if isinstance(image, str) and image.startswith(("http://", "https://")):

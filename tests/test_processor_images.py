@@ -41,6 +41,7 @@ def test_the_same_picture_in_every_container(tmp_path: Path) -> None:
     floats = torch.tensor(array) / 255
     given = [image, path, str(path), data, uri, array, array.transpose(2, 0, 1), torch.tensor(array), floats]
     given += [floats.permute(2, 0, 1), floats.double().numpy()]
+    given += [{"bytes": data, "path": None}, {"bytes": None, "path": str(path)}, {"bytes": data, "path": "cat.png"}]
     for value in given:
         np.testing.assert_array_equal(pixels(value), array)
     batch = tiny_processor()(images=given)
