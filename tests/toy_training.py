@@ -1,0 +1,91 @@
+"""A data set and backbones as small as training allows, on disk and in memory."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from transformers import AutoModel
+
+from ciea_hf.data.columns import corpus_from_columns, queries_from_columns
+from ciea_hf.data.dataset import RetrievalDataset, save_retrieval_dataset
+from tests.helpers import text_config, tiny_processor, vision_config
+
+if TYPE_CHECKING:
+    from ciea_hf import CIEAModel
+
+COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
+THINGS = ("cat", "dog", "house", "tree", "car", "boat", "apple", "bread", "hammer", "tower")
+BROKEN = b"no picture at all"
+BACKBONES = ("vision_model", "text_model")
+
+
+def toy_picture(colour: str, seed: int = 0) -> bytes:
+    """A picture of one colour, a little different for every seed, as the bytes of a PNG file."""
+    rng = random.Random(seed)
+    pixel = tuple(min(255, max(0, value + rng.randint(-25, 25))) for value in COLOURS[colour])
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), pixel).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def training_data(split: str = "train", images: int = 24, texts: int = 6, broken: int = 0) -> RetrievalDataset:
+    """Pictures of a colour whose captions name a thing alone, one picture without a caption, and texts.
+
+    A query names the thing and the colour. Pairs of them repeat, so that such a query has two positives; one query is
+    relevant to a text, too. The first ``broken`` pictures cannot be decoded.
+    """
+    seed = {"train": 0, "dev": 1000, "test": 2000}[split]
+    ids, captions, pictures = [], [], []
+    queries: dict[str, str] = {}
+    qrels: dict[str, dict[str, int]] = {}
+    for i in range(images):
+        thing, colour = THINGS[i % 4], list(COLOURS)[i // 4 % 3]
+        ids.append(f"img-{i}")
+        captions.append(f"a photo of the {thing}")
+        pictures.append(BROKEN if i < broken else toy_picture(colour, seed + i))
+        query = f"q-{thing}-{colour}"
+        queries.setdefault(query, f"where is the {colour} {thing}")
+        qrels.setdefault(query, {})[f"img-{i}"] = 1
+    ids.append("img-bare")
+    captions.append(None)
+    pictures.append(toy_picture("red", seed + 999))
+    queries["q-bare"] = "a red drawing"
+    qrels["q-bare"] = {"img-bare": 1}
+    for i in range(texts):
+        thing = THINGS[4 + i % 6]
+        ids.append(f"txt-{i}")
+        captions.append(f"the {thing} is next to the big {THINGS[i % 10]}" + " and the small tree" * (i % 3))
+        pictures.append(None)
+        queries[f"q-txt-{i}"] = f"what is next to the {thing}"
+        qrels[f"q-txt-{i}"] = {f"txt-{i}": 1}
+    qrels[next(iter(qrels))][f"txt-{texts - 1}"] = 1
+    corpus = corpus_from_columns(ids, captions, pictures)
+    return RetrievalDataset(corpus, queries_from_columns(list(queries), list(queries.values())), qrels, "toy", split)
+
+
+def save_training_data(folder: Path, **kwargs: Any) -> Path:
+    """Save the splits train and dev."""
+    splits = {split: training_data(split, **kwargs) for split in ("train", "dev")}
+    save_retrieval_dataset(splits, folder, "# Toy")
+    return folder
+
+
+def save_backbones(folder: Path, family: str = "t5") -> list[str]:
+    """Save a tiny vision tower and language model with their processors; return the options that name them."""
+    processor = tiny_processor(family)
+    torch.manual_seed(0)
+    for name, config in zip(BACKBONES, (vision_config(), text_config(family)), strict=True):
+        AutoModel.from_config(config).save_pretrained(folder / name)
+    processor.image_processor.save_pretrained(folder / BACKBONES[0])
+    processor.tokenizer.save_pretrained(folder / BACKBONES[1])
+    return [item for name in BACKBONES for item in (f"--{name}", str(folder / name))]
+
+
+def named_gradients(model: CIEAModel) -> dict[str, torch.Tensor]:
+    """Copies of the gradients that there are, by parameter."""
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
