@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ciea_hf.training.optim import freeze
+from ciea_hf.training.values import lora_options
 from ciea_hf.utils import require
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LORA_OPTIONS = {"r": int, "alpha": float, "dropout": float}
 DEMO = "demo"
 
 
@@ -57,7 +57,7 @@ def load_model(config: TrainingConfig, previous: Path | None, work: Path) -> CIE
 def prepare_model(model: CIEAModel, config: TrainingConfig) -> CIEAModel:
     """Freeze what is not trained, and put adapters, checkpointing and compilation in place."""
     freeze(model, config.freeze)
-    if config.lora:
+    if config.lora and not {"text", "text_body"} & set(config.freeze):
         _add_lora(model, config.lora)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -126,13 +126,8 @@ def _backbones(config: TrainingConfig, work: Path) -> tuple[str, str]:
 def _add_lora(model: CIEAModel, text: str) -> None:
     """Put low-rank adapters into the language model, of which nothing else is trained then."""
     peft = require("peft", extra="train")
-    options: dict[str, Any] = {}
-    for item in text.split(","):
-        name, equals, value = item.strip().partition("=")
-        if name not in LORA_OPTIONS or not equals:
-            raise ValueError(f"`lora` takes {', '.join(f'{key}=NUMBER' for key in LORA_OPTIONS)}, got {text!r}")
-        options[name] = LORA_OPTIONS[name](value)
-    rank = options.get("r", 16)
+    options = lora_options(text)
+    rank = int(options.get("r", 16))
     settings = peft.LoraConfig(
         r=rank, lora_alpha=options.get("alpha", 2 * rank), lora_dropout=options.get("dropout", 0.05)
     )

@@ -6,9 +6,9 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-import yaml
+from ciea_hf.training.values import convert, lora_options
 
 STAGES = ("warm_up", "align", "in_batch", "mine", "hard")
 
@@ -18,6 +18,30 @@ STAGE_DEFAULTS: dict[str, dict[str, Any]] = {
     "warm_up": {"documents": "caption", "freeze": ["vision", "projector", "extractor"]},
     "align": {"freeze": ["vision", "text_body"], "max_length": 64},
 }
+
+# What can be kept as it is; `text_body` is the language model without its token table.
+FREEZABLE = ("vision", "text", "text_body", "projector", "extractor", "logit_scale")
+
+# What holds for the run and cannot differ by stage.
+OF_THE_RUN = (
+    "stage", "all_stages", "stages", "dataset", "dataset_format", "train_split", "dev_split", "mixed_precision",
+    "output_dir", "resume", "trackers",
+)  # fmt: skip
+
+AT_LEAST = dict.fromkeys(
+    (
+        "batch_size", "gradient_accumulation_steps", "gradient_cache_chunk", "max_length", "max_steps", "epochs",
+        "eval_steps", "eval_batch_size", "eval_documents", "early_stopping", "save_steps", "keep_checkpoints",
+        "log_steps", "mine_depth",
+    ),
+    1,
+) | dict.fromkeys(
+    (
+        "image_negatives", "text_negatives", "mine_images", "mine_texts", "workers", "warmup_steps",
+        "complement_weight", "weight_decay", "relative_margin",
+    ),
+    0,
+)  # fmt: skip
 
 # Names that users write and Python cannot: `lambda` is a keyword.
 ALIASES = {"lambda": "complement_weight"}
@@ -121,13 +145,19 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _check_stages(self)
-        for name in ("batch_size", "gradient_accumulation_steps", "eval_steps", "save_steps", "log_steps", "epochs",
-                     "max_length", "keep_checkpoints", "eval_batch_size", "mine_depth"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
-        for name in ("max_steps", "gradient_cache_chunk", "early_stopping"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1 or none, got {getattr(self, name)}")
+        for name, least in AT_LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {value}")
+        for name in ("learning_rate", "new_learning_rate", "max_grad_norm", "adam_epsilon"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"`{name}` must be above 0, got {value}")
+        unknown = [part for part in self.freeze if part not in FREEZABLE]
+        if unknown:
+            raise ValueError(f"`freeze` knows {', '.join(FREEZABLE)}, got {', '.join(unknown)}")
+        if self.lora:
+            lora_options(self.lora)
 
     @property
     def stage_names(self) -> list[str]:
@@ -165,7 +195,7 @@ def updated(config: TrainingConfig, values: Mapping[str, Any]) -> TrainingConfig
         own = _convert_stages("stages", values.pop("stages"))
         merged = {stage: {**config.stages.get(stage, {}), **own.get(stage, {})} for stage in {**config.stages, **own}}
         config = dataclasses.replace(config, stages=merged)
-    return dataclasses.replace(config, **{name: _convert(name, hints[name], value) for name, value in values.items()})
+    return dataclasses.replace(config, **{name: convert(name, hints[name], value) for name, value in values.items()})
 
 
 def canonical_name(name: str, known: Iterable[str] | None = None) -> str:
@@ -178,50 +208,6 @@ def canonical_name(name: str, known: Iterable[str] | None = None) -> str:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown option {name!r}.{hint} Valid options: {', '.join(known)}")
     return plain
-
-
-def _convert(name: str, kind: Any, value: Any) -> Any:
-    """Bring a value from YAML or the command line to the type of its field."""
-    if get_origin(kind) in (Union, type(int | None)):
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "null", "")):
-            return None
-        kind = next(option for option in get_args(kind) if option is not type(None))
-    if get_origin(kind) is Literal:
-        chosen = {False: "no"}.get(value, value) if isinstance(value, bool) else value  # YAML reads `no` as false
-        if chosen not in get_args(kind):
-            raise ValueError(f"`{name}` must be one of {', '.join(get_args(kind))}, got {value!r}")
-        return chosen
-    if get_origin(kind) is tuple:
-        return _convert_sequence(name, get_args(kind), value)
-    return _convert_scalar(name, kind, value)
-
-
-def _convert_scalar(name: str, kind: type, value: Any) -> Any:
-    if isinstance(value, str) and kind is not str:
-        read = yaml.safe_load(value)
-        value = float(value) if isinstance(read, str) and kind is float and _is_number(value) else read  # 5e-6
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if (kind is not bool and isinstance(value, bool)) or not isinstance(value, kind):
-        raise TypeError(f"`{name}` must be of type {kind.__name__}, got {value!r}")
-    return value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _convert_sequence(name: str, kinds: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
-    items = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else list(value)
-    if kinds[-1] is Ellipsis:
-        kinds = (kinds[0],) * len(items)
-    if len(items) != len(kinds):
-        raise ValueError(f"`{name}` takes {len(kinds)} values, got {value!r}")
-    return tuple(_convert_scalar(name, kind, item) for kind, item in zip(kinds, items, strict=True))
 
 
 def _convert_stages(name: str, value: Any) -> dict[str, dict[str, Any]]:
@@ -237,6 +223,7 @@ def _check_stages(config: TrainingConfig) -> None:
     for stage in [*config.stage_names, *config.stages]:
         if stage not in STAGES:
             raise ValueError(f"there is no stage {stage!r}; choose from {', '.join(STAGES)} or 'all'")
-    names = [name for values in config.stages.values() for name in values]
-    for name in names:
-        canonical_name(name)
+    for stage, values in config.stages.items():
+        for name in values:
+            if canonical_name(name) in OF_THE_RUN:
+                raise ValueError(f"`{name}` holds for the whole run, so stage {stage!r} can have no value of its own")

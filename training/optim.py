@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from ciea_hf.training.config import FREEZABLE
 from ciea_hf.training.losses import MAX_LOGIT_SCALE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 NEW_PARTS = ("projector", "extractor")
-FREEZABLE = ("vision", "text", "text_body", "projector", "extractor", "logit_scale")
 
 
 def freeze(model: nn.Module, parts: Iterable[str]) -> None:
