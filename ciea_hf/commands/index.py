@@ -34,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     dataset = common.load_dataset(arguments.dataset, arguments.split, arguments.format)
     model = common.load_encoder(arguments.model, arguments.device)
-    source = {"path": arguments.dataset, "format": arguments.format}
+    path = Path(arguments.dataset)
+    source = {"path": str(path.resolve()) if path.exists() else arguments.dataset, "format": arguments.format}
     options = common.encoding_options(arguments)
     missing = encode_part(model, dataset, arguments.output, None, options, source, arguments.part)
     state = f"{missing} shards are still missing" if missing else "complete"
