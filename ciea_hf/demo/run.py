@@ -126,7 +126,7 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
 def _train(output: Path, name: str, arguments: tuple[str, ...]) -> Path:
     """Run ``accelerate launch`` of the training's driver; a training that is finished is left as it is."""
     folder = output / "runs" / name
-    threads = os.cpu_count() or 1
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     launch = ("accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no",
               "--dynamo_backend", "no", "--num_cpu_threads_per_process", str(threads))  # fmt: skip
     command = (*launch, "-m", "ciea_hf.training.train", "--preset", "demo", "--output-dir", str(folder), "--resume")
