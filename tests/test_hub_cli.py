@@ -54,7 +54,9 @@ def test_push_of_a_pull_request_to_a_branch(hub: MemoryHub, folder: Path, capsys
 
 def test_push_dry_run(hub: MemoryHub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", str(folder), "org/ciea", "--dry-run", str(tmp_path / "look")]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "look")
+    lines = capsys.readouterr().out.splitlines()
+    assert "written    model.safetensors" in lines
+    assert lines[-1] == str(tmp_path / "look")
     assert (tmp_path / "look" / "README.md").is_file()
     assert hub.requests == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,20 +110,24 @@ def test_a_pull_request_whose_answer_is_lost_is_not_opened_twice(hub: MemoryHub,
     assert [ref for ref in hub.repositories["org/ciea"].refs if "/pr/" in ref] == ["refs/pr/1"]
 
 
-def test_a_commit_of_somebody_else_between_is_taken_into_account(hub: MemoryHub, saved: Path) -> None:
+def test_a_commit_of_somebody_else_between_leaves_no_mixture(hub: MemoryHub, saved: Path, tmp_path: Path) -> None:
+    push(saved, "org/ciea")
     repository = hub.repositories["org/ciea"]
 
     class Intruder(Fault):
         def __getattribute__(self, name: str) -> object:
-            if name == "status":
-                files = {**repository.files(), "notes.txt": b"theirs"}
+            if name == "status":  # asked for when the fault happens
+                files = {**repository.files(), "notes.txt": b"theirs", "tokenizer.json": b"theirs"}
                 repository.add_commit("refs/heads/main", files, "theirs", repository.refs["refs/heads/main"])
             return super().__getattribute__(name)
 
-    hub.faults.append(Intruder(r"^POST /lfs/verify", 503, times=1))
-    push(saved, "org/ciea")
-    assert "notes.txt" in repository.files()
-    assert [message for _, message in repository.log.values()][-1] == "Publish a CIEA model"
+    folder = shutil.copytree(saved, tmp_path / "changed")
+    (folder / "LICENSE").write_text("Apache-2.0")
+    hub.faults.append(Intruder("/preupload/", 503))
+    push(folder, "org/ciea")
+    assert repository.files()["notes.txt"] == b"theirs"
+    for path in folder.iterdir():
+        assert repository.files()[path.name] == path.read_bytes(), path.name
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ def push_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def write_push_result(result: PushResult) -> None:
     """Print what was done, one line for each file, and the address last."""
-    for names, what in ((result.sent, "sent"), (result.deleted, "deleted"), (result.unchanged, "unchanged")):
+    done = "sent" if result.commit else "written"
+    for names, what in ((result.sent, done), (result.deleted, "deleted"), (result.unchanged, "unchanged")):
         for name in names:
             write(f"{what:9}  {name}")
     if not result.sent and not result.deleted:
