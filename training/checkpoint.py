@@ -8,6 +8,8 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from ciea_hf.utils import atomic_write
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 PREFIX = "step-"
 PROGRESS = "progress.json"
+LEAST_FREE_BYTES = 1 << 20  # a disk with less counts as full where an error does not say why a file was not written
 
 
 @dataclass
@@ -77,9 +80,13 @@ class Checkpoints:
                     shutil.rmtree(target)
                 partial.replace(target)
                 self._prune()
-        except OSError as error:
+        except (OSError, RuntimeError, SafetensorError) as error:  # each is what a full disk may look like
+            full = _disk_is_full(error, self.folder)
             shutil.rmtree(partial, ignore_errors=True)
-            raise _described(error, target) from error
+            if not full and not isinstance(error, OSError):
+                raise
+            reason = "the disk is full" if full else str(error)
+            raise OSError(f"checkpoint {target} was not written: {reason}; older checkpoints are whole") from error
         self.accelerator.wait_for_everyone()
         return target
 
@@ -127,6 +134,7 @@ class LossLog:
             file.write(json.dumps(record) + "\n")
 
 
-def _described(error: OSError, target: Path) -> OSError:
-    reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
-    return OSError(error.errno, f"checkpoint {target} was not written: {reason}; older checkpoints are whole")
+def _disk_is_full(error: Exception, folder: Path) -> bool:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return shutil.disk_usage(folder).free < LEAST_FREE_BYTES

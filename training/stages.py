@@ -61,6 +61,7 @@ def run_stages(config: TrainingConfig) -> dict[str, dict[str, Any]]:
     for stage in config.stage_names:
         run = StageRun(config.for_stage(stage), accelerator, output, data)
         results[stage] = run.run()
+        accelerator.free_memory()  # else the next stage's checkpoints would hold this stage's model, too
     accelerator.end_training()
     return results
 
