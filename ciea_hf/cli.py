@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: what the command says (0 for success), 2 for an error of the user, 130 when interrupted.
     """
-    parsed = build_parser().parse_args(arguments)
+    parsed = _parse(build_parser(), arguments)
     logging.basicConfig(level=logging.INFO if parsed.verbose else logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         status: int = parsed.run(parsed)
@@ -68,6 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"ciea: error: {_one_line(error)}\n")
         return FAILED
     return status
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse, with the values of a command's last positional argument before, between or after its options."""
+    parsed, rest = parser.parse_known_args(arguments)
+    name: str = getattr(parsed, "rest", "")
+    if rest and (not name or any(text.startswith("-") and text != "-" for text in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        setattr(parsed, name, getattr(parsed, name) + rest)
+    return parsed
 
 
 def _one_line(error: BaseException) -> str:

@@ -132,6 +132,34 @@ def test_search_lists_hits_and_marks_the_known_ones(model, dataset, tmp_path, ca
     assert capsys.readouterr().out.replace("\n\n", "\n") in printed.replace("\n\n", "\n")
 
 
+def test_queries_may_stand_anywhere(model, dataset, capsys):
+    printed = []
+    for order in (["a red cat", "the house", "--top-k", "2"], ["--top-k", "2", "a red cat", "the house"]):
+        assert main(["search", model, dataset, *order]) == 0
+        printed.append(capsys.readouterr().out)
+    assert main(["search", model, dataset, "a red cat", "--top-k", "2", "the house"]) == 0
+    assert printed[0] == printed[1] == capsys.readouterr().out
+    for arguments in (["search", model, dataset, "a red cat", "--colour", "red"], ["evaluate", model, dataset, "more"]):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_a_sentence_transformers_model_of_text_alone(dataset, tmp_path, capsys):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    modules = pytest.importorskip("sentence_transformers.models")
+    text = tiny_model("bert")
+    text.text_model.save_pretrained(tmp_path / "bert")
+    text.processor.tokenizer.save_pretrained(tmp_path / "bert")
+    bert = modules.Transformer(str(tmp_path / "bert"))
+    pooled = sentence_transformers.SentenceTransformer(modules=[bert, modules.Pooling(bert.get_embedding_dimension())])
+    pooled.save(str(tmp_path / "st"))
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "st"), dataset, "--documents", "caption"]) == 0
+    assert "| all (3)" in capsys.readouterr().out
+    assert "takes no image documents" in fails(capsys, "evaluate", str(tmp_path / "st"), dataset)
+
+
 def test_search_in_an_index_folder(model, dataset, tmp_path, capsys):
     index = tmp_path / "index"
     assert main(["index", model, dataset, "--output", str(index), "--dtype", "float16", "--shard-size", "4"]) == 0

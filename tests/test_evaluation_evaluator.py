@@ -7,6 +7,7 @@ import pytest
 from ciea_hf.data.dataset import RetrievalDataset
 from ciea_hf.evaluation import evaluate, ranking_metrics, score_run
 from ciea_hf.retrieval import DocumentView, EncodingOptions
+from tests.helpers import tiny_model
 from tests.toy_retrieval import ToyEncoder, toy_dataset
 
 
@@ -82,6 +83,16 @@ def test_runs_of_other_systems_are_scored_too():
     assert result.metrics["mrr@10"] == pytest.approx(1 / 3)
     assert result.by_kind["text"]["mrr@10"] == 1.0
     assert result.settings == {"system": "mine"}
+
+
+def test_the_model_through_sentence_transformers_gives_the_same(tmp_path):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    own = evaluate(model, toy_dataset())
+    through = evaluate(sentence_transformers.SentenceTransformer(str(tmp_path)), toy_dataset())
+    for query, row in own.run.items():
+        assert through.run[query] == pytest.approx(row, abs=1e-5)
 
 
 def test_depth_must_reach_the_cutoffs():

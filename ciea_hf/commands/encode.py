@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP)
     parser.add_argument("inputs", metavar="INPUT", nargs="*", help="picture, folder, .txt, .jsonl, or -")
+    parser.set_defaults(rest="inputs")
     parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="a text itself; may be repeated")
     parser.add_argument(
         "--as", dest="role", choices=("document", "query"), default="document", help="(default: document)"

@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP)
     parser.add_argument("dataset", metavar="DATASET", help=f"{common.DATASET_HELP}, or a folder of `ciea index`")
     parser.add_argument("queries", metavar="QUERY", nargs="*", help="what to search for")
+    parser.set_defaults(rest="queries")
     parser.add_argument(
         "--query-id", action="append", default=[], metavar="ID", help="a query of the data set, by its id"
     )
