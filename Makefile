@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 # what the checks and the demonstration need and no more threads than cores
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install test lint format demo tower benchmark clean
+.PHONY: help install test test-lowest lint format demo tower benchmark clean
 
 help:
-	@echo "make install | test | lint | format | demo | tower | benchmark | clean"
+	@echo "make install | test | test-lowest | lint | format | demo | tower | benchmark | clean"
 
 install: $(READY)
 
@@ -21,6 +21,12 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# the same tests with the lowest versions that setup.cfg admits
+test-lowest:
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt --editable ".[dev]"
+	$(VENV)-lowest/bin/python -m pytest
 
 # mypy reads the package as users install it; an editable install of mapped folders would silently pass
 lint: $(READY)

@@ -30,7 +30,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the README's reader has it after `make demo`, the model a tiny random one."""
     folder = tmp_path_factory.mktemp("readme")
     tiny_model().save_pretrained(folder / "demo" / "ciea")
-    picture(size=(112, 112)).save(folder / "scene.png")
+    for name in ("scene.png", "other.png"):
+        picture(size=(112, 112)).save(folder / "demo" / name)
     return folder
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from ciea_hf.evaluation.metrics import rank_documents
 from ciea_hf.evaluation.report import metric_title, text_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ciea_hf.data import RetrievalDataset
+    from ciea_hf.evaluation.metrics import Run
 
 METRICS = ("mrr@10", "ndcg@10", "recall@1", "recall@10")
 KINDS = ("image", "text")
@@ -33,17 +35,25 @@ def demo_table(rows: Sequence[Row]) -> str:
     return text_table([head, *lines])
 
 
-def example_queries(dataset: RetrievalDataset, count: int = 3) -> list[str]:
-    """Choose queries for the picture: evenly spread image queries that exactly one document answers.
+OUTCOMES = ("found first", "found, but not first", "not found")
+
+
+def example_queries(dataset: RetrievalDataset, run: Run, shown: int = 5) -> dict[str, str]:
+    """Choose queries for the picture: of the image queries, the first found, the first found late, the first missed.
 
     Args:
         dataset: The split that is searched.
-        count: How many.
+        run: What the model ranked.
+        shown: How many hits the picture shows.
 
     Returns:
-        Texts of the queries.
+        Outcome to query id, in the order of ``OUTCOMES``; an outcome that does not occur is left out.
     """
     kinds = dataset.query_kinds()
-    texts = dict(zip(dataset.queries["id"], dataset.queries["text"], strict=True))
-    single = [query for query, judged in dataset.qrels.items() if kinds[query] == "image" and len(judged) == 1]
-    return [texts[single[i * len(single) // count]] for i in range(count)]
+    chosen: dict[str, str] = {}
+    for query, judged in dataset.qrels.items():
+        if kinds[query] == "image":
+            hits = rank_documents(run.get(query, {}))[:shown]
+            rank = next((rank for rank, hit in enumerate(hits, start=1) if judged.get(hit, 0) > 0), None)
+            chosen.setdefault(OUTCOMES[2 if rank is None else min(rank, 2) - 1], query)
+    return {outcome: chosen[outcome] for outcome in OUTCOMES if outcome in chosen}

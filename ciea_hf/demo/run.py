@@ -16,13 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf.demo.report import Row, demo_table, example_queries
+from ciea_hf.evaluation.metrics import rank_documents
+from ciea_hf.evaluation.runs import read_run, write_run
 from ciea_hf.utils import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ciea_hf.data import RetrievalDataset
+    from ciea_hf.evaluation.metrics import Run
+
 FOLDER = Path("demo")
 METRICS_FILE = "test_results.json"
+RUN_FILE = "test.run"
 SETTINGS_FILE = "demo.json"
 
 
@@ -105,10 +111,15 @@ def run_demo(output: Path, steps: int | None = None, seed: int = 0) -> dict[str,
     _say("\n" + table + "\n")
     with atomic_write(output / "table.md") as path:
         path.write_text(table + "\n", encoding="utf-8")
+    run = read_run(output / "runs" / "ciea" / RUN_FILE)
+    examples = list(example_queries(test, run).values())
     _say("5/6  The trained CIEA as a model folder, loaded back through AutoModel")
     model = _export(output)
-    _say("6/6  Search: three queries of the test split, what they ask for marked")
-    _search(output, model, example_queries(test))
+    _encode_scenes(output, model, test, examples[0], run)
+    _say(
+        "6/6  Search: the first test queries that CIEA answers, answers late and misses; what is asked for is marked *"
+    )
+    _search(output, model, examples)
     _say(
         f"\nDone in {(time.perf_counter() - start) / 60:.1f} minutes. Model: {model}  Picture: {output / 'results.png'}"
     )
@@ -150,14 +161,15 @@ def _evaluate(output: Path, system: System, test: Any) -> dict[str, Any]:
     from ciea_hf.evaluation import evaluate
 
     model = CIEAModel.from_pretrained(output / "runs" / system.name / "in_batch" / "best")
-    result = evaluate(model, test, documents=system.documents).to_dict()
+    result = evaluate(model, test, documents=system.documents)
+    write_run(result.run, path.with_name(RUN_FILE), tag=system.name)
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    return result
+        temporary.write_text(json.dumps(result.to_dict(), indent=2), encoding="utf-8")
+    return result.to_dict()
 
 
 def _export(output: Path) -> Path:
-    """Load the best CIEA through AutoModel, save it as a model folder with its test results in the card, and encode."""
+    """Load the best CIEA through AutoModel and save it as a model folder, with its test results in the card."""
     from transformers import AutoModel
 
     import ciea_hf  # noqa: F401 (registers the model)
@@ -165,32 +177,40 @@ def _export(output: Path) -> Path:
 
     folder = output / "ciea"
     trained = output / "runs" / "ciea" / "in_batch"
-    model = AutoModel.from_pretrained(trained / "best")
-    model.save_pretrained(folder)
+    AutoModel.from_pretrained(trained / "best").save_pretrained(folder)
     run = json.loads((trained / "run.json").read_text(encoding="utf-8"))
     known = {name: run[name] for name in ("command", "config", "versions", "git_revision", "seed")}
     results = json.loads((output / "runs" / "ciea" / METRICS_FILE).read_text(encoding="utf-8"))
     write_model_card(folder, run=known, results=results)
-    again = AutoModel.from_pretrained(folder)
-    pair = again.encode(["the fox and the kite", {"text": None, "image": _first_picture()}])
-    similarity = again.similarity(*pair).item()
-    _say(f"     {folder}: {type(again).__name__}, embeddings {pair.shape}, similarity {similarity:.4f}")
     return folder
 
 
-def _first_picture() -> Any:
-    from ciea_hf.demo.benchmark import load_benchmark
+def _encode_scenes(output: Path, model_folder: Path, test: RetrievalDataset, query: str, run: Run) -> None:
+    """Load the model folder, and compare a query with the scene it asks for and with the best of the others."""
+    from transformers import AutoModel
 
-    corpus = load_benchmark("test").corpus
-    return next(row["image"] for row in corpus if row["image"] is not None)
+    model = AutoModel.from_pretrained(model_folder)
+    _say(f"     {model_folder}: {type(model).__name__}, embeddings of {model.config.hidden_size} dimensions")
+    text = test.queries["text"][test.queries["id"].index(query)]
+    wanted = next(iter(test.qrels[query]))
+    pictures = (hit for hit in rank_documents(run[query]) if test.document_kinds[hit] == "image")
+    other = next(hit for hit in pictures if hit not in test.qrels[query])
+    _say(f'     "{text}"')
+    for name, document in (("scene.png", wanted), ("other.png", other)):
+        row = test.corpus[test.corpus_ids.index(document)]
+        row["image"].save(output / name)
+        embedding = model.encode_document({"text": row["text"], "image": output / name})
+        similarity = model.similarity(model.encode_query(text), embedding).item()
+        _say(f'     {similarity:.3f}  {output / name}, "{row["text"]}"')
 
 
 def _search(output: Path, model: Path, queries: Sequence[str]) -> None:
     from ciea_hf.cli import main as ciea
 
     picture = str(output / "results.png")
-    arguments = ["search", str(model), "demo", *queries, "--top-k", "5", "--images", picture, "--no-cache"]
-    _say("     ciea " + " ".join(f'"{word}"' if " " in word else word for word in arguments))
+    asked = [word for query in queries for word in ("--query-id", query)]
+    arguments = ["search", str(model), "demo", *asked, "--top-k", "5", "--images", picture, "--no-cache"]
+    _say("     ciea " + " ".join(arguments))
     if status := ciea(arguments):
         raise SystemExit(status)
 
