@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ciea_hf.modeling import CIEAModel
 from ciea_hf.retrieval.documents import model_input
-from ciea_hf.retrieval.encoding import encode_inputs
+from ciea_hf.retrieval.encoding import CHUNK, encode_inputs
 from ciea_hf.utils import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -75,12 +76,12 @@ class MTEBEncoder:
         """
         is_query = prompt_type is not None and str(getattr(prompt_type, "value", prompt_type)) == "query"
         encode = self.model.encode_query if is_query else self.model.encode_document
-        rows = [encode_inputs(encode, _documents(batch), batch_size) for batch in inputs]
-        return np.concatenate(rows)
+        size = None if is_query else CHUNK * batch_size
+        return np.concatenate([encode_inputs(encode, chunk, batch_size) for chunk in _chunks(inputs, size)])
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """Cosine of every embedding with every other: (a, b)."""
-        return self.model.similarity(embeddings1, embeddings2)
+        """Cosine of every embedding with every other, (a, b), for embeddings of length 1, as ``encode`` gives them."""
+        return torch.as_tensor(embeddings1).float() @ torch.as_tensor(embeddings2).float().T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """Cosine of each embedding with its counterpart: (a,)."""
@@ -151,6 +152,18 @@ def training_datasets(source: str) -> set[str] | None:
         known = [task for part, tasks in _TASKS_BY_DATASET.items() if part in dataset.lower() for task in tasks]
         found.update(known or [dataset])
     return found or None
+
+
+def _chunks(batches: Iterable[Mapping[str, list[Any]]], size: int | None) -> Iterator[list[Any]]:
+    """Inputs in the chunks that our own evaluation forms, so that both embed in the same batches: all of them if None."""
+    waiting: list[Any] = []
+    for batch in batches:
+        waiting += _documents(batch)
+        while size is not None and len(waiting) >= size:
+            yield waiting[:size]
+            waiting = waiting[size:]
+    if waiting:
+        yield waiting
 
 
 def _documents(batch: Mapping[str, list[Any]]) -> list[Any]:

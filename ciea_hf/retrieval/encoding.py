@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ciea_hf.retrieval.documents import DocumentRecord, DocumentView
 
 DTYPES = ("float32", "float16")
+CHUNK = 4  # batches decoded at once: enough to group by kind and length, few enough to stay in memory
 
 
 class Encoder(Protocol):
@@ -107,8 +108,8 @@ def _encode_chunk(
 
 
 def _chunks(view: DocumentView, start: int, stop: int, options: EncodingOptions) -> Iterator[list[Any]]:
-    """Decoded inputs, four batches at a time: enough to group by kind and length, few enough to stay in memory."""
-    size = 4 * options.batch_size
+    """Decoded inputs, in chunks of a few batches."""
+    size = CHUNK * options.batch_size
     bounds = [(first, min(first + size, stop)) for first in range(start, stop, size)]
     ahead = _ahead(view.batch, bounds, options.num_workers)
     chunks = ahead if options.num_workers else (view.batch(*bound) for bound in bounds)
