@@ -155,7 +155,7 @@ def training_datasets(source: str) -> set[str] | None:
 
 
 def _chunks(batches: Iterable[Mapping[str, list[Any]]], size: int | None) -> Iterator[list[Any]]:
-    """Inputs in the chunks that our own evaluation forms, so that both embed in the same batches: all of them if None."""
+    """Inputs in the chunks that our own evaluation forms, so that both embed the same batches; one chunk if None."""
     waiting: list[Any] = []
     for batch in batches:
         waiting += _documents(batch)
