@@ -31,7 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     logging.getLogger("accelerate").setLevel(logging.ERROR)  # it reports every file of every checkpoint
-    disable_progress_bar()  # transformers' own, for files of a moment; the stages have theirs
     try:
         run_stages(config_from_arguments(sys.argv[1:] if arguments is None else arguments))
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
@@ -47,4 +46,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    disable_progress_bar()  # transformers' own, for files of a moment; the stages have theirs
     sys.exit(main())
