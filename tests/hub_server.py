@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.hub_routes import ROUTES
 from tests.hub_rules import metadata_errors
 from tests.hub_state import GITATTRIBUTES, Fault, Refusal, Repository, applied, entry, is_lfs, oid, sha256
 
@@ -291,23 +292,3 @@ class Handler(BaseHTTPRequestHandler):
 
 def _listed(errors: list[str]) -> dict[str, Any]:
     return {"errors": [{"message": message} for message in errors], "warnings": []}
-
-
-NAME = r"([\w.-]+/[\w.-]+)"
-ROUTES = (
-    ("GET", r"/api/whoami-v2", "whoami"),
-    ("POST", r"/api/repos/create", "create_repository"),
-    ("POST", r"/api/validate-yaml", "validate_yaml"),
-    ("POST", rf"/api/models/{NAME}/preupload/([^/]+)", "preupload"),
-    ("POST", rf"/{NAME}\.git/info/lfs/objects/batch", "lfs_batch"),
-    ("PUT", r"/lfs/([0-9a-f]{64})", "lfs_put"),
-    ("POST", r"/lfs/verify", "lfs_verify"),
-    ("POST", rf"/api/models/{NAME}/commit/([^/]+)", "commit"),
-    ("POST", rf"/api/models/{NAME}/branch/([^/]+)", "create_branch"),
-    ("GET", rf"/api/models/{NAME}", "model_info"),
-    ("GET", rf"/api/models/{NAME}/revision/([^/]+)", "model_info"),
-    ("GET", rf"/api/models/{NAME}/refs", "refs"),
-    ("GET", rf"/api/models/{NAME}/tree/([^/]+)", "tree"),
-    ("GET", rf"/api/models/{NAME}/tree/([^/]+)/(.+)", "tree"),
-    ("GET|HEAD", rf"/{NAME}/resolve/([^/]+)/(.+)", "resolve_file"),
-)

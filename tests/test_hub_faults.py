@@ -202,11 +202,16 @@ def test_offline_mode(hub: MemoryHub, saved: Path, monkeypatch: pytest.MonkeyPat
     fails(hub, saved, "offline mode is on")
 
 
-def test_pull_of_what_is_not_there(hub: MemoryHub) -> None:
+def test_pull_of_what_is_not_there(hub: MemoryHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(HubError, match="org/none was not fetched: there is no repository org/none"):
         pull("org/none")
     with pytest.raises(HubError, match="org/ciea has no such revision"):
         pull("org/ciea", revision="v9")
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    hub.create("org/private", private=True)
+    with pytest.raises(HubError, match="org/private is private or does not exist: log in with `hf auth login`"):
+        pull("org/private")
 
 
 @pytest.mark.parametrize("status", [500, 503, None], ids=["500", "503", "dropped"])

@@ -188,6 +188,18 @@ def test_what_is_not_the_model_stays_at_home(hub: MemoryHub, folder: Path) -> No
     assert not {".secret", "__pycache__/x.pyc", "train.log"} & set(sent)
 
 
+def test_folders_that_towers_came_from_are_not_published(hub: MemoryHub, folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["_name_or_path"] = "google/t5-base"
+    config["vision_config"]["_name_or_path"] = "/home/me/models/tower"
+    (folder / "config.json").write_text(json.dumps(config))
+    push(folder, "org/ciea")
+    published = json.loads(hub.repositories["org/ciea"].files()["config.json"])
+    del config["vision_config"]["_name_or_path"]
+    assert published == config
+    assert push(folder, "org/ciea").sent == ()
+
+
 def test_an_incomplete_folder_is_refused_before_anything_is_asked(hub: MemoryHub, folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "layers_ciea.py").unlink()

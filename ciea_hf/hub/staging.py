@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf.hub.checks import check_folder
-from ciea_hf.model_cards.card import CARD_FILE, is_generated, render_model_card
+from ciea_hf.model_cards.card import CARD_FILE, is_generated, is_hub_id, render_model_card
 from ciea_hf.utils import atomic_folder
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from ciea_hf.modeling import CIEAModel
 
+CONFIG_FILE = "config.json"
+ORIGIN = "_name_or_path"
 IGNORED = ("__pycache__", "*.pyc", "*.tmp", "*.lock", "*.log")  # beside everything whose name begins with a dot
 
 
@@ -100,10 +103,23 @@ def _collect(folder: Path, repo_id: str | None, from_memory: bool) -> StagedFile
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not _is_ignored(path.relative_to(folder))
     }
+    contents[CONFIG_FILE] = _without_local_names(folder / CONFIG_FILE)
     card = contents.get(CARD_FILE)
     if not isinstance(card, Path) or is_generated(card.read_text(encoding="utf-8")):
         contents[CARD_FILE] = render_model_card(folder, repo_id=repo_id).encode()
     return StagedFiles(contents, from_memory)
+
+
+def _without_local_names(path: Path) -> Path | bytes:
+    """The configuration without the folders that its towers came from; names on the Hub stay."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    local = [part for part in parts if part.get(ORIGIN) and not is_hub_id(part[ORIGIN])]
+    if not local:
+        return path
+    for part in local:
+        del part[ORIGIN]
+    return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()  # as transformers writes it
 
 
 def _is_ignored(path: Path) -> bool:
