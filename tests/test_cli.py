@@ -10,7 +10,7 @@ from PIL import Image
 
 from ciea_hf import __version__
 from ciea_hf.cli import main
-from ciea_hf.data.dataset import save_retrieval_dataset
+from ciea_hf.data import save_retrieval_dataset
 from ciea_hf.evaluation.runs import read_run, write_run
 from tests.helpers import tiny_model
 from tests.toy_retrieval import toy_dataset

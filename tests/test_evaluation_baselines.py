@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from ciea_hf.data.columns import corpus_from_columns, queries_from_columns
-from ciea_hf.data.dataset import RetrievalDataset
+from ciea_hf.data import RetrievalDataset, corpus_from_columns, queries_from_columns
 from ciea_hf.evaluation.baselines import bm25_run
 from ciea_hf.evaluation.robustness import spoiled_captions
 from tests.toy_retrieval import picture, toy_dataset

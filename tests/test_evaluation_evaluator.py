@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ciea_hf.data.dataset import RetrievalDataset
+from ciea_hf.data import RetrievalDataset
 from ciea_hf.evaluation import evaluate, ranking_metrics, score_run
 from ciea_hf.retrieval import DocumentView, EncodingOptions
 from tests.helpers import tiny_model

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ciea_hf import CIEAModel
-from ciea_hf.data.columns import corpus_from_columns, queries_from_columns
-from ciea_hf.data.dataset import RetrievalDataset
+from ciea_hf.data import RetrievalDataset, corpus_from_columns, queries_from_columns
 from ciea_hf.evaluation import evaluate
 from ciea_hf.evaluation.mteb_encoder import TASKS, MTEBEncoder, model_meta, training_datasets
 from ciea_hf.evaluation.mteb_task import retrieval_task

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ciea_hf.data.columns import corpus_from_columns
-from ciea_hf.data.dataset import RetrievalDataset
+from ciea_hf.data import RetrievalDataset, corpus_from_columns
 from ciea_hf.retrieval import (
     DocumentView,
     EncodingOptions,

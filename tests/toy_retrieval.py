@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ciea_hf.data.columns import corpus_from_columns, queries_from_columns
-from ciea_hf.data.dataset import RetrievalDataset
+from ciea_hf.data import RetrievalDataset, corpus_from_columns, queries_from_columns
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "grey": (128, 128, 128)}
 

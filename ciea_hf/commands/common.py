@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ciea_hf.data.dataset import RetrievalDataset
+    from ciea_hf.data import RetrievalDataset
     from ciea_hf.retrieval.encoding import Encoder, EncodingOptions
 
 DEMO = "demo"
@@ -95,7 +95,7 @@ def load_dataset(name: str, split: str, data_format: str = "auto") -> RetrievalD
         from ciea_hf.demo.benchmark import load_benchmark
 
         return load_benchmark(split)
-    from ciea_hf.data.dataset import load_retrieval_dataset
+    from ciea_hf.data import load_retrieval_dataset
 
     return load_retrieval_dataset(name, split=split, format=data_format)
 

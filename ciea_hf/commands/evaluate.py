@@ -21,7 +21,7 @@ from ciea_hf.commands import common
 if TYPE_CHECKING:
     import argparse
 
-    from ciea_hf.data.dataset import RetrievalDataset
+    from ciea_hf.data import RetrievalDataset
     from ciea_hf.evaluation import EvaluationResult
 
 HELP = "score a model on a data set"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from ciea_hf.data.dataset import RetrievalDataset
+    from ciea_hf.data import RetrievalDataset
     from ciea_hf.retrieval import EncodedCorpus, Encoder, Hit
 
 HELP = "search with queries of your own"

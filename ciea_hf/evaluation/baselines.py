@@ -16,7 +16,7 @@ from ciea_hf.utils import require
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ciea_hf.data.dataset import RetrievalDataset
+    from ciea_hf.data import RetrievalDataset
 
 _SCORES_AT_ONCE = 16_000_000
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from ciea_hf.data.dataset import RetrievalDataset
+    from ciea_hf.data import RetrievalDataset
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ciea_hf.utils import require
 
 if TYPE_CHECKING:
-    from ciea_hf.data.dataset import RetrievalDataset
+    from ciea_hf.data import RetrievalDataset
 
 
 def retrieval_task(dataset: RetrievalDataset, name: str | None = None) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from ciea_hf.retrieval.documents import document_records
 
 if TYPE_CHECKING:
-    from ciea_hf.data.dataset import RetrievalDataset
+    from ciea_hf.data import RetrievalDataset
 
 
 def spoiled_captions(
