@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from ciea_hf.demo.benchmark import build_benchmark, plan_benchmark
 from ciea_hf.demo.scenes import SCENE_SIZE
-from ciea_hf.demo.text import build_text_tower, build_tokenizer, training_texts
+from ciea_hf.demo.text import FAMILIES, build_text_tower, build_tokenizer, training_texts
 from ciea_hf.demo.tower import (
     WEIGHT_FILES,
     FreshScenes,
@@ -157,3 +158,20 @@ def test_both_towers_make_a_model(text_folder):
     embeddings = model(**batch).embeddings
     assert embeddings.shape == (2, 128)
     assert model.config.image_seq_length == 49
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_makes_a_model_that_tells_texts_apart(tmp_path, family):
+    build_text_tower(tmp_path, ["the fox and the kite"], seed=0, family=family)
+    model = CIEAModel.from_vision_text_pretrained(tower_folder(), tmp_path)
+    assert model.config.text_config.model_type == family
+    assert model.config.hidden_size == 128
+    picture = Image.new("RGB", (112, 112), "white")
+    embeddings = model.encode(["the fox", "the kite", {"text": "the fox", "image": picture}, picture])
+    assert np.isfinite(embeddings).all()
+    assert (np.abs(embeddings[:, None] - embeddings).max(axis=-1) > 1e-4)[~np.eye(4, dtype=bool)].all()
+
+
+def test_unknown_family(tmp_path):
+    with pytest.raises(ValueError, match="t5, bart, bert, gpt2"):
+        build_text_tower(tmp_path, ["fox"], family="elmo")

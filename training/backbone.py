@@ -114,12 +114,13 @@ def _backbones(config: TrainingConfig, work: Path) -> tuple[str, str]:
         from ciea_hf.demo.tower import tower_folder
 
         vision = str(tower_folder())
-    if text == DEMO:
+    if text.split("-")[0] == DEMO:  # demo, or demo-bert and its like
         from ciea_hf.demo.benchmark import load_benchmark
         from ciea_hf.demo.text import build_text_tower, training_texts
 
         text = str(work / "text_model")
-        build_text_tower(text, training_texts(load_benchmark("train")), config.seed)
+        family = str(config.text_model).partition("-")[2] or "t5"
+        build_text_tower(text, training_texts(load_benchmark("train")), config.seed, family)
     return vision, text
 
 
