@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-import ciea_hf.data.dataset as dataset_module
+import ciea_hf.data.saving as saving_module
 from ciea_hf.data import (
     FORMATS,
     Format,
@@ -99,7 +99,7 @@ def test_plain_datasets_reads_the_configurations_of_the_card(tmp_path):
 
 
 def test_a_corpus_of_several_files_keeps_its_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset_module, "ROWS_PER_FILE", 2)
+    monkeypatch.setattr(saving_module, "ROWS_PER_FILE", 2)
     save_retrieval_dataset({"test": toy()}, tmp_path / "saved", "# Toy")
     names = sorted(file.name for file in (tmp_path / "saved" / "corpus").iterdir())
     assert names == ["test-00000-of-00002.parquet", "test-00001-of-00002.parquet"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ciea_hf.data.dataset import save_retrieval_dataset
+from ciea_hf.data import save_retrieval_dataset
 from ciea_hf.training.config import TrainingConfig
 from ciea_hf.training.publishing import publish
 from ciea_hf.training.stages import run_stages

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from transformers import AutoModel
 
+from ciea_hf.data import RetrievalDataset, save_retrieval_dataset
 from ciea_hf.data.columns import corpus_from_columns, queries_from_columns
-from ciea_hf.data.dataset import RetrievalDataset, save_retrieval_dataset
 from tests.helpers import text_config, tiny_processor, vision_config
 
 if TYPE_CHECKING:

@@ -74,7 +74,7 @@ def load_split(config: TrainingConfig, split: str) -> RetrievalDataset:
         from ciea_hf.demo.benchmark import load_benchmark
 
         return load_benchmark(split)
-    from ciea_hf.data.dataset import load_retrieval_dataset
+    from ciea_hf.data import load_retrieval_dataset
 
     return load_retrieval_dataset(config.dataset, split=split, format=config.dataset_format)
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from ciea_hf.utils import require
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import datasets
+    import pyarrow as pa
 
 CORPUS_COLUMNS = ("id", "text", "image", "modality")
 QUERY_COLUMNS = ("id", "text")
@@ -65,6 +66,27 @@ def corpus_from_columns(ids: Sequence[str], texts: Sequence[str | None], images:
         "modality": [modality_of(text, image) for text, image in zip(texts, encoded, strict=True)],
     }
     return require("datasets", extra="eval").Dataset.from_dict(columns, features=corpus_features())
+
+
+def corpus_table(rows: Sequence[tuple[str, str | None, Mapping[str, Any] | None]]) -> pa.Table:
+    """Make the rows of a corpus of ids, texts and images, the images encoded: dicts of bytes and path."""
+    arrow = require("pyarrow", extra="eval")
+    columns = [
+        [row[0] for row in rows],
+        [row[1] for row in rows],
+        [row[2] for row in rows],
+        [modality_of(row[1], row[2]) for row in rows],
+    ]
+    schema = corpus_features().arrow_schema
+    return arrow.Table.from_arrays(
+        [arrow.array(values, type=kind) for values, kind in zip(columns, schema.types, strict=True)], schema=schema
+    )
+
+
+def corpus_of_tables(tables: Iterable[pa.Table]) -> datasets.Dataset:
+    """Make a corpus of tables of rows."""
+    table = require("pyarrow", extra="eval").concat_tables(tables)
+    return require("datasets", extra="eval").Dataset(table)
 
 
 def queries_from_columns(ids: Sequence[str], texts: Sequence[str]) -> datasets.Dataset:

@@ -1,0 +1,107 @@
+"""Where a thing stands in its source, what can be wrong with it, and who is told."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+logger = logging.getLogger(__name__)
+
+ERROR, WARNING, NOTE = "error", "warning", "note"
+
+KINDS = {
+    "missing-file": (ERROR, "files that the format needs and that are not there"),
+    "unreadable": (ERROR, "lines or rows that cannot be read"),
+    "duplicate-document": (ERROR, "document ids that occur again with another content"),
+    "duplicate-query": (ERROR, "query ids that occur again with another content"),
+    "unknown-document": (ERROR, "positives that are not in the corpus"),
+    "conflicting-judgement": (ERROR, "documents judged twice for a query, differently"),
+    "offset": (ERROR, "offsets that do not hit their line"),
+    "image-not-indexed": (ERROR, "captions whose image is not in the index"),
+    "empty-query": (ERROR, "queries without a text"),
+    "unreadable-image": (WARNING, "images that cannot be decoded: broken or truncated"),
+    "missing-image": (WARNING, "image files that are not there"),
+    "large-image": (WARNING, "images of more pixels than are decoded"),
+    "empty-caption": (WARNING, "images whose caption is empty"),
+    "empty-document": (WARNING, "documents with neither text nor image"),
+    "leak": (WARNING, "queries of the training split that occur in another one, too"),
+    "no-positive": (WARNING, "queries without a positive"),
+    "unknown-query": (WARNING, "judgements of queries that are not there"),
+    "unknown-negative": (WARNING, "negatives that are not in the corpus"),
+    "repeated-document": (WARNING, "documents that occur again, unchanged"),
+    "repeated-query": (WARNING, "queries that occur again, unchanged"),
+    "line-not-indexed": (WARNING, "lines of images that the index does not name"),
+    "unused-image": (NOTE, "images that no caption names"),
+    "shared-positive": (NOTE, "positives of the training split that are positives of another one, too"),
+    "same-image": (NOTE, "images that are the same as an earlier one, byte for byte"),
+}
+"""Kind of a fault: how grave it is, and what its title in a report is. An error stops training."""
+
+
+class Place(NamedTuple):
+    """A file and, in it, a line or row (from 1), or None for the file as a whole."""
+
+    file: str
+    number: int | None = None
+    unit: str = "line"
+
+    def __str__(self) -> str:
+        if self.number is None:
+            return self.file
+        return f"{self.file}:{self.number}" if self.unit == "line" else f"{self.file}, {self.unit} {self.number}"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong.
+
+    Attributes:
+        kind: A key of :data:`KINDS`.
+        place: Where it was found.
+        id: Of the document, query or image that is concerned, or None.
+        message: What is wrong, in words.
+    """
+
+    kind: str
+    place: Place
+    id: str | None
+    message: str
+
+    @property
+    def level(self) -> str:
+        """``"error"``, ``"warning"`` or ``"note"``."""
+        return KINDS[self.kind][0]
+
+    def __str__(self) -> str:
+        about = "" if self.id is None else f"{self.id!r}: "
+        return f"{self.place}: {about}{self.message}"
+
+
+class Report(Protocol):
+    """Takes faults as they are found; may raise."""
+
+    def __call__(self, kind: str, place: Place, name: str | None, message: str) -> None:
+        """Take a fault of a kind at a place, about the thing of that id."""
+
+
+def raise_errors(kind: str, place: Place, name: str | None, message: str) -> None:
+    """Raise what stops training, and log the rest: how data are loaded.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If the fault is another error.
+    """
+    fault = Fault(kind, place, name, message)
+    if kind == "missing-file":
+        raise FileNotFoundError(str(fault))
+    if fault.level == ERROR:
+        raise ValueError(f"{fault} (`ciea data check --fix` writes a copy without such faults)")
+    logger.debug("%s", fault)
+
+
+def relative(place: Place, folder: Path) -> Place:
+    """Name a place by its path in a folder, where it is in there."""
+    path = Path(place.file)
+    return place._replace(file=str(path.relative_to(folder))) if path.is_relative_to(folder) else place
