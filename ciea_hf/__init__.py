@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from ciea_hf._registration import register
 from ciea_hf._version import __version__
-from ciea_hf.modeling.configuration_ciea import CIEAConfig
 
 if TYPE_CHECKING:
     from ciea_hf.hub import pull, push
+    from ciea_hf.modeling.configuration_ciea import CIEAConfig
     from ciea_hf.modeling.modeling_ciea import CIEAModel, CIEAOutput
     from ciea_hf.modeling.processing_ciea import CIEAProcessor
 
 # imported when they are first asked for
 _LAZY = {
+    "CIEAConfig": "ciea_hf.modeling.configuration_ciea",
     "CIEAModel": "ciea_hf.modeling.modeling_ciea",
     "CIEAOutput": "ciea_hf.modeling.modeling_ciea",
     "CIEAProcessor": "ciea_hf.modeling.processing_ciea",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 Pooling = Literal["decoder_start", "cls", "mean", "last_token"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
@@ -31,7 +30,7 @@ class CIEAConfig(PreTrainedConfig):
             decide it; a convolutional or hierarchical tower needs it given.
         pooling: What of the language model's output is the embedding: `"decoder_start"` (the only state of a decoder
             that runs one step), `"cls"` (the first token), `"mean"` (over attended tokens) or `"last_token"` (the last
-            attended token). Chosen from the language model's kind if `None`.
+            attended token), of an encoder-decoder its encoder's. Chosen from the language model's kind if `None`.
         pooling_decoder_start_token_id: The token that the decoder's one step starts from, with `"decoder_start"`.
         image_token_id: Id of the placeholder `<im_patch>`, which stands P times for one image.
         image_start_token_id: Id of `<im_start>`, the mark before a captioned image.
@@ -146,6 +145,8 @@ def _patches_of(vision_config: PreTrainedConfig) -> int:
 
 def _default_pooling(text_config: PreTrainedConfig) -> str:
     """The decoder's state of an encoder-decoder, the first token of an encoder, the last token of a decoder."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES  # takes a second to import
+
     if text_config.is_encoder_decoder:
         return "decoder_start"
     return "cls" if text_config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "last_token"

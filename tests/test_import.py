@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.helpers import tiny_model
 
 
@@ -19,7 +21,7 @@ def run(code: str, *arguments: str) -> str:
 
 
 def test_import_leaves_the_model_and_its_machinery_alone() -> None:
-    heavy = ("transformers.modeling_utils", "transformers.processing_utils", "datasets", "sentence_transformers")
+    heavy = ("torch", "transformers", "datasets", "sentence_transformers")
     assert run(f"import sys, ciea_hf; print([m for m in {heavy!r} if m in sys.modules])") == "[]"
 
 
@@ -36,13 +38,26 @@ def test_auto_classes_load_without_trust(tmp_path: Path) -> None:
     assert run(code, str(tmp_path)).split() == expected
 
 
-def test_order_of_imports_does_not_matter(tmp_path: Path) -> None:
-    tiny_model().save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    "first",
+    [
+        "from transformers import AutoProcessor; import ciea_hf",
+        "from transformers import AutoModel; import ciea_hf",
+        "import ciea_hf; from transformers import AutoModel",
+        "from ciea_hf import CIEAConfig",
+        "import ciea_hf.modeling.configuration_ciea",
+        "from ciea_hf.modeling import CIEAModel",
+    ],
+)
+def test_order_of_imports_does_not_matter(first: str) -> None:
     code = (
-        "import sys\nfrom transformers import AutoProcessor\nimport ciea_hf\n"
-        "print(type(AutoProcessor.from_pretrained(sys.argv[1])).__module__)"
+        f"{first}\nfrom transformers import AutoConfig, AutoModel, AutoProcessor\n"
+        "from transformers.models.auto.modeling_auto import MODEL_MAPPING\n"
+        "from transformers.models.auto.processing_auto import PROCESSOR_MAPPING\n"
+        "kind = type(AutoConfig.for_model('ciea'))\n"
+        "print(kind.__module__, MODEL_MAPPING[kind].__name__, PROCESSOR_MAPPING[kind].__name__)"
     )
-    assert run(code, str(tmp_path)) == "ciea_hf.modeling.processing_ciea"
+    assert run(code) == "ciea_hf.modeling.configuration_ciea CIEAModel CIEAProcessor"
 
 
 def test_names_are_found_and_strangers_are_not() -> None:
