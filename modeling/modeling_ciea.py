@@ -212,16 +212,16 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
 
     def _embed(self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """Run the language model and pool its states to one embedding each: (batch, D)."""
-        pooling = self.config.pooling
+        pooling, language_model = self.config.pooling, self.text_model
         if pooling == "decoder_start":
             start = torch.full_like(attention_mask[:, :1], self.config.pooling_decoder_start_token_id)
             kwargs["decoder_input_ids"] = start
+        elif self.config.text_config.is_encoder_decoder:  # its encoder alone
+            language_model = self.text_model.get_encoder()
         if hasattr(self.config.text_config, "use_cache"):
             kwargs["use_cache"] = False
         inputs_embeds = inputs_embeds.to(self.text_model.dtype)
-        outputs = self.text_model(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask, return_dict=True, **kwargs
-        )
+        outputs = language_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, return_dict=True, **kwargs)
         states = outputs.last_hidden_state
         if pooling in ("decoder_start", "cls"):
             return cast("torch.Tensor", states[:, 0])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from transformers import AutoModel, CLIPConfig, CLIPImageProcessorPil, CLIPModel
+from transformers import AutoConfig, AutoModel, CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from ciea_hf import CIEAConfig, CIEAModel
 from tests.helpers import (
@@ -160,3 +160,51 @@ def test_the_vision_side_of_a_two_tower_model(tmp_path: Path) -> None:
     assert model.vision_model.dtype == torch.float32
     theirs = clip.float().vision_model.state_dict()
     assert all(torch.equal(theirs[name], tensor) for name, tensor in model.vision_model.state_dict().items())
+
+
+@pytest.mark.parametrize("vision", list(GRIDS))
+def test_towers_of_different_number_types(vision: str) -> None:
+    given = {"image_seq_length": GRIDS[vision]} if vision not in PREFIX else {}
+    model = tiny_model(vision=vision, **given)
+    expected = torch.tensor(model.encode(mixed_inputs()))
+    model.vision_model.to(torch.bfloat16)  # frozen, and given float32 pixels
+    assert torch.cosine_similarity(torch.tensor(model.encode(mixed_inputs())), expected).min() > 0.99
+    model.vision_model.float()
+    model.text_model.to(torch.bfloat16)
+    output = model(**mixed_batch(model), image_part="projected")
+    assert output.embeddings.dtype == output.image_embeddings.dtype == torch.bfloat16
+    assert torch.cosine_similarity(output.embeddings.float(), expected).min() > 0.99
+
+
+LAYERS = {
+    "vocab_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+}
+OTHER_LANGUAGE_MODELS = {
+    "distilbert": ("cls", {"vocab_size": 64, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}),
+    "modernbert": ("cls", {**LAYERS, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 1}),
+    "llama": ("last_token", {**LAYERS, "num_key_value_heads": 2}),
+    "mt5": ("decoder_start", {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}),
+}
+
+
+@pytest.mark.parametrize("kind", list(OTHER_LANGUAGE_MODELS))
+def test_other_language_models(kind: str) -> None:
+    pooling, settings = OTHER_LANGUAGE_MODELS[kind]
+    processor = tiny_model("t5").processor
+    config = CIEAConfig(
+        vision_config=vision_config(),
+        text_config=AutoConfig.for_model(kind, **settings),
+        image_token_id=processor.image_token_id,
+        image_start_token_id=processor.image_start_token_id,
+        image_end_token_id=processor.image_end_token_id,
+        extractor_num_heads=4,
+    )
+    assert config.pooling == pooling
+    model = CIEAModel(config).eval()
+    model.processor = processor
+    together, alone = model.encode(mixed_inputs(), batch_size=3), [model.encode(value) for value in mixed_inputs()]
+    torch.testing.assert_close(torch.tensor(together), torch.tensor(alone), atol=1e-5, rtol=0.0)

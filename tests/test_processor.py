@@ -158,6 +158,17 @@ def test_image_token_ids(text: str) -> None:
     assert processor.model_input_names == ["input_ids", "attention_mask", "pixel_values"]
 
 
+def test_the_tokenizers_own_special_tokens_stay() -> None:
+    tokenizer = TRAINED["t5"]()
+    own = list(tokenizer.extra_special_tokens)
+    assert len(own) == 5  # <extra_id_0> ...
+    processor = CIEAProcessor(tiny_processor().image_processor, tokenizer)
+    assert set(tokenizer.extra_special_tokens) == {*own, "<im_patch>", "<im_start>", "<im_end>"}
+    ids = processor(text=["a <extra_id_1> cat"])["input_ids"][0]
+    assert tokenizer.convert_tokens_to_ids("<extra_id_1>") in ids
+    assert "extra_id" not in tokenizer.decode(ids, skip_special_tokens=True)
+
+
 @pytest.mark.parametrize("kind", list(TRAINED))
 def test_saved_and_loaded(kind: str, tmp_path: Path) -> None:
     processor = processor_of(kind)

@@ -77,9 +77,9 @@ def test_a_transparent_colour_of_a_palette() -> None:
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
-    shades = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    shades = np.array([[0, 257, 1000, 40000, 65535]], dtype=np.uint16)
     for image in (Image.fromarray(shades), encoded(Image.fromarray(shades)), Image.fromarray(shades.astype(np.int32))):
-        np.testing.assert_array_equal(pixels(image)[0, :, 0], [0, 1, 128, 255])
+        np.testing.assert_array_equal(pixels(image)[0, :, 0], [0, 1, 3, 155, 255])
     few = Image.fromarray(np.array([[0, 7, 255]], dtype=np.int32))
     np.testing.assert_array_equal(pixels(few)[0, :, 0], [0, 7, 255])
 
