@@ -206,5 +206,6 @@ def test_other_language_models(kind: str) -> None:
     assert config.pooling == pooling
     model = CIEAModel(config).eval()
     model.processor = processor
-    together, alone = model.encode(mixed_inputs(), batch_size=3), [model.encode(value) for value in mixed_inputs()]
-    torch.testing.assert_close(torch.tensor(together), torch.tensor(alone), atol=1e-5, rtol=0.0)
+    together = model.encode(mixed_inputs(), batch_size=3, convert_to_tensor=True)
+    alone = torch.stack([model.encode(value, convert_to_tensor=True) for value in mixed_inputs()])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0.0)
