@@ -165,7 +165,7 @@ def test_the_vision_side_of_a_two_tower_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("vision", list(GRIDS))
 def test_towers_of_different_number_types(vision: str) -> None:
     given = {"image_seq_length": GRIDS[vision]} if vision not in PREFIX else {}
-    model = tiny_model(vision=vision, **given)
+    model = tiny_model("bert", vision, **given)
     expected = torch.tensor(model.encode(mixed_inputs()))
     model.vision_model.to(torch.bfloat16)  # frozen, and given float32 pixels
     assert torch.cosine_similarity(torch.tensor(model.encode(mixed_inputs())), expected).min() > 0.99
