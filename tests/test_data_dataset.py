@@ -23,6 +23,9 @@ from ciea_hf.data import (
     queries_from_columns,
     save_retrieval_dataset,
 )
+from ciea_hf.data.lines import Judgement
+from ciea_hf.data.places import Place
+from ciea_hf.data.source import Document, Query, Source
 
 
 @pytest.fixture(autouse=True)
@@ -179,7 +182,7 @@ def test_a_missing_column_is_named_with_its_file(tmp_path):
 
 def test_errors_name_the_choices(tmp_path):
     save_retrieval_dataset({"dev": toy("dev"), "train": toy("train")}, tmp_path / "saved", "# Toy")
-    with pytest.raises(ValueError, match=r"queries has no split 'test'; it has \['dev', 'train'\]"):
+    with pytest.raises(ValueError, match=r"saved has no split 'test'; it has \['train', 'dev'\]"):
         load_retrieval_dataset(tmp_path / "saved", "test")
     with pytest.raises(ValueError, match="got 'csv'"):
         load_retrieval_dataset(tmp_path / "saved", "dev", format="csv")
@@ -207,7 +210,22 @@ def test_a_judged_document_that_is_absent_is_named():
 
 def test_a_format_joins_the_table(tmp_path, monkeypatch):
     (tmp_path / "marker.txt").touch()
-    reader = Format(lambda path: path.endswith("marker.txt"), lambda _, split: toy(split))
-    monkeypatch.setitem(FORMATS, "marked", reader)
-    assert load_retrieval_dataset(tmp_path / "marker.txt", "dev").split == "dev"
-    assert load_retrieval_dataset("anything", "dev", format="marked").name == "toy"
+    place = Place("marker.txt")
+
+    class Marked(Source):
+        splits = ("dev",)
+
+        def documents(self, corpus):
+            yield Document(place, "d", "words", None)
+
+        def queries(self, split):
+            yield Query(place, "q", f"the {split} query")
+
+        def judgements(self, split):
+            yield Judgement(place, "q", "d", 1)
+
+    monkeypatch.setitem(FORMATS, "marked", Format(lambda path: path.endswith("marker.txt"), Marked))
+    loaded = load_retrieval_dataset(tmp_path / "marker.txt", "dev")
+    assert (loaded.corpus_ids, loaded.queries["text"][:], loaded.qrels) == (["d"], ["the dev query"], {"q": {"d": 1}})
+    monkeypatch.setattr(Marked, "corpus_files", lambda self, corpus: [])
+    assert load_retrieval_dataset("anything", "dev", format="marked").name == "anything"

@@ -1,7 +1,7 @@
 """Encoded images that stay where they are until they are decoded.
 
 A corpus holds, for each image, its bytes or a path (:class:`datasets.Image`). For the lines of a TSV file of
-``id<TAB>base64`` the path is a URL, ``tsv-image:///folder/imgs.tsv/{offset}-{size}/{id}``, which fsspec opens through
+``id<TAB>base64`` the path is a URL, ``tsv-image://%2Ffolder%2Fimgs.tsv/{offset}-{size}/{id}``, which fsspec opens with
 :class:`TsvImageFileSystem`: so a corpus of a TSV file of any size is a small table, every part of ``datasets`` works on
 it, and a row that is read costs one positioned read. Nothing is kept open: threads, forked workers and spawned ones may
 all read.
@@ -23,7 +23,7 @@ from fsspec.spec import AbstractFileSystem
 from ciea_hf.data.places import Place, Report, raise_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 PROTOCOL = "tsv-image"
@@ -36,31 +36,27 @@ UNAVAILABLE: EncodedImage = {"bytes": None, "path": None}
 
 
 class TsvImages:
-    """Lines of a TSV file of images, by id.
+    """A TSV file of images: lines of ``id<TAB>base64 of the image file``.
 
     Args:
-        file: Lines of ``id<TAB>base64 of the image file``.
-        offsets: Id to the byte at which its line begins.
+        file: The file.
+        offsets: The bytes at which lines begin.
 
     Raises:
         FileNotFoundError: If there is no such file.
     """
 
-    def __init__(self, file: Path, offsets: Mapping[str, int]) -> None:
+    def __init__(self, file: Path, offsets: Iterable[int]) -> None:
         self.file = file.resolve()
-        self.offsets = offsets
-        starts = np.unique(np.fromiter(offsets.values(), dtype=np.int64, count=len(offsets)))
+        starts = np.unique(np.fromiter(offsets, dtype=np.int64))
         self._bounds = np.append(starts, self.file.stat().st_size)
-        self._prefix = f"{PROTOCOL}://{quote(str(self.file))}"
+        # no slash of the file's path may stand in the URL: leading ones get lost on the way
+        self._prefix = f"{PROTOCOL}://{quote(str(self.file), safe='')}"
 
-    def __contains__(self, name: object) -> bool:
-        return name in self.offsets
-
-    def encoded(self, name: str) -> EncodedImage:
-        """Return the image as a corpus holds it: nothing is read."""
-        offset = self.offsets[name]
-        next_one = int(np.searchsorted(self._bounds, offset, side="right"))
-        end = int(self._bounds[min(next_one, len(self._bounds) - 1)])
+    def encoded(self, name: str, offset: int) -> EncodedImage:
+        """Return the image whose line begins at an offset, as a corpus holds it: nothing is read."""
+        following = int(np.searchsorted(self._bounds, offset, side="right"))
+        end = int(self._bounds[min(following, len(self._bounds) - 1)])
         return {"bytes": None, "path": f"{self._prefix}/{offset}-{max(0, end - offset)}/{quote(name, safe='')}"}
 
     def lines(self) -> Iterator[TsvLine]:
@@ -142,6 +138,10 @@ class TsvImageFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignor
     """Opens the images of TSV files by their URL, for fsspec and with it for ``datasets``."""
 
     protocol = PROTOCOL
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path.removeprefix(f"{PROTOCOL}://")
 
     def _open(self, path: str, mode: str = "rb", **_options: Any) -> BytesIO:
         if mode != "rb":

@@ -2,49 +2,115 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakValueDictionary
 
-from ciea_hf.data.readers.own import read_own_form, recognises_own_form
+from ciea_hf.data.places import Report, raise_errors
+from ciea_hf.data.readers import clueweb, edis, json_form, mbeir, own, webqa, webqa_original
+from ciea_hf.data.source import Source, dataset_of, no_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import datasets
 
     from ciea_hf.data.dataset import RetrievalDataset
 
 
 class Format(NamedTuple):
-    """A way to read retrieval data: how to recognise a path, and how to read one split of it."""
+    """A way to read retrieval data.
+
+    Attributes:
+        recognises: Whether a path is in this form.
+        open: Makes a source of a path and a report.
+    """
 
     recognises: Callable[[str], bool]
-    read: Callable[[str, str], RetrievalDataset]
+    open: Callable[[str, Report], Source]
 
 
-FORMATS: dict[str, Format] = {"parquet": Format(recognises_own_form, read_own_form)}
+def _never(path: str) -> bool:  # noqa: ARG001
+    return False
+
+
+FORMATS: dict[str, Format] = {
+    "webqa": Format(webqa.recognises, webqa.WebQA),
+    "webqa-image": Format(_never, partial(webqa.WebQA, images_only=True)),
+    "webqa-original": Format(webqa_original.recognises, webqa_original.OriginalWebQA),
+    "webqa-original-image": Format(_never, partial(webqa_original.OriginalWebQA, images_only=True)),
+    "edis": Format(edis.recognises, edis.Edis),
+    "mbeir": Format(mbeir.recognises, mbeir.MBeir),
+    "clueweb22-mm": Format(clueweb.recognises, clueweb.ClueWeb),
+    "jsonl": Format(json_form.recognises, json_form.JsonForm),
+    "parquet": Format(own.recognises, own.OwnForm),
+}
+"""Formats by name, in the order in which they are tried. Those of WebQA-Image are chosen by name only."""
+
+_corpora: WeakValueDictionary[tuple[object, ...], datasets.Dataset] = WeakValueDictionary()
+
+
+def open_source(path_or_id: str | Path, format: str = "auto", report: Report = raise_errors) -> Source:  # noqa: A002
+    """Open a data set, to stream what is in it.
+
+    Args:
+        path_or_id: A folder, a file, or the id of a data set on the Hugging Face Hub.
+        format: A key of :data:`FORMATS`, or ``"auto"``: the first that recognises the path.
+        report: Takes the faults that reading meets; by default errors are raised.
+
+    Raises:
+        FileNotFoundError: If there is nothing at the path.
+        ValueError: If the format is unknown, or none recognises the path.
+    """
+    path = str(path_or_id)
+    return FORMATS[_format_of(path, format)].open(path, report)
 
 
 def load_retrieval_dataset(path_or_id: str | Path, split: str = "test", format: str = "auto") -> RetrievalDataset:  # noqa: A002
     """Load one split of a retrieval data set.
 
+    Images stay on disk until they are decoded. Splits of one corpus share it while one of them is in use.
+
     Args:
-        path_or_id: A folder, or the id of a data set on the Hugging Face Hub.
+        path_or_id: A folder, a file, or the id of a data set on the Hugging Face Hub.
         split: ``"train"``, ``"dev"`` or ``"test"``, or whatever the data set calls its splits.
         format: A key of :data:`FORMATS`, or ``"auto"``: the first that recognises the path.
 
     Raises:
-        FileNotFoundError: If there is nothing at the path.
-        ValueError: If the format is unknown, none recognises the path, or the data are not in the form it asks for.
+        FileNotFoundError: If there is nothing at the path, or a file is missing.
+        ValueError: If the format is unknown, none recognises the path, there is no such split, or the data are at
+            fault: the message names file, line and id.
     """
     path = str(path_or_id)
-    if format != "auto":
-        if format not in FORMATS:
-            raise ValueError(f"format must be 'auto' or one of {sorted(FORMATS)}, got {format!r}")
-        return FORMATS[format].read(path, split)
-    for candidate in FORMATS.values():
-        if candidate.recognises(path):
-            return candidate.read(path, split)
+    chosen = _format_of(path, format)
+    source = FORMATS[chosen].open(path, raise_errors)
+    if split not in source.splits:
+        raise no_split(source, split)
+    name = source.corpus_name(split)
+    key = (chosen, path, name, *map(_state, source.corpus_files(name)))
+    corpus = _corpora.get(key)
+    dataset = dataset_of(source, split, corpus)
+    _corpora[key] = dataset.corpus
+    return dataset
+
+
+def _format_of(path: str, name: str) -> str:
+    if name != "auto":
+        if name not in FORMATS:
+            raise ValueError(f"format must be 'auto' or one of {sorted(FORMATS)}, got {name!r}")
+        return name
+    for candidate, form in FORMATS.items():
+        if form.recognises(path):
+            return candidate
     if not Path(path).exists():
         raise FileNotFoundError(
             f"path_or_id: there is nothing at {path!r}, and it is no data set id such as 'owner/name'"
         )
     raise ValueError(f"path_or_id: {path!r} is in none of the known forms {sorted(FORMATS)}; name one with `format`")
+
+
+def _state(file: Path) -> tuple[object, ...]:
+    """What changes when a file changes."""
+    status = file.stat()
+    return str(file), status.st_size, status.st_mtime_ns

@@ -17,7 +17,6 @@ KINDS = {
     "duplicate-document": (ERROR, "document ids that occur again with another content"),
     "duplicate-query": (ERROR, "query ids that occur again with another content"),
     "unknown-document": (ERROR, "positives that are not in the corpus"),
-    "conflicting-judgement": (ERROR, "documents judged twice for a query, differently"),
     "offset": (ERROR, "offsets that do not hit their line"),
     "image-not-indexed": (ERROR, "captions whose image is not in the index"),
     "empty-query": (ERROR, "queries without a text"),
@@ -28,6 +27,9 @@ KINDS = {
     "empty-document": (WARNING, "documents with neither text nor image"),
     "leak": (WARNING, "queries of the training split that occur in another one, too"),
     "no-positive": (WARNING, "queries without a positive"),
+    "conflicting-judgement": (WARNING, "documents judged twice for a query, differently"),
+    "disagreement": (WARNING, "queries whose positives are others in the file of judgements"),
+    "varying-document": (WARNING, "documents that are given several times, not always the same"),
     "unknown-query": (WARNING, "judgements of queries that are not there"),
     "unknown-negative": (WARNING, "negatives that are not in the corpus"),
     "repeated-document": (WARNING, "documents that occur again, unchanged"),
@@ -99,6 +101,10 @@ def raise_errors(kind: str, place: Place, name: str | None, message: str) -> Non
     if fault.level == ERROR:
         raise ValueError(f"{fault} (`ciea data check --fix` writes a copy without such faults)")
     logger.debug("%s", fault)
+
+
+def ignore(kind: str, place: Place, name: str | None, message: str) -> None:
+    """Take a fault, and do nothing about it."""
 
 
 def relative(place: Place, folder: Path) -> Place:

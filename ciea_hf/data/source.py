@@ -16,7 +16,7 @@ from ciea_hf.data.dataset import SHARED_SPLIT, Qrels, RetrievalDataset
 from ciea_hf.data.places import Place, Report, raise_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     import datasets
     import pyarrow as pa
@@ -53,14 +53,15 @@ class Source(ABC):
 
     Attributes:
         images: The TSV file that the images stand in, if the format has one.
-        index: Id of an image to the offset of its line, and where the index says so.
+        index: Id of an image to the offset of its line, and where the index says so; complete when the documents
+            have been read.
     """
 
     def __init__(self, path: str, report: Report = raise_errors) -> None:
         self.path = path
         self.report = report
         self.images: TsvImages | None = None
-        self.index: Mapping[str, tuple[int, Place]] = {}
+        self.index: dict[str, tuple[int, Place]] = {}
 
     @property
     def name(self) -> str:
@@ -88,9 +89,19 @@ class Source(ABC):
     def judgements(self, split: str) -> Iterator[Judgement]:
         """Iterate over the judgements of a split: positives, and the source's own negatives with a score of 0."""
 
+    def corpus_files(self, corpus: str) -> list[Path]:  # noqa: ARG002
+        """List the files that a corpus is read from."""
+        return [file for file in sorted(Path(self.path).glob("*")) if file.is_file()]
+
     def corpus(self, corpus: str) -> datasets.Dataset:
         """Return a corpus as a table; images are not read."""
         return corpus_of_tables(document_tables(unique_documents(self, corpus), _ROWS_AT_ONCE))
+
+
+def in_order(splits: Iterable[str]) -> list[str]:
+    """Sort the names of splits: train, dev, test, then others."""
+    usual = ("train", "dev", "validation", "test")
+    return sorted(splits, key=lambda split: (usual.index(split) if split in usual else len(usual), split))
 
 
 def field(entry: Entry, key: str, report: Report) -> str | None:
@@ -124,6 +135,28 @@ def document_of(entry: Entry, name: str, text: Any, image: EncodedImage | None, 
         report("empty-document", entry.place, name, "the text is empty")
         written = ""
     return Document(entry.place, name, written, image)
+
+
+class FirstOnly:
+    """Tells the first occurrence of a document from later ones, for formats that give a document again and again.
+
+    Args:
+        report: Takes a fault if a later occurrence is not the same.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._seen: dict[str, int] = {}
+        self._report = report
+
+    def __call__(self, place: Place, name: str, content: Any) -> bool:
+        """Whether this is the first occurrence."""
+        found = hash(repr(content))
+        if name not in self._seen:
+            self._seen[name] = found
+            return True
+        if self._seen[name] != found:
+            self._report("varying-document", place, name, "the document is given again, with another content")
+        return False
 
 
 def unique_documents(source: Source, corpus: str) -> Iterator[Document]:
@@ -193,6 +226,11 @@ def document_tables(documents: Iterable[Document], size: int) -> Iterator[pa.Tab
     yield corpus_table([(row.id, row.text, row.image) for row in rows])
 
 
+def no_split(source: Source, split: str) -> ValueError:
+    """Return the error for a split that a source has not."""
+    return ValueError(f"{source.path} has no split {split!r}; it has {source.splits}")
+
+
 def dataset_of(source: Source, split: str, corpus: datasets.Dataset | None = None) -> RetrievalDataset:
     """Make the data set of one split.
 
@@ -206,7 +244,7 @@ def dataset_of(source: Source, split: str, corpus: datasets.Dataset | None = Non
         FileNotFoundError: If a file is missing.
     """
     if split not in source.splits:
-        raise ValueError(f"{source.path} has no split {split!r}; it has {source.splits}")
+        raise no_split(source, split)
     table = source.corpus(source.corpus_name(split)) if corpus is None else corpus
     queries = list(unique_queries(source, split))
     made = queries_from_columns([query.id for query in queries], [query.text for query in queries])

@@ -1,64 +1,201 @@
-"""The project's own form, on disk or on the Hub."""
+"""The project's own form, on disk or on the Hub, which is that of mteb's data sets, too.
+
+Configurations ``corpus``, ``queries`` and ``qrels`` as folders of parquet files, or where the header of ``README.md``
+says they are.
+mteb's other names are read as well: ``query`` for ``queries``, ``default`` for ``qrels``, ``_id`` for ``id``.
+"""
 
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ciea_hf.data.columns import CORPUS_COLUMNS, QRELS_COLUMNS, QUERY_COLUMNS, column_values
-from ciea_hf.data.dataset import Qrels, RetrievalDataset
-from ciea_hf.data.saving import CONFIGS
+from ciea_hf.data.columns import CORPUS_COLUMNS, MODALITIES, QRELS_COLUMNS, column_values, corpus_features
+from ciea_hf.data.lines import Entry, Judgement
+from ciea_hf.data.places import Place, Report, raise_errors
+from ciea_hf.data.readers.tables import corpus_of_columns, encoded_image, mapped, rows, shards_by_split
+from ciea_hf.data.source import Document, Query, Source, document_of, field, in_order
 from ciea_hf.utils import require
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import datasets
 
+NAMES = {"corpus": ("corpus",), "queries": ("queries", "query"), "qrels": ("qrels", "default")}
+"""Each configuration, and what it may be called."""
 
-def _is_hub_id(path: str) -> bool:
-    return not Path(path).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", path) is not None
 
-
-def recognises_own_form(path: str) -> bool:
+def recognises(path: str) -> bool:
     """Whether a path is a folder with the configurations of the own form, or the id of a data set on the Hub."""
-    return _is_hub_id(path) or any((Path(path) / config).is_dir() for config in CONFIGS)
+    folder = Path(path)
+    if not folder.exists():
+        return re.fullmatch(r"[\w.-]+/[\w.-]+", path) is not None
+    return any((folder / name).is_dir() for names in NAMES.values() for name in names) or bool(
+        _tables(folder, "corpus")
+    )
 
 
-def read_own_form(path: str, split: str) -> RetrievalDataset:
-    """Read a split."""
-    queries = _read_config(path, "queries", split, QUERY_COLUMNS)
-    qrels: Qrels = {}
-    judged = _read_config(path, "qrels", split, QRELS_COLUMNS)
-    for query, document, score in zip(*(column_values(judged, column) for column in QRELS_COLUMNS), strict=True):
-        qrels.setdefault(str(query), {})[str(document)] = int(score)
-    corpus = _read_config(path, "corpus", split, CORPUS_COLUMNS)
-    return RetrievalDataset(corpus, queries, qrels, Path(path).name, split)
+def _tables(folder: Path, config: str) -> dict[str, list[Path]]:
+    """List a configuration's parquet files by split."""
+    for name in NAMES[config]:
+        found = shards_by_split(folder / name) or _declared(folder, name)
+        if found:
+            return found
+    return {}
 
 
-def _read_config(path: str, config: str, split: str, columns: tuple[str, ...]) -> datasets.Dataset:
-    """Read one split of a configuration, memory-mapped; a corpus with one split serves every split."""
-    datasets = require("datasets", extra="eval")
-    files = {} if _is_hub_id(path) else _local_files(Path(path), config)
-    splits = sorted(files) or datasets.get_dataset_split_names(path, config)
-    chosen = splits[0] if config == "corpus" and len(splits) == 1 else split
-    if chosen not in splits:
-        raise ValueError(f"{path}: {config} has no split {split!r}; it has {splits}")
-    if files:
-        table = datasets.load_dataset("parquet", data_files={chosen: files[chosen]}, split=chosen)
-    else:
-        table = datasets.load_dataset(path, config, split=chosen)
-    missing = [column for column in columns if column not in table.column_names]
-    if missing:
-        where = files[chosen][0] if files else f"{path}, configuration {config}"
-        raise ValueError(f"{where}: no column {missing}; it has {table.column_names}")
-    return table
+def _declared(folder: Path, config: str) -> dict[str, list[Path]]:
+    """List the parquet files that the header of the data card gives a configuration."""
+    if not (folder / "README.md").is_file():
+        return {}
+    card = require("huggingface_hub", extra="eval").DatasetCard.load(folder / "README.md", ignore_metadata_errors=True)
+    for declared in card.data.to_dict().get("configs") or []:
+        if declared.get("config_name") == config:
+            files = {}
+            for item in declared.get("data_files") or []:
+                patterns = item["path"] if isinstance(item["path"], list) else [item["path"]]
+                files[item["split"]] = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
+            return {split: found for split, found in files.items() if found}
+    return {}
 
 
-def _local_files(folder: Path, config: str) -> dict[str, list[str]]:
-    """List a configuration's parquet files by split: ``{split}.parquet`` or ``{split}-00000-of-00001.parquet``."""
-    found: dict[str, list[str]] = {}
-    for file in sorted((folder / config).glob("*.parquet")):
-        found.setdefault(re.sub(r"-\d+(-of-\d+)?$", "", file.stem), []).append(str(file))
-    if not found:
-        raise FileNotFoundError(f"{folder / config} holds no parquet file; a data set needs {', '.join(CONFIGS)}")
-    return found
+class OwnForm(Source):
+    """A data set in the own form.
+
+    Args:
+        path: The folder, or the id on the Hub.
+        report: Takes the faults that reading meets.
+
+    Raises:
+        FileNotFoundError: If a folder lacks a configuration.
+    """
+
+    def __init__(self, path: str, report: Report = raise_errors) -> None:
+        super().__init__(path, report)
+        self._folder = Path(path) if Path(path).exists() else None
+        for config in NAMES:
+            if self._folder is not None and not _tables(self._folder, config):
+                needs = ", ".join(NAMES)
+                raise FileNotFoundError(f"{self._folder / config} holds no parquet file; a data set needs {needs}")
+
+    @property
+    def splits(self) -> list[str]:
+        """Those of the queries."""
+        return in_order(self._splits("queries"))
+
+    def corpus_name(self, split: str) -> str:
+        """Name the corpus of a split; one that stands alone serves all.
+
+        Raises:
+            ValueError: If there are several, and none of the split.
+        """
+        corpora = list(self._splits("corpus"))
+        if split in corpora:
+            return split
+        if len(corpora) == 1:
+            return corpora[0]
+        raise ValueError(f"{self.path}: corpus has no split {split!r}; it has {corpora}")
+
+    def documents(self, corpus: str) -> Iterator[Document]:
+        """Iterate over the rows of a corpus."""
+        for entry in self._rows("corpus", corpus, [], ["id", "_id", "text", "image", "modality"]):
+            name = self._name(entry)
+            if name is None:
+                continue
+            image = encoded_image(entry.value.get("image"))
+            if image is not None and "text" not in str(entry.value.get("modality") or "text"):
+                yield Document(entry.place, name, entry.value.get("text") or None, image)
+            else:
+                yield document_of(entry, name, entry.value.get("text"), image, self.report)
+
+    def queries(self, split: str) -> Iterator[Query]:
+        """Iterate over the queries."""
+        for entry in self._rows("queries", split, ["text"], ["id", "_id"]):
+            name = self._name(entry)
+            if name is not None:
+                yield Query(entry.place, name, entry.value["text"] or "")
+
+    def judgements(self, split: str) -> Iterator[Judgement]:
+        """Iterate over the judgements."""
+        for entry in self._rows("qrels", split, QRELS_COLUMNS, []):
+            query, document = (field(entry, column, self.report) for column in QRELS_COLUMNS[:2])
+            score = entry.value["score"]
+            if not isinstance(score, int | float):
+                self.report("unreadable", entry.place, query, f"'score' must be a number, got {score!r}")
+            elif query is not None and document is not None:
+                yield Judgement(entry.place, query, document, int(score))
+
+    def corpus(self, corpus: str) -> datasets.Dataset:
+        """Return a corpus, memory-mapped.
+
+        Raises:
+            ValueError: If a column is missing, or an id occurs twice.
+        """
+        table = self._table("corpus", corpus)
+        name = next((column for column in ("id", "_id") if column in table.column_names), None)
+        if name is None:
+            raise ValueError(f"{self._where('corpus', corpus)}: no column ['id']; it has {table.column_names}")
+        if not _is_ours(table):
+            text, image = (column if column in table.column_names else None for column in ("text", "image"))
+            table = corpus_of_columns(table, name, text, image)
+        ids = column_values(table, "id")
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"{self.path}: {len(ids) - len(set(ids))} document ids occur twice; see `ciea data check`")
+        return table
+
+    def corpus_files(self, corpus: str) -> list[Path]:
+        """List the corpus's files on disk."""
+        return self._splits("corpus")[corpus]
+
+    def _name(self, entry: Entry) -> str | None:
+        return field(entry, "id" if "id" in entry.value else "_id", self.report)
+
+    @cached_property
+    def _configs(self) -> dict[str, str]:
+        """What the configurations are called on the Hub."""
+        there = require("datasets", extra="eval").get_dataset_config_names(self.path)
+        found = {config: [name for name in NAMES[config] if name in there] for config in NAMES}
+        lacking = [config for config, names in found.items() if not names]
+        if lacking:
+            raise ValueError(f"{self.path}: no configuration {lacking}; it has {there}")
+        return {config: names[0] for config, names in found.items()}
+
+    def _splits(self, config: str) -> dict[str, list[Path]]:
+        if self._folder is not None:
+            return _tables(self._folder, config)
+        names = require("datasets", extra="eval").get_dataset_split_names(self.path, self._configs[config])
+        return {name: [] for name in names}
+
+    def _where(self, config: str, split: str) -> str:
+        files = self._splits(config)[split]
+        return str(files[0]) if files else f"{self.path}, {config}"
+
+    def _table(self, config: str, split: str) -> datasets.Dataset:
+        if self._folder is not None:
+            return mapped(_tables(self._folder, config)[split])
+        table: datasets.Dataset = require("datasets", extra="eval").load_dataset(
+            self.path, self._configs[config], split=split
+        )
+        return table
+
+    def _rows(self, config: str, split: str, needed: Any, optional: list[str]) -> Iterator[Entry]:
+        if self._folder is not None:
+            yield from rows(_tables(self._folder, config).get(split, []), needed, optional, self.report)
+            return
+        table = self._table(config, split)
+        chosen = [column for column in (*needed, *optional) if column in table.column_names]
+        number = 0
+        for batch in table.select_columns(chosen).with_format("arrow").iter(batch_size=200):
+            for row in batch.to_pylist():
+                number += 1
+                yield Entry(Place(f"{self.path}, {config}", number, "row"), row)
+
+
+def _is_ours(table: datasets.Dataset) -> bool:
+    features = corpus_features()
+    if any(table.features.get(column) != features[column] for column in CORPUS_COLUMNS):
+        return False
+    return set(column_values(table, "modality")) <= set(MODALITIES)

@@ -1,0 +1,114 @@
+"""ClueWeb22-MM, as its publisher licenses it: parquet tables.
+
+``train``, ``dev``, ``test`` (qid, query, text_id, img_id), ``text`` (text_id, surround) and ``image`` (img_id, caption,
+and one column of bytes, whatever it is called).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ciea_hf.data.columns import column_values
+from ciea_hf.data.lines import Entry, Judgement
+from ciea_hf.data.readers.tables import columns_of, corpus_of_columns, encoded_image, mapped, rows, shards
+from ciea_hf.data.source import Document, Query, Source, document_of, field
+from ciea_hf.utils import require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import datasets
+
+SPLITS = ("train", "dev", "test")
+
+
+def recognises(path: str) -> bool:
+    """Whether a folder holds the tables of images and texts."""
+    folder = Path(path)
+    tables = [shards(folder, name) for name in ("image", "text")] if folder.is_dir() else []
+    return bool(tables) and all(tables) and "img_id" in columns_of(tables[0][0])
+
+
+class ClueWeb(Source):
+    """ClueWeb22-MM."""
+
+    @property
+    def splits(self) -> list[str]:
+        """Those with a table of queries."""
+        return [split for split in SPLITS if shards(Path(self.path), split)]
+
+    def documents(self, corpus: str) -> Iterator[Document]:  # noqa: ARG002
+        """Iterate over the texts, then over the images with their captions."""
+        for entry in rows(self._files("text"), ["text_id", "surround"], [], self.report):
+            name = field(entry, "text_id", self.report)
+            if name is not None:
+                yield document_of(entry, name, entry.value["surround"], None, self.report)
+        column = self._image_column()
+        for entry in rows(self._files("image"), ["img_id", "caption", column], [], self.report):
+            name = field(entry, "img_id", self.report)
+            if name is not None:
+                image = encoded_image(entry.value[column]) or {"bytes": b"", "path": None}
+                yield document_of(entry, name, entry.value["caption"], image, self.report)
+
+    def queries(self, split: str) -> Iterator[Query]:
+        """Iterate over the queries."""
+        for name, entry in self._entries(split):
+            yield Query(entry.place, name, str(entry.value["query"] or ""))
+
+    def judgements(self, split: str) -> Iterator[Judgement]:
+        """Iterate over the positives: a text, an image, or both."""
+        for query, entry in self._entries(split):
+            for column in ("text_id", "img_id"):
+                for document in _as_ids(entry.value[column]):
+                    yield Judgement(entry.place, query, document, 1)
+
+    def corpus(self, corpus: str) -> datasets.Dataset:  # noqa: ARG002
+        """Return the corpus, memory-mapped.
+
+        Raises:
+            ValueError: If an id occurs twice.
+        """
+        parts = [
+            corpus_of_columns(mapped(self._files("text")), "text_id", "surround", None),
+            corpus_of_columns(mapped(self._files("image")), "img_id", "caption", self._image_column()),
+        ]
+        table = require("datasets", extra="eval").concatenate_datasets(parts)
+        ids = column_values(table, "id")
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"{self.path}: {len(ids) - len(set(ids))} document ids occur twice; see `ciea data check`")
+        return table
+
+    def corpus_files(self, corpus: str) -> list[Path]:  # noqa: ARG002
+        """List the tables of texts and images."""
+        return self._files("text") + self._files("image")
+
+    def _files(self, name: str) -> list[Path]:
+        return shards(Path(self.path), name)
+
+    def _entries(self, split: str) -> Iterator[tuple[str, Entry]]:
+        for entry in rows(self._files(split), ["qid", "query", "text_id", "img_id"], [], self.report):
+            name = field(entry, "qid", self.report)
+            if name is not None:
+                yield name, entry
+
+    def _image_column(self) -> str:
+        """Find the column that holds the images: the only one of bytes."""
+        file = self._files("image")[0]
+        schema = require("pyarrow.parquet", extra="eval").read_schema(file)
+        types = require("pyarrow.types", extra="eval")
+        found: list[str] = [
+            column.name
+            for column in schema
+            if types.is_binary(column.type) or types.is_large_binary(column.type) or types.is_struct(column.type)
+        ]
+        if len(found) != 1:
+            raise ValueError(f"{file}: one column must hold the images' bytes, found {found} among {schema.names}")
+        return found[0]
+
+
+def _as_ids(value: Any) -> list[str]:
+    """List the ids in a cell: pandas writes numbers among which one is missing as floats, and that one as NaN."""
+    values = value if isinstance(value, list) else [value]
+    numbers = [int(item) if isinstance(item, float) and item.is_integer() else item for item in values]
+    return [str(item) for item in numbers if item is not None and not isinstance(item, float) and str(item).strip()]

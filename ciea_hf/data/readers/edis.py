@@ -1,0 +1,111 @@
+"""EDIS: news queries over a million images with their headlines; no text documents.
+
+``EDIS_{train,val,test}.json`` and ``EDIS_candidates_1m.json``, JSON lists all, beside the folder of the images. Of the
+judgements 1 to 3 only 3 is relevant. Without the file of all candidates, those of the queries are the corpus.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ciea_hf.data.lines import Judgement, json_entries
+from ciea_hf.data.places import ignore
+from ciea_hf.data.source import Document, FirstOnly, Query, Source, document_of, field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ciea_hf.data.lines import Entry
+
+CANDIDATES = "EDIS_candidates_1m.json"
+SPLITS = {"train": "train", "dev": "val", "test": "test"}
+_RELEVANT = 3
+
+
+def recognises(path: str) -> bool:
+    """Whether a folder holds EDIS's files."""
+    return any(Path(path).glob("EDIS_*.json"))
+
+
+class Edis(Source):
+    """EDIS. The images' paths are taken from the folder itself, its parent, or the folders in either.
+
+    The first place where the first candidate's image is found serves for all.
+    """
+
+    @property
+    def splits(self) -> list[str]:
+        """Those with a file of queries."""
+        return [split for split in SPLITS if self._file(split).is_file()]
+
+    def documents(self, corpus: str) -> Iterator[Document]:  # noqa: ARG002
+        """Iterate over the candidates."""
+        if (Path(self.path) / CANDIDATES).is_file():
+            for entry in json_entries(Path(self.path) / CANDIDATES, self.report):
+                yield from self._document(entry, "id")
+            return
+        first = FirstOnly(self.report)
+        for split in self.splits:
+            for entry in json_entries(self._file(split), self.report):
+                for candidate in self._candidates(entry):
+                    for document in self._document(candidate, "candidate_id"):
+                        if first(document.place, document.id, (document.text, document.image)):
+                            yield document
+
+    def queries(self, split: str) -> Iterator[Query]:
+        """Iterate over the queries."""
+        for entry in json_entries(self._file(split), self.report):
+            name = field(entry, "id", self.report)
+            if name is not None:
+                yield Query(entry.place, name, str(entry.value.get("query") or ""))
+
+    def judgements(self, split: str) -> Iterator[Judgement]:
+        """Iterate over the judged candidates: 1 for what EDIS scores 3, else 0."""
+        for entry in json_entries(self._file(split), self.report):
+            query = entry.value.get("id")
+            for candidate in self._candidates(entry):
+                name = field(candidate, "candidate_id", self.report)
+                score = candidate.value.get("score")
+                if not isinstance(score, int):
+                    self.report("unreadable", entry.place, name, f"'score' must be a whole number, got {score!r}")
+                elif name is not None:
+                    yield Judgement(entry.place, str(query), name, int(score >= _RELEVANT))
+
+    def _file(self, split: str) -> Path:
+        return Path(self.path) / f"EDIS_{SPLITS[split]}.json"
+
+    def _candidates(self, entry: Entry) -> Iterator[Entry]:
+        for candidate in entry.value.get("candidates") or []:
+            if isinstance(candidate, dict):
+                yield entry._replace(value=candidate, key=str(entry.value.get("id")))
+            else:
+                self.report("unreadable", entry.place, str(entry.value.get("id")), "a candidate must be an object")
+
+    def _document(self, entry: Entry, key: str) -> Iterator[Document]:
+        name = field(entry, key, self.report)
+        path = field(entry, "image", self.report)
+        if name is not None and path is not None:
+            image = {"bytes": None, "path": str(self._root / path)}
+            yield document_of(entry, name, entry.value.get("headline"), image, self.report)
+
+    @cached_property
+    def _root(self) -> Path:
+        folder = Path(self.path).resolve()
+        example = next(self._paths(), "")
+        for base in (folder, folder.parent):
+            for root in (base, *sorted(child for child in base.iterdir() if child.is_dir())):
+                if example and (root / example).is_file():
+                    return root
+        return folder
+
+    def _paths(self) -> Iterator[str]:
+        """Iterate over the paths of images, to find where they start."""
+        if (Path(self.path) / CANDIDATES).is_file():
+            for entry in json_entries(Path(self.path) / CANDIDATES, ignore):
+                yield str(entry.value.get("image"))
+        for split in self.splits:
+            for entry in json_entries(self._file(split), ignore):
+                for candidate in entry.value.get("candidates") or []:
+                    yield str(candidate.get("image"))

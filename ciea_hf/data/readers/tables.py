@@ -1,0 +1,136 @@
+"""Parquet files as readers see them: which there are, and their rows with the place of each."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from ciea_hf.data.columns import column_values, corpus_features
+from ciea_hf.data.lines import Entry
+from ciea_hf.data.places import Place, Report
+from ciea_hf.utils import require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import datasets
+
+_ROWS_AT_ONCE = 200
+
+
+def shards(folder: Path, name: str) -> list[Path]:
+    """List the parquet files of a table: ``NAME.parquet``, ``NAME-00000-of-00002.parquet``, or all in a folder."""
+    single = folder / f"{name}.parquet"
+    if single.is_file():
+        return [single]
+    return sorted(folder.glob(f"{name}-*.parquet")) or sorted((folder / name).glob("*.parquet"))
+
+
+def shards_by_split(folder: Path) -> dict[str, list[Path]]:
+    """List the parquet files in a folder by split, which their names begin with."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(folder.glob("*.parquet")):
+        found.setdefault(re.sub(r"-\d+(-of-\d+)?$", "", file.stem), []).append(file)
+    return found
+
+
+def columns_of(file: Path) -> list[str]:
+    """Return the names of a parquet file's columns.
+
+    Raises:
+        ValueError: If it is no parquet file.
+    """
+    try:
+        names: list[str] = require("pyarrow.parquet", extra="eval").read_schema(file).names
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} is not a parquet file: {error}") from error
+    return names
+
+
+def rows(files: Sequence[Path], needed: Sequence[str], optional: Sequence[str], report: Report) -> Iterator[Entry]:
+    """Iterate over the rows of parquet files, of the columns that are asked for."""
+    for file in files:
+        try:
+            there = columns_of(file)
+        except ValueError as error:
+            report("unreadable", Place(str(file)), None, str(error))
+            continue
+        missing = [column for column in needed if column not in there]
+        if missing:
+            report("unreadable", Place(str(file)), None, f"no column {missing}; it has {there}")
+            continue
+        number = 0
+        for batch in _batches(file, [*needed, *(column for column in optional if column in there)], report):
+            for row in batch:
+                number += 1
+                yield Entry(Place(str(file), number, "row"), row)
+
+
+def _batches(file: Path, columns: Sequence[str], report: Report) -> Iterator[list[dict[str, Any]]]:
+    number = 1
+    with require("pyarrow.parquet", extra="eval").ParquetFile(file) as table:
+        batches = table.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(columns))
+        while True:
+            try:
+                batch = next(batches, None)
+            except (OSError, ValueError) as error:  # what pyarrow raises for broken files
+                report("unreadable", Place(str(file), number, "row"), None, f"cannot be read from here on: {error}")
+                return
+            if batch is None:
+                return
+            yield batch.to_pylist()
+            number += len(batch)
+
+
+def mapped(files: Sequence[Path]) -> datasets.Dataset:
+    """Load parquet files as one memory-mapped table."""
+    load = require("datasets", extra="eval").load_dataset
+    names = {"rows": [str(file) for file in files]}
+    table: datasets.Dataset = load("parquet", data_files=names, split="rows")
+    return table
+
+
+def corpus_of_columns(table: datasets.Dataset, name: str, text: str | None, image: str | None) -> datasets.Dataset:
+    """Make a corpus of the columns of a memory-mapped table; the images stay where they are.
+
+    Args:
+        table: The table.
+        name: Its column of ids.
+        text: Its column of texts or captions, or None.
+        image: Its column of images, bytes or dicts of bytes and path, or None.
+    """
+    datasets = require("datasets", extra="eval")
+    compute = require("pyarrow.compute", extra="eval")
+    features = corpus_features()
+    texts = [None] * len(table) if text is None else [value or None for value in column_values(table, text)]
+    if image is None:
+        held = datasets.Dataset.from_dict({"image": [None] * len(table)})
+    else:
+        held = table.select_columns([image]).rename_columns({image: "image"})
+    images = held.cast_column("image", features["image"])
+    column = images.with_format("arrow")[:]["image"]
+    without = [compute.is_null(compute.struct_field(column, part)) for part in ("bytes", "path")]
+    lacking = compute.and_(*without).to_pylist()
+    narrow = {
+        "id": [str(value) for value in column_values(table, name)],
+        "text": ["" if value is None and no_image else value for value, no_image in zip(texts, lacking, strict=True)],
+        "modality": [
+            "text" if no_image else "image" if value is None else "image,text"
+            for value, no_image in zip(texts, lacking, strict=True)
+        ],
+    }
+    plain = datasets.Features({column: features[column] for column in narrow})
+    return datasets.concatenate_datasets([datasets.Dataset.from_dict(narrow, features=plain), images], axis=1)
+
+
+def encoded_image(value: Any) -> dict[str, Any] | None:
+    """Bring an image as tables hold it, bytes or a dict of bytes and path, into one form; None for none."""
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        return {"bytes": value, "path": None}
+    if isinstance(value, str):
+        return {"bytes": None, "path": value}
+    content, path = value.get("bytes"), value.get("path")
+    return None if content is None and path is None else {"bytes": content, "path": path}

@@ -1,0 +1,122 @@
+"""WebQA as UniVL-DR and MARVEL package it, and what follows its form.
+
+``train.json``, ``dev.json``, ``test.json``, ``all_docs.json``, ``all_imgs.json`` (JSON lines all), ``imgs.tsv`` with
+its index ``imgs.lineidx.new``, and judgements ``{split}_qrels.txt`` where there are some. WebQA-Multi searches texts
+and images, WebQA-Image the images alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ciea_hf.data.images import UNAVAILABLE, TsvImages, read_index
+from ciea_hf.data.lines import Judgement, json_lines, judgements
+from ciea_hf.data.places import Place, Report, raise_errors
+from ciea_hf.data.source import Document, Query, Source, document_of, field, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ciea_hf.data.lines import Entry
+
+CAPTIONS, TEXTS, IMAGES, INDEX = "all_imgs.json", "all_docs.json", "imgs.tsv", "imgs.lineidx.new"
+SPLITS = ("train", "dev", "test")
+_NEGATIVES = ("img_negFacts", "txt_negFacts", "all_negFacts")
+
+
+def recognises(path: str) -> bool:
+    """Whether a folder holds captions beside a TSV file of images."""
+    return (Path(path) / CAPTIONS).is_file() and (Path(path) / IMAGES).is_file()
+
+
+class WebQA(Source):
+    """WebQA-Multi, or WebQA-Image.
+
+    Args:
+        path: The folder.
+        report: Takes the faults that reading meets.
+        images_only: Leave out the text documents, and the queries that one of them answers.
+    """
+
+    def __init__(self, path: str, report: Report = raise_errors, images_only: bool = False) -> None:
+        super().__init__(path, report)
+        self.folder = Path(path)
+        self.images_only = images_only
+        self.index = read_index(self.folder / INDEX, report)
+        if (self.folder / IMAGES).is_file():
+            self.images = TsvImages(self.folder / IMAGES, (offset for offset, _ in self.index.values()))
+        else:
+            report("missing-file", Place(str(self.folder / IMAGES)), None, "there is no such file")
+
+    @property
+    def splits(self) -> list[str]:
+        """Those with a file of queries."""
+        return [split for split in SPLITS if (self.folder / f"{split}.json").is_file()]
+
+    def documents(self, corpus: str) -> Iterator[Document]:  # noqa: ARG002
+        """Iterate over the text documents, then over the images with their captions."""
+        if not self.images_only and (self.folder / TEXTS).is_file():
+            for entry in json_lines(self.folder / TEXTS, self.report):
+                name = field(entry, "snippet_id", self.report)
+                if name is not None:
+                    yield document_of(entry, name, entry.value.get("fact"), None, self.report)
+        for entry in json_lines(self.folder / CAPTIONS, self.report):
+            name = field(entry, "image_id", self.report)
+            if name is None:
+                continue
+            image = UNAVAILABLE
+            if name not in self.index:
+                self.report("image-not-indexed", entry.place, name, f"the image is not in {INDEX}")
+            elif self.images is not None:
+                image = self.images.encoded(name, self.index[name][0])
+            yield document_of(entry, name, entry.value.get("caption"), image, self.report)
+
+    def queries(self, split: str) -> Iterator[Query]:
+        """Iterate over the questions."""
+        for name, entry in self._entries(split):
+            yield Query(entry.place, name, str(entry.value.get("Q") or ""))
+
+    def judgements(self, split: str) -> Iterator[Judgement]:
+        """Iterate over the positives, of the judgements' file if there is one, then over the source's negatives."""
+        file = self.folder / f"{split}_qrels.txt"
+        facts = {name: (entry.place, self._positives(entry)) for name, entry in self._entries(split)}
+        if file.is_file():
+            yield from self._judged(file, facts)
+        else:
+            for query, (place, positives) in facts.items():
+                yield from (Judgement(place, query, name, 1) for name in positives)
+        for query, entry in self._entries(split):
+            positives = facts[query][1]
+            for name in self._negatives(entry):
+                if name not in positives:
+                    yield Judgement(entry.place, query, name, 0)
+
+    def _judged(self, file: Path, facts: dict[str, tuple[Place, dict[str, None]]]) -> Iterator[Judgement]:
+        """Iterate over the file of judgements, and report where it says otherwise than the queries."""
+        relevant: dict[str, set[str]] = {}
+        for judgement in judgements(file, self.report):
+            if self.images_only and not (judgement.query in facts and judgement.document in self.index):
+                continue
+            if judgement.score > 0:
+                relevant.setdefault(judgement.query, set()).add(judgement.document)
+            yield judgement
+        for query, (place, positives) in facts.items():
+            other = relevant.get(query, set()).symmetric_difference(positives)
+            if other:
+                message = f"{file.name} and the query disagree whether {min(other)!r} is relevant"
+                self.report("disagreement", place, query, message)
+
+    def _entries(self, split: str) -> Iterator[tuple[str, Entry]]:
+        for entry in json_lines(self.folder / f"{split}.json", self.report):
+            name = field(entry, "qid", self.report)
+            if name is not None and (not self.images_only or entry.value.get("img_posFacts")):
+                yield name, entry
+
+    def _positives(self, entry: Entry) -> dict[str, None]:
+        found = texts(entry, "img_posFacts", self.report)
+        return dict.fromkeys(found if self.images_only else found + texts(entry, "txt_posFacts", self.report))
+
+    def _negatives(self, entry: Entry) -> dict[str, None]:
+        found = [name for key in _NEGATIVES for name in texts(entry, key, self.report)]
+        return dict.fromkeys(name for name in found if not self.images_only or name in self.index)

@@ -1,0 +1,116 @@
+"""WebQA as its authors publish it: one JSON object by guid, each question with its facts in full.
+
+``WebQA_train_val.json`` beside ``imgs.tsv`` and ``imgs.lineidx``, in which line ``image_id % 10000000`` is the offset
+of an image. The facts of all questions together are the corpus.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ciea_hf.data.images import UNAVAILABLE, TsvImages
+from ciea_hf.data.lines import Judgement, json_entries, text_lines
+from ciea_hf.data.places import Place, Report, raise_errors
+from ciea_hf.data.source import Document, FirstOnly, Query, Source, document_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ciea_hf.data.images import EncodedImage
+    from ciea_hf.data.lines import Entry
+
+QUESTIONS, IMAGES, INDEX = "WebQA_train_val.json", "imgs.tsv", "imgs.lineidx"
+SPLITS = {"train": "train", "dev": "val"}
+_FACTS = {"img_posFacts": 1, "txt_posFacts": 1, "img_negFacts": 0, "txt_negFacts": 0}
+_IDS_PER_INDEX = 10_000_000
+
+
+def recognises(path: str) -> bool:
+    """Whether a folder holds the questions."""
+    return (Path(path) / QUESTIONS).is_file()
+
+
+class OriginalWebQA(Source):
+    """WebQA-Multi or WebQA-Image, of the facts of all questions.
+
+    Args:
+        path: The folder.
+        report: Takes the faults that reading meets.
+        images_only: Leave out the text facts, and the questions that have no image among their positives.
+    """
+
+    def __init__(self, path: str, report: Report = raise_errors, images_only: bool = False) -> None:
+        super().__init__(path, report)
+        self.folder = Path(path)
+        self.images_only = images_only
+        self._offsets = self._read_offsets()
+        if (self.folder / IMAGES).is_file():
+            self.images = TsvImages(self.folder / IMAGES, (offset for offset, _ in self._offsets.values()))
+        else:
+            report("missing-file", Place(str(self.folder / IMAGES)), None, "there is no such file")
+
+    @property
+    def splits(self) -> list[str]:
+        """``train`` and ``dev``; the test questions are published without answers."""
+        return list(SPLITS)
+
+    def documents(self, corpus: str) -> Iterator[Document]:  # noqa: ARG002
+        """Iterate over the facts, each where it occurs first."""
+        first = FirstOnly(self.report)
+        for entry in self._questions():
+            for key in _FACTS:
+                for name, fact in self._facts(entry, key):
+                    if key.startswith("txt"):
+                        if first(entry.place, name, fact.get("fact")):
+                            yield document_of(entry, name, fact.get("fact"), None, self.report)
+                    elif first(entry.place, name, fact.get("caption")):
+                        yield document_of(entry, name, fact.get("caption"), self._image(entry, name), self.report)
+
+    def queries(self, split: str) -> Iterator[Query]:
+        """Iterate over the questions of a split."""
+        for entry in self._questions(split):
+            yield Query(entry.place, entry.key or "", str(entry.value.get("Q") or ""))
+
+    def judgements(self, split: str) -> Iterator[Judgement]:
+        """Iterate over the facts, positive and negative."""
+        for entry in self._questions(split):
+            for key, score in _FACTS.items():
+                for name, _ in self._facts(entry, key):
+                    yield Judgement(entry.place, entry.key or "", name, score)
+
+    def _questions(self, split: str | None = None) -> Iterator[Entry]:
+        wanted = None if split is None else SPLITS[split]
+        for entry in json_entries(self.folder / QUESTIONS, self.report):
+            if wanted is not None and entry.value.get("split") != wanted:
+                continue
+            if split is None or not self.images_only or entry.value.get("img_posFacts"):
+                yield entry
+
+    def _facts(self, entry: Entry, key: str) -> Iterator[tuple[str, dict[str, object]]]:
+        if self.images_only and key.startswith("txt"):
+            return
+        for fact in entry.value.get(key) or []:
+            name = fact.get("snippet_id" if key.startswith("txt") else "image_id") if isinstance(fact, dict) else None
+            if name is None:
+                self.report("unreadable", entry.place, entry.key, f"a fact in {key!r} has no id")
+            else:
+                yield str(name), fact
+
+    def _image(self, entry: Entry, name: str) -> EncodedImage:
+        number = int(name) % _IDS_PER_INDEX if name.isdecimal() else -1
+        if self.images is None or number not in self._offsets:
+            self.report("image-not-indexed", entry.place, name, f"the image is not in {INDEX}")
+            return UNAVAILABLE
+        self.index[name] = self._offsets[number]  # an index of numbers: the facts tell whose they are
+        return self.images.encoded(name, self._offsets[number][0])
+
+    def _read_offsets(self) -> dict[int, tuple[int, Place]]:
+        """Read the index: number of the line, from 0, to the offset in it."""
+        found = {}
+        for place, line in text_lines(self.folder / INDEX, self.report):
+            if line.isdecimal():
+                found[(place.number or 1) - 1] = (int(line), place)
+            else:
+                self.report("unreadable", place, None, f"a line is an offset, got {line[:80]!r}")
+        return found
