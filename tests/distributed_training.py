@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import multiprocessing
-import traceback
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,14 +12,14 @@ from torch import nn
 from ciea_hf.training import objective as objective_module
 from ciea_hf.training.collator import Collator
 from ciea_hf.training.embedder import Embedder
-from ciea_hf.training.examples import DocumentInput, Example
+from ciea_hf.training.examples import Example
 from ciea_hf.training.objective import Objective, mean_over_processes
 from ciea_hf.training.optim import build_optimizer, parameter_groups
+from ciea_hf.training.reader import DocumentInput
 from ciea_hf.training.reduction import QueryReducer
 from tests.helpers import picture, tiny_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 WORDS = ("cat", "dog", "house", "tree", "car", "boat", "apple", "bread", "hammer", "tower")
@@ -112,7 +108,9 @@ def share(examples: list[Example], scenario: Scenario, rank: int, world: int) ->
         if world == 1:
             return kept
         if rank == world - 1:
-            return [replace(example, targets=[], documents=[], broken=["x"]) for example in examples[len(kept) :]]
+            return [
+                replace(example, targets=[], documents=[], broken={"x": "why"}) for example in examples[len(kept) :]
+            ]
         world -= 1
         examples = kept
     bounds = [len(examples) * i // world for i in range(world + 1)]
@@ -169,35 +167,3 @@ def all_scenarios(rank: int, world: int, folder: Path) -> None:
             raise RuntimeError(f"scenario {name!r}") from error
         finally:
             objective_module.gather = gather
-
-
-def _process(work: Callable[[int, int, Path], None], rank: int, world: int, folder: Path, errors: Any) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), world)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
-    try:
-        work(rank, world, folder)
-    except BaseException:
-        errors.put(f"process {rank}:\n{traceback.format_exc()}")
-        raise
-    dist.destroy_process_group()
-
-
-def in_processes(world: int, folder: Path, work: Callable[[int, int, Path], None] = all_scenarios) -> None:
-    """Run a function in several processes that form a gloo group; raise what one of them raised."""
-    folder.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.distributed_training"])
-    errors = context.SimpleQueue()
-    target = functools.partial(_process, work)
-    processes = [context.Process(target=target, args=(rank, world, folder, errors)) for rank in range(world)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    for process in processes:
-        process.kill()
-    if not errors.empty():
-        raise RuntimeError(errors.get())
-    if any(process.exitcode for process in processes):
-        raise RuntimeError(f"exit codes {[process.exitcode for process in processes]}")

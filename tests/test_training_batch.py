@@ -13,12 +13,11 @@ from ciea_hf.training.collator import Collator
 from ciea_hf.training.embedder import Embedder
 from ciea_hf.training.examples import (
     AlignmentExamples,
-    CorpusReader,
-    DocumentInput,
     Example,
     RetrievalExamples,
     TextPairs,
 )
+from ciea_hf.training.reader import CorpusReader, DocumentInput
 from ciea_hf.training.reduction import QueryReducer, mask_token_id, reduce_tokens
 from ciea_hf.training.sampler import Draw, GlobalBatches
 from tests.helpers import TEXT_FAMILIES, picture, tiny_model, tiny_tokenizer
@@ -154,9 +153,9 @@ def test_a_batch_without_images_and_one_without_anything() -> None:
     assert batch.counts == (1, 0, 1, 0)
     embeddings, parts, _ = Embedder(model, "extracted")(batch.groups)
     assert (embeddings.shape, parts.shape) == ((2, 32), (0, 32))
-    nothing = collator([Example("q", "a query whose target is broken", [], [3], [], broken=["img-3"])])
+    nothing = collator([Example("q", "a query whose target is broken", [], [3], [], broken={"img-3": "why"})])
     assert nothing.counts == (0, 0, 0, 0)
-    assert nothing.broken == ["img-3"]
+    assert nothing.broken == {"img-3": "why"}
     embeddings, parts, scale = Embedder(model, "extracted")(nothing.groups)
     assert (len(embeddings), len(parts)) == (0, 0)
     assert scale.requires_grad

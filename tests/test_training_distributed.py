@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from tests.distributed_training import PLAIN, SCENARIOS, in_processes, train
+from tests.distributed_training import PLAIN, SCENARIOS, all_scenarios, train
+from tests.processes import in_processes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,7 @@ TOLERANCE = {"float64": 1e-6, "float32": 1e-5}
 def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Results by scenario and rank."""
     folder: Path = tmp_path_factory.mktemp("processes")
-    in_processes(request.param, folder)
+    in_processes(request.param, folder, all_scenarios)
     return {
         name: [torch.load(folder / f"{number}-{rank}.pt", weights_only=True) for rank in range(request.param)]
         for number, name in enumerate(SCENARIOS)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
+import json
 import random
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import AutoModel
 
 from ciea_hf.data import RetrievalDataset, save_retrieval_dataset
 from ciea_hf.data.columns import corpus_from_columns, queries_from_columns
-from tests.helpers import text_config, tiny_processor, vision_config
+from tests.helpers import text_config, tiny_model, tiny_processor, vision_config
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ciea_hf import CIEAModel
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
@@ -89,3 +92,23 @@ def save_backbones(folder: Path, family: str = "t5") -> list[str]:
 def named_gradients(model: CIEAModel) -> dict[str, torch.Tensor]:
     """Copies of the gradients that there are, by parameter."""
     return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def save_start(folder: Path, family: str = "t5", **kwargs: Any) -> Path:
+    """Save a tiny model that does not drop out, to start training from."""
+    model = tiny_model(family, extractor_dropout=0.0, **kwargs)
+    for name in ("dropout_rate", "dropout", "hidden_dropout_prob", "attention_probs_dropout_prob"):
+        if hasattr(model.config.text_config, name):
+            setattr(model.config.text_config, name, 0.0)
+    model.save_pretrained(folder)
+    return folder
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """The loss log of a stage."""
+    return [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights that a folder holds."""
+    return load_file(folder / "model.safetensors")

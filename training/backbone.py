@@ -54,16 +54,22 @@ def load_model(config: TrainingConfig, previous: Path | None, work: Path) -> CIE
     return model
 
 
-def prepare_model(model: CIEAModel, config: TrainingConfig) -> CIEAModel:
-    """Freeze what is not trained, and put adapters, checkpointing and compilation in place."""
+def prepare_model(model: CIEAModel, config: TrainingConfig, mixed_precision: str = "no") -> CIEAModel:
+    """Freeze what is not trained, and put adapters, checkpointing and compilation in place.
+
+    Args:
+        model: The model.
+        config: Of the stage.
+        mixed_precision: What the engine computes in; T5 overflows in fp16, which is logged.
+    """
     freeze(model, config.freeze)
     if config.lora and not {"text", "text_body"} & set(config.freeze):
         _add_lora(model, config.lora)
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
     if config.compile:
         model.text_model.compile(dynamic=True)
-    if config.mixed_precision == "fp16" and model.config.text_config.model_type in ("t5", "mt5", "umt5"):
+    if mixed_precision == "fp16" and model.config.text_config.model_type in ("t5", "mt5", "umt5"):
         logger.warning("T5 was trained in bf16 and overflows in fp16: expect losses that are not finite; use bf16")
     return model
 

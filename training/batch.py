@@ -52,7 +52,7 @@ class TrainingBatch:
         images: (I,) corpus row of each image part, in the order of the groups.
         targets: (pairs, 2) query and corpus row of the documents that a query is trained towards.
         relevant: (pairs, 2) query and corpus row of everything that is relevant to a query.
-        broken: Ids of documents that were left out because their image cannot be decoded.
+        broken: Id of each document that was left out because its image cannot be decoded, and why it cannot.
     """
 
     groups: list[InputGroup]
@@ -63,10 +63,10 @@ class TrainingBatch:
     images: Tensor
     targets: Tensor
     relevant: Tensor
-    broken: list[str] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> TrainingBatch:
-        """Copy to a device."""
+        """Copy to a device all but the groups, each of which follows when it is embedded."""
         return _to_device(self, device)
 
     @property
@@ -133,12 +133,7 @@ def first_occurrences(rows: Tensor) -> Tensor:
 
 
 def _to_device(value: T, device: torch.device) -> T:
-    """Copy the tensors of a dataclass, and of lists of dataclasses in it."""
-    changes: dict[str, object] = {}
-    for entry in dataclasses.fields(value):  # type: ignore[arg-type]
-        content = getattr(value, entry.name)
-        if isinstance(content, Tensor):
-            changes[entry.name] = content.to(device, non_blocking=True)
-        elif isinstance(content, list) and content and isinstance(content[0], InputGroup):
-            changes[entry.name] = [group.to(device) for group in content]
-    return dataclasses.replace(value, **changes)  # type: ignore[type-var]
+    """Copy the tensors of a dataclass."""
+    content = ((entry.name, getattr(value, entry.name)) for entry in dataclasses.fields(value))  # type: ignore[arg-type]
+    moved = {name: item.to(device, non_blocking=True) for name, item in content if isinstance(item, Tensor)}
+    return dataclasses.replace(value, **moved)  # type: ignore[type-var]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from ciea_hf.utils import atomic_write
-
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from accelerate import Accelerator
@@ -34,6 +35,7 @@ class Progress:
         best_step: Where it was seen.
         evaluations_without_gain: Evaluations since then.
         history: Dev metrics of each evaluation, with its step.
+        broken: Ids of the documents whose image could not be decoded, and why it could not.
     """
 
     step: int = 0
@@ -43,6 +45,7 @@ class Progress:
     best_step: int | None = None
     evaluations_without_gain: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
 
 
 class Checkpoints:
@@ -67,7 +70,7 @@ class Checkpoints:
         """
         target = self.folder / f"{PREFIX}{progress.step:08d}"
         partial = target.with_name(f".{target.name}.partial")
-        try:
+        with whole_or_not_at_all(f"checkpoint {target}", "older checkpoints are whole", self.folder, partial):
             if self.accelerator.is_main_process:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
@@ -80,13 +83,6 @@ class Checkpoints:
                     shutil.rmtree(target)
                 partial.replace(target)
                 self._prune()
-        except (OSError, RuntimeError, SafetensorError) as error:  # each is what a full disk may look like
-            full = _disk_is_full(error, self.folder)
-            shutil.rmtree(partial, ignore_errors=True)
-            if not full and not isinstance(error, OSError):
-                raise
-            reason = "the disk is full" if full else str(error)
-            raise OSError(f"checkpoint {target} was not written: {reason}; older checkpoints are whole") from error
         self.accelerator.wait_for_everyone()
         return target
 
@@ -110,31 +106,32 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
 
-class LossLog:
-    """A line of JSON for every few steps; a resumed run cuts off what its checkpoint does not know.
+@contextmanager
+def whole_or_not_at_all(what: str, otherwise: str, folder: Path, partial: Path | None = None) -> Iterator[None]:
+    """Turn what libraries raise when they cannot write a file into an error that says so, and remove what is partial.
 
     Args:
-        path: The file.
+        what: What is written, for the error.
+        otherwise: What remains if it is not, for the error.
+        folder: Where it is written.
+        partial: A folder to remove then.
+
+    Raises:
+        OSError: If the disk is full or cannot be written.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-
-    def rewind(self, step: int) -> None:
-        """Keep only lines up to a step."""
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
-        with atomic_write(self.path) as temporary:
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-            temporary.write_text("".join(kept), encoding="utf-8")
-
-    def append(self, record: dict[str, Any]) -> None:
-        """Write a line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # each is what a full disk may look like
+        full = _disk_is_full(error, folder)
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+        if not full and not isinstance(error, OSError):
+            raise
+        reason = "the disk is full" if full else str(error)
+        raise OSError(f"{what} was not written: {reason}; {otherwise}") from error
 
 
 def _disk_is_full(error: Exception, folder: Path) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return shutil.disk_usage(folder).free < LEAST_FREE_BYTES
+    return os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(folder).free < LEAST_FREE_BYTES

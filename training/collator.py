@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ciea_hf.modeling.processing_ciea import CIEAProcessor
-    from ciea_hf.training.examples import DocumentInput, Example
+    from ciea_hf.training.examples import Example
+    from ciea_hf.training.reader import DocumentInput
     from ciea_hf.training.reduction import QueryReducer
 
 
@@ -47,7 +48,7 @@ class Collator:
 
     def __call__(self, examples: Sequence[Example]) -> TrainingBatch:
         """Make a batch of examples; those without a readable target are left out."""
-        broken = [identifier for example in examples for identifier in example.broken]
+        broken = {identifier: reason for example in examples for identifier, reason in example.broken.items()}
         examples = [example for example in examples if example.targets]
         documents = list({d.row: d for example in examples for d in example.documents}.values())
         queries = self._tokenize([self._prompt("query") + example.query for example in examples])

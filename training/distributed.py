@@ -8,14 +8,16 @@ share of the loss by their number: the mean over processes is the loss, and the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -26,6 +28,38 @@ def world_size() -> int:
 def process_rank() -> int:
     """Number of this process, 0 outside distributed training."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def barrier() -> None:
+    """Wait for every process."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def gather_objects(value: T) -> list[T]:
+    """Exchange one picklable value of each process; they come by rank."""
+    if world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def from_main(make: Callable[[], T]) -> T:
+    """Call a function in the main process alone; every process gets what it returns, or raises what it raises."""
+    if world_size() == 1:
+        return make()
+    outcome: list[Any] = [None, None]
+    if process_rank() == 0:
+        try:
+            outcome[0] = make()
+        except (ValueError, TypeError, OSError) as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    value: T = outcome[0]
+    return value
 
 
 def gather_sizes(sizes: Sequence[int], device: torch.device) -> list[list[int]]:

@@ -43,14 +43,15 @@ class Embedder(nn.Module):
         """Embed all groups.
 
         Args:
-            groups: Forward passes; there may be none.
+            groups: Forward passes, on any device; there may be none.
 
         Returns:
-            Embeddings (rows of all groups, D), image parts (images of all groups, D; none without ``image_part``), and
-            the logarithm of the logit scale.
+            Embeddings (rows of all groups, D), image parts (images of all groups, D; none without ``image_part``, and
+            in evaluation mode), and the logarithm of the logit scale.
         """
         embeddings, parts = [], []
-        for group in groups:
+        for given in groups:
+            group = given.to(self.model.logit_scale.device)  # one by one, so that pixels of one at a time take memory
             features = self._vision_features(group)
             pixel_values = group.pixel_values if features is None else None
             tensors = (group.input_ids, group.attention_mask, pixel_values, features)
@@ -90,7 +91,7 @@ class Embedder(nn.Module):
             attention_mask=attention_mask,
             pixel_values=pixel_values,
             vision_features=vision_features,
-            image_part=self.image_part if with_images else None,
+            image_part=self.image_part if with_images and self.training else None,
             return_dict=True,
         )
         parts = output.image_embeddings

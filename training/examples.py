@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch.utils.data import Dataset
 
 from ciea_hf.data import column_values
-from ciea_hf.modeling.inputs_ciea import load_image
+from ciea_hf.training.reader import DocumentInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor
-
     from ciea_hf.data.dataset import RetrievalDataset
-    from ciea_hf.training.features import VisionFeatures
+    from ciea_hf.training.reader import CorpusReader
     from ciea_hf.training.sampler import Draw
-
-logger = logging.getLogger(__name__)
-
-Part = Literal["all", "caption", "image"]
-
-
-@dataclass
-class DocumentInput:
-    """A document as it is embedded: text, a decoded image or its features, or both.
-
-    Attributes:
-        row: In the corpus.
-        text: Text or caption, or None.
-        image: A PIL image, or None.
-        features: Patch states (P, vision width) in place of the image, or None.
-    """
-
-    row: int
-    text: str | None
-    image: Any = None
-    features: Tensor | None = None
-
-    @property
-    def has_image(self) -> bool:
-        """Whether there is an image, decoded or as features."""
-        return self.image is not None or self.features is not None
 
 
 @dataclass
@@ -60,7 +31,7 @@ class Example:
         relevant: Corpus rows of all that is relevant to it.
         documents: Targets and negatives, read.
         captions: Captions of all its positive images; None for a query without a positive image among its targets.
-        broken: Ids of documents whose image cannot be decoded.
+        broken: Id of each document whose image cannot be decoded, and why it cannot.
     """
 
     query_id: str
@@ -69,59 +40,7 @@ class Example:
     relevant: list[int]
     documents: list[DocumentInput]
     captions: list[str] | None = None
-    broken: list[str] = field(default_factory=list)
-
-
-class CorpusReader:
-    """Reads documents of a corpus as inputs of the model.
-
-    Args:
-        dataset: The data set.
-        part: ``"caption"`` reads no image; otherwise images are decoded, or looked up among the features.
-        features: Precomputed patch states, or None.
-    """
-
-    def __init__(self, dataset: RetrievalDataset, part: Part = "all", features: VisionFeatures | None = None) -> None:
-        from datasets import Image
-
-        self.part = part
-        self.features = features
-        self.ids = dataset.corpus_ids
-        self.kinds = [dataset.document_kinds[document] for document in self.ids]
-        self._texts = dataset.corpus.select_columns(["text"])
-        self._images = dataset.corpus.select_columns(["image"]).cast_column("image", Image(decode=False))
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def text(self, row: int) -> str | None:
-        """Text or caption of a document, None where there is none."""
-        text: str | None = self._texts[row]["text"]
-        return text if text and text.strip() else None
-
-    def usable(self, row: int) -> bool:
-        """Whether anything of a document is left in the part that is read."""
-        if self.part == "image":
-            return self.kinds[row] == "image"
-        return self.part == "all" or self.text(row) is not None
-
-    def read(self, row: int) -> DocumentInput:
-        """Read a document.
-
-        Raises:
-            ValueError: If its image cannot be decoded.
-            FileNotFoundError: If its image is missing.
-        """
-        if self.kinds[row] == "text" or self.part == "caption":
-            return DocumentInput(row, self.text(row))
-        if self.features is not None:
-            return DocumentInput(row, self.text(row), features=self.features[self.ids[row]])
-        return DocumentInput(row, self.text(row), image=self.image(row))
-
-    def image(self, row: int) -> Any:
-        """Decode the image of a document; raises as :meth:`read`."""
-        encoded = self._images[row]["image"]
-        return load_image(encoded["bytes"] if encoded["bytes"] is not None else encoded["path"])
+    broken: dict[str, str] = field(default_factory=dict)
 
 
 class Examples(Dataset[Example]):
@@ -144,9 +63,10 @@ class Examples(Dataset[Example]):
     def __getitem__(self, draw: Draw) -> Example:
         """Read an example."""
 
-    def _read(self, rows: Sequence[int]) -> tuple[list[DocumentInput], list[str]]:
-        """Read documents; give those that can be read and the ids of those that cannot."""
-        documents, broken = [], []
+    def _read(self, rows: Sequence[int]) -> tuple[list[DocumentInput], dict[str, str]]:
+        """Read documents; give those that can be read, and the ids of those that cannot with the reasons."""
+        documents: list[DocumentInput] = []
+        broken: dict[str, str] = {}
         for row in rows:
             try:
                 documents.append(self.reader.read(row))
@@ -154,8 +74,7 @@ class Examples(Dataset[Example]):
                 identifier = self.reader.ids[row]
                 if self.on_broken_image == "fail":
                     raise type(error)(f"document {identifier!r}: {error}") from error
-                logger.warning("document %r is left out: %s", identifier, error)
-                broken.append(identifier)
+                broken[identifier] = str(error)
         return documents, broken
 
 
@@ -205,10 +124,10 @@ class RetrievalExamples(Examples):
         targets, broken = self._read([rng.choice(relevant)])
         negatives: list[DocumentInput] = []
         for kind, count in self.counts.items():
-            candidates = list(self.negatives.get(query_id, {}).get(kind, ()))
+            candidates = [row for row in self.negatives.get(query_id, {}).get(kind, ()) if self.reader.usable(row)]
             read, unreadable = self._read(rng.sample(candidates, min(count, len(candidates))))
             negatives += read
-            broken += unreadable
+            broken |= unreadable
         captions = None
         if any(target.has_image for target in targets):
             images = (row for row in relevant if self.reader.kinds[row] == "image")
@@ -235,9 +154,8 @@ class AlignmentExamples(Examples):
         super().__init__(reader, on_broken_image)
         self._rows: list[int] = []
         self._same: dict[str, list[int]] = {}
-        for row, kind in enumerate(reader.kinds):
-            text = reader.text(row) if kind == "image" else None
-            if text is not None:
+        for row, (kind, text) in enumerate(zip(reader.kinds, reader.texts(), strict=True)):
+            if kind == "image" and text is not None:
                 self._rows.append(row)
                 self._same.setdefault(text, []).append(row)
         if not self._rows:
@@ -275,8 +193,7 @@ class TextPairs(Examples):
     def __init__(self, dataset: RetrievalDataset, reader: CorpusReader) -> None:
         super().__init__(reader)
         self._same: dict[str, list[int]] = {}
-        for row in range(len(reader)):
-            text = reader.text(row)
+        for row, text in enumerate(reader.texts()):
             if text is not None:
                 self._same.setdefault(text, []).append(row)
         self._texts = list(self._same)

@@ -12,6 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ciea_hf.retrieval.fingerprint import model_fingerprint
+from ciea_hf.training.distributed import barrier, process_rank, world_size
 from ciea_hf.utils import atomic_write
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ciea_hf.modeling.modeling_ciea import CIEAModel
-    from ciea_hf.training.examples import CorpusReader
+    from ciea_hf.training.reader import CorpusReader
 
 logger = logging.getLogger(__name__)
 
@@ -66,14 +67,13 @@ class VisionFeatures:
         return {**self.__dict__, "_open": {}}
 
 
-def features_key(model: CIEAModel, corpus_fingerprint: str) -> str:
-    """Hash all that the features depend on: the tower's weights, the layer, the preprocessing, the images."""
+def features_key(model: CIEAModel) -> str:
+    """Hash what the features depend on beside the images: the tower's weights, the layer, the preprocessing."""
     parts = {
         "tower": model_fingerprint(model.vision_model),
         "layer": model.config.vision_feature_layer,
         "patches": model.config.image_seq_length,
         "preprocessing": model.processor.image_processor.to_dict(),
-        "corpus": corpus_fingerprint,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
@@ -82,18 +82,20 @@ def cache_vision_features(
     model: CIEAModel,
     reader: CorpusReader,
     folder: Path,
-    key: str,
+    corpus_fingerprint: str,
     batch_size: int = 64,
     on_broken_image: str = "skip",
     progress: bool = True,
 ) -> VisionFeatures:
     """Compute the features of every image of a corpus, or go on where an interrupted call stopped.
 
+    The shards are shared out among the processes of a distributed run, each of which has to call this.
+
     Args:
-        model: Whose tower it is.
+        model: Whose tower it is, on the device that computes.
         reader: Of the corpus.
         folder: Where the shards (fp16) stand, or come to stand.
-        key: What :func:`features_key` says; features of another key are refused.
+        corpus_fingerprint: Of the corpus.
         batch_size: Images of a forward pass.
         on_broken_image: ``"skip"`` leaves out images that cannot be decoded, ``"fail"`` raises.
         progress: Show a bar.
@@ -106,16 +108,18 @@ def cache_vision_features(
     """
     rows = [row for row, kind in enumerate(reader.kinds) if kind == "image"]
     shards = -(-len(rows) // SHARD_SIZE)
-    _claim(folder, {"key": key, "shards": shards})
+    _claim(folder, {"tower": features_key(model), "corpus": corpus_fingerprint, "shards": shards})
     model.vision_model.eval()
-    bar = tqdm(total=len(rows), desc="vision features", unit="image", disable=not progress)
+    mine = range(process_rank(), shards, world_size())
+    parts = {number: rows[number * SHARD_SIZE : (number + 1) * SHARD_SIZE] for number in mine}
+    bar = tqdm(total=sum(map(len, parts.values())), desc="vision features", unit="image", disable=not progress)
     with bar, torch.no_grad():
-        for number in range(shards):
-            part = rows[number * SHARD_SIZE : (number + 1) * SHARD_SIZE]
+        for number, part in parts.items():
             path = _shard(folder, number)
             if not path.exists():
                 _write_shard(model, reader, part, path, batch_size, on_broken_image)
             bar.update(len(part))
+    barrier()
     return VisionFeatures(folder)
 
 
@@ -148,10 +152,11 @@ def _claim(folder: Path, manifest: dict[str, Any]) -> None:
     path = folder / MANIFEST
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found != manifest:
+        differing = [name for name in manifest if found.get(name) != manifest[name]]
+        if differing:
             raise ValueError(
-                f"`cache_vision_features`: {folder} holds features of another tower, preprocessing or corpus; remove "
-                "it or name another folder"
+                f"`cache_vision_features`: {folder} holds features of another {' and '.join(differing)} (weights, "
+                "layer, preprocessing or images have changed): remove it or name another folder"
             )
         return
     with atomic_write(path) as temporary:

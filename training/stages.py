@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import logging
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from ciea_hf.training.backbone import load_model, prepare_model, saved_model
+from ciea_hf.retrieval.encoding import EncodingOptions
+from ciea_hf.training.backbone import load_model, prepare_model
 from ciea_hf.training.collator import Collator
 from ciea_hf.training.config import STAGES
+from ciea_hf.training.distributed import barrier, from_main
 from ciea_hf.training.embedder import Embedder
-from ciea_hf.training.examples import AlignmentExamples, CorpusReader, Examples, RetrievalExamples, TextPairs
+from ciea_hf.training.encoding import ReaderView, TrainingEncoder
+from ciea_hf.training.engine import create_accelerator, is_sharded, start_trackers
+from ciea_hf.training.examples import AlignmentExamples, Examples, RetrievalExamples, TextPairs
 from ciea_hf.training.features import VisionFeatures, cache_vision_features, features_key
-from ciea_hf.training.mining import MiningOptions, load_negatives, mine_negatives, save_negatives
+from ciea_hf.training.mining import mine_negatives
+from ciea_hf.training.negatives import MiningOptions, load_negatives, save_negatives
 from ciea_hf.training.objective import Objective
-from ciea_hf.training.presets import config_as_dict, run_record
+from ciea_hf.training.outputs import StageFolder
 from ciea_hf.training.publishing import publish
 from ciea_hf.training.ranking import DevRanking
+from ciea_hf.training.reader import CorpusReader
 from ciea_hf.training.reduction import QueryReducer
 from ciea_hf.training.trainer import Trainer
-from ciea_hf.utils import atomic_folder, atomic_write, cache_dir, require
+from ciea_hf.utils import cache_dir, require
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from accelerate import Accelerator
 
-    from ciea_hf.data.dataset import RetrievalDataset
+    from ciea_hf.data import RetrievalDataset
     from ciea_hf.modeling.modeling_ciea import CIEAModel
     from ciea_hf.training.config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
-BEST = "best"
-RESULT = "result.json"
 NEGATIVES = "mine"
-DOCUMENT_PARTS = {"all": "full", "caption": "caption", "image": "image"}
+AUTO = "auto"
 
 
 def run_stages(config: TrainingConfig) -> dict[str, dict[str, Any]]:
@@ -54,16 +57,23 @@ def run_stages(config: TrainingConfig) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: If the output folder holds another run and ``resume`` is not set.
     """
-    accelerator = _accelerator(config)
-    output = Path(config.output_dir)
+    accelerator = create_accelerator(config)
+    with accelerator.main_process_first():
+        data = {split: load_split(config, split) for split in (config.train_split, config.dev_split) if split}
+    runs = [StageRun(config, stage, accelerator, data) for stage in config.stage_names]
+    from_main(lambda: _check_folders(runs))
+    start_trackers(accelerator, config)
     results: dict[str, dict[str, Any]] = {}
-    data = {split: load_split(config, split) for split in (config.train_split, config.dev_split) if split}
-    for stage in config.stage_names:
-        run = StageRun(config.for_stage(stage), accelerator, output, data)
-        results[stage] = run.run()
+    for run in runs:
+        results[run.config.stage] = run.run()
         accelerator.free_memory()  # else the next stage's checkpoints would hold this stage's model, too
     accelerator.end_training()
     return results
+
+
+def _check_folders(runs: Sequence[StageRun]) -> None:
+    for run in runs:
+        run.folder.check()
 
 
 def load_split(config: TrainingConfig, split: str) -> RetrievalDataset:
@@ -83,140 +93,142 @@ class StageRun:
     """One stage of a run.
 
     Args:
-        config: Of the stage.
+        config: Of the run.
+        stage: Which of its stages.
         accelerator: Of the run.
-        output: The run's folder.
         data: Splits by name.
     """
 
     def __init__(
-        self, config: TrainingConfig, accelerator: Accelerator, output: Path, data: dict[str, RetrievalDataset]
+        self, config: TrainingConfig, stage: str, accelerator: Accelerator, data: dict[str, RetrievalDataset]
     ) -> None:
-        self.config = config
+        self.config = config.for_stage(stage)
         self.accelerator = accelerator
-        self.output = output
-        self.folder = output / config.stage
         self.data = data
-        self.record = run_record(config, {split: dataset.fingerprint for split, dataset in data.items()})
+        self.output = Path(config.output_dir)
+        self.folder = StageFolder(self.output / stage, self.config, data)
+        self._has_own_model = "model" in config.stages.get(stage, {})
 
     def run(self) -> dict[str, Any]:
         """Run the stage, unless a resumed run has finished it already; return its result."""
-        finished = self._finished()
+        finished = from_main(self.folder.result)
         if finished is not None:
             logger.info("stage %s is finished already", self.config.stage)
             return finished
         if self.accelerator.is_main_process:
-            self._write_record()
-        self.accelerator.wait_for_everyone()
+            self.folder.begin()
+        barrier()
         result = self._mine() if self.config.stage == "mine" else self._train()
         if self.accelerator.is_main_process:
-            with atomic_write(self.folder / RESULT) as path:
-                path.write_text(json.dumps(result, indent=2), encoding="utf-8")
-        self.accelerator.wait_for_everyone()
+            self.folder.finish(result)
+        barrier()
         return result
 
-    def _finished(self) -> dict[str, Any] | None:
-        path = self.folder / RESULT
-        if self.config.resume and path.is_file():
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return content
-        if not self.config.resume and self.folder.exists() and any(self.folder.iterdir()):
-            raise ValueError(
-                f"{self.folder} holds a run already: go on with --resume, name another --output-dir, or remove it"
-            )
-        return None
-
-    def _write_record(self) -> None:
-        with atomic_write(self.folder / "training_config.yaml") as path:
-            path.write_text(yaml.safe_dump(config_as_dict(self.config), sort_keys=False), encoding="utf-8")
-        with atomic_write(self.folder / "run.json") as path:
-            path.write_text(json.dumps(self.record, indent=2), encoding="utf-8")
+    def _load_model(self) -> CIEAModel:
+        """The stage's own model if it names one, or that of the last stage before it in this folder, or the run's."""
+        previous = None if self._has_own_model else self._previous_model()
+        if previous is not None and self.config.model is not None:
+            logger.warning(
+                "stage %s starts from %s and not from %s: --%s.model would make it",
+                self.config.stage, previous, self.config.model, self.config.stage,
+            )  # fmt: skip
+        with self.accelerator.main_process_first():
+            model = load_model(self.config, previous, self.folder.path)
+        # dropout differs by process, as their batches do
+        require("accelerate", extra="train").utils.set_seed(self.config.seed, device_specific=True)
+        return model
 
     def _previous_model(self) -> Path | None:
-        """The model of the last stage before this one that has trained one; `hard` goes on from `in_batch`."""
         for stage in reversed(STAGES[: STAGES.index(self.config.stage)]):
-            if (self.output / stage / RESULT).is_file() and (self.output / stage / BEST).is_dir():
-                return self.output / stage / BEST
+            folder = StageFolder(self.output / stage, self.config, self.data)
+            if folder.best.is_dir() and folder.result() is not None:
+                return folder.best
         return None
 
     def _train(self) -> dict[str, Any]:
         config = self.config
-        with self.accelerator.main_process_first():
-            model = load_model(config, self._previous_model(), self.folder)
-        model = prepare_model(model, config).to(self.accelerator.device)
+        model = self._load_model()
+        model = prepare_model(model, config, self.accelerator.mixed_precision).to(self.accelerator.device)
         objective = Objective.of_stage(config)
-        collator = self._collator(model, objective)
-        examples = self._examples(self._reader(model, config.train_split))
         embedder = Embedder(
             model,
             config.complement_patches if objective.needs_image_parts else None,
             gradient_cache=config.gradient_cache_chunk is not None,
         )
-        dev = None
-        if config.dev_split:
-            dev = DevRanking(
-                self.data[config.dev_split],
-                self._reader(model, config.dev_split),
-                collator,
-                config.eval_batch_size,
-                config.eval_documents,
-                config.seed,
-            )
         trainer = Trainer(
             config,
             embedder,
             objective,
-            examples,
-            collator,
+            self._examples(self._reader(model, self.data[config.train_split])),
+            self._collator(model, objective),
             self.accelerator,
-            self.folder,
-            dev,
-            lambda metrics: self._save_best(model, metrics),
+            self.folder.path,
+            self._dev_ranking(model),
         )
+        trainer.save_best = lambda metrics: self._save_best(model, trainer.embedder, metrics)
         progress = trainer.run(config.resume)
         if self.accelerator.is_main_process:
-            publish(self.folder / BEST, config)
-        if trainer.broken:
-            logger.warning("%d documents were left out, their images cannot be decoded", len(trainer.broken))
-        return {**asdict(progress), "stage": config.stage, "model": str(self.folder / BEST)}
+            publish(self.folder.best, config)
+        if progress.broken:
+            logger.warning("%d documents were left out, their images cannot be decoded", len(progress.broken))
+        best = next((entry for entry in progress.history if entry["step"] == progress.best_step), {})
+        return {**asdict(progress), "metrics": best, "stage": config.stage, "model": str(self.folder.best)}
 
-    def _save_best(self, model: CIEAModel, metrics: dict[str, float]) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        with atomic_folder(self.folder / BEST) as folder:
-            saved_model(model).save_pretrained(folder)
-            _write_card(folder, self.record, metrics, self.data, self.config.dev_split)
+    def _dev_ranking(self, model: CIEAModel) -> DevRanking | None:
+        config = self.config
+        if not config.dev_split:
+            return None
+        dataset = self.data[config.dev_split]
+        collator = self._collator(model, chunk_size=config.eval_batch_size)
+        return DevRanking(
+            dataset,
+            self._reader(model, dataset),
+            collator,
+            config.eval_batch_size,
+            limit=config.eval_documents,
+            seed=config.seed,
+            workers=config.workers,
+        )
 
-    def _reader(self, model: CIEAModel, split: str) -> CorpusReader:
-        dataset = self.data[split]
-        reader = CorpusReader(dataset, self.config.documents)
-        if self.config.cache_vision_features and "vision" in self.config.freeze and reader.part != "caption":
+    def _save_best(self, model: CIEAModel, embedder: Any, metrics: dict[str, float]) -> None:
+        """Save the model as the best so far; an engine that has sharded it gathers its weights first."""
+        weights = None
+        if is_sharded(self.accelerator):
+            gathered = self.accelerator.get_state_dict(embedder)
+            weights = {name.removeprefix("model."): tensor for name, tensor in gathered.items()}
+        if self.accelerator.is_main_process:
+            self.folder.save_best(model, metrics, weights)
+        barrier()
+
+    def _reader(self, model: CIEAModel, dataset: RetrievalDataset) -> CorpusReader:
+        config = self.config
+        reader = CorpusReader(dataset, config.documents)
+        frozen = "vision" in config.freeze
+        if config.cache_vision_features not in (None, AUTO) and not frozen:
+            raise ValueError("`cache_vision_features` needs a frozen tower: `freeze` must hold vision")
+        if config.cache_vision_features and frozen and reader.part != "caption":
             reader.features = self._features(model, reader, dataset)
         return reader
 
     def _features(self, model: CIEAModel, reader: CorpusReader, dataset: RetrievalDataset) -> VisionFeatures:
-        key = features_key(model, dataset.fingerprint)
         chosen = str(self.config.cache_vision_features)
-        folder = cache_dir() / "vision-features" / key if chosen == "auto" else Path(chosen) / dataset.split
-        with self.accelerator.main_process_first():
-            return cache_vision_features(
-                model,
-                reader,
-                folder,
-                key,
-                on_broken_image=self.config.on_broken_image,
-                progress=self.accelerator.is_local_main_process,
-            )
-
-    def _collator(self, model: CIEAModel, objective: Objective) -> Collator:
-        prompts = model.config.prompts
-        reducer = None
-        if objective.needs_image_parts:
-            tokenizer = model.processor.tokenizer
-            reducer = QueryReducer(tokenizer, self.config.query_reduction, prompts.get("query", ""))
-        return Collator(
-            model.processor, self.config.max_length, prompts, reducer, chunk_size=self.config.gradient_cache_chunk
+        folder = cache_dir() / "vision-features" / features_key(model)[:16] if chosen == AUTO else Path(chosen)
+        return cache_vision_features(
+            model,
+            reader,
+            folder / f"{dataset.name}-{dataset.corpus_fingerprint[:16]}",
+            dataset.corpus_fingerprint,
+            on_broken_image=self.config.on_broken_image,
+            progress=self.accelerator.is_local_main_process,
         )
+
+    def _collator(
+        self, model: CIEAModel, objective: Objective | None = None, chunk_size: int | None = None
+    ) -> Collator:
+        config, prompts, reducer = self.config, model.config.prompts, None
+        if objective is not None and objective.needs_image_parts:
+            reducer = QueryReducer(model.processor.tokenizer, config.query_reduction, prompts.get("query", ""))
+        return Collator(model.processor, config.max_length, prompts, reducer, chunk_size or config.gradient_cache_chunk)
 
     def _examples(self, reader: CorpusReader) -> Examples:
         config = self.config
@@ -233,75 +245,35 @@ class StageRun:
 
     def _mine(self) -> dict[str, Any]:
         config = self.config
-        report: dict[str, int] = {}
+        model = self._load_model().to(self.accelerator.device).eval()
+        dataset = self.data[config.train_split]
+        reader = self._reader(model, dataset)
+        usable = [row for row in range(len(reader)) if reader.usable(row)]
+        if len(usable) < len(reader):
+            dataset = dataclasses.replace(dataset, corpus=dataset.corpus.select(usable))
+            reader = CorpusReader(dataset, config.documents, reader.features)
+        options = MiningOptions(
+            depth=config.mine_depth,
+            window=config.mine_window,
+            images=config.mine_images,
+            texts=config.mine_texts,
+            relative_margin=config.relative_margin,
+            max_score=config.max_score,
+            seed=config.seed,
+        )
+        found = mine_negatives(
+            TrainingEncoder(model, self._collator(model, chunk_size=config.eval_batch_size)),
+            dataset,
+            options,
+            encoding=EncodingOptions(
+                batch_size=config.eval_batch_size, show_progress_bar=self.accelerator.is_local_main_process
+            ),
+            folder=self.folder.path / "embeddings",
+            view=lambda part, start, stop: ReaderView(
+                reader, start, stop, part.corpus_fingerprint, config.on_broken_image
+            ),
+        )
         if self.accelerator.is_main_process:
-            model = load_model(config, self._previous_model(), self.folder).to(self.accelerator.device).eval()
-            options = MiningOptions(
-                depth=config.mine_depth,
-                window=config.mine_window,
-                images=config.mine_images,
-                texts=config.mine_texts,
-                relative_margin=config.relative_margin,
-                max_score=config.max_score,
-                seed=config.seed,
-            )
-            found = mine_negatives(
-                model,
-                self.data[config.train_split],
-                options,
-                documents=DOCUMENT_PARTS[config.documents],
-                folder=self.folder / "embeddings",
-            )
-            path = save_negatives(found, self.folder)
-            report = found.report
-            logger.info("mined negatives: %s; written to %s", report, path)
-        self.accelerator.wait_for_everyone()
-        return {"stage": "mine", "report": report}
-
-
-def _accelerator(config: TrainingConfig) -> Accelerator:
-    accelerate = require("accelerate", extra="train")
-    project = accelerate.utils.ProjectConfiguration(project_dir=config.output_dir)
-    created: Accelerator = accelerate.Accelerator(
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        mixed_precision=config.mixed_precision,
-        log_with=_trackers(config),
-        project_config=project,
-        kwargs_handlers=[
-            # a process may meet a batch without an image, and wait while the first one prepares data
-            accelerate.DistributedDataParallelKwargs(find_unused_parameters=True),
-            accelerate.InitProcessGroupKwargs(timeout=timedelta(days=1)),
-        ],
-    )
-    settings = {name: value for name, value in config_as_dict(config).items() if isinstance(value, int | float | str)}
-    created.init_trackers("ciea", config=settings)
-    return created
-
-
-def _trackers(config: TrainingConfig) -> list[str]:
-    import importlib.util
-
-    names = [name for name in config.trackers if name not in ("auto", "none")]
-    if "auto" in config.trackers and importlib.util.find_spec("tensorboard") is not None:
-        names.append("tensorboard")
-    return names
-
-
-def _write_card(
-    folder: Path,
-    record: dict[str, Any],
-    metrics: dict[str, float],
-    data: dict[str, RetrievalDataset],
-    dev_split: str | None,
-) -> None:
-    from ciea_hf.model_cards import write_model_card
-
-    results = None
-    if metrics and dev_split:
-        dataset = data[dev_split]
-        results = {"dataset": dataset.name, "split": dev_split, "metrics": metrics}
-    run = {name: record[name] for name in ("command", "config", "versions", "git_revision", "seed")}
-    any_split = next(iter(data.values()))
-    write_model_card(
-        folder, run={**run, "dataset": any_split.name, "data_fingerprint": record["data"]}, results=results
-    )
+            path = save_negatives(found, self.folder.path)
+            logger.info("mined negatives: %s; written to %s", found.report, path)
+        return {"stage": config.stage, "report": found.report}

@@ -8,14 +8,14 @@ import math
 import signal
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
-from ciea_hf.training.checkpoint import Checkpoints, LossLog, Progress
-from ciea_hf.training.distributed import gather_sizes
+from ciea_hf.training.checkpoint import Checkpoints, Progress
+from ciea_hf.training.distributed import gather_objects
+from ciea_hf.training.engine import is_sharded
 from ciea_hf.training.objective import mean_over_processes
 from ciea_hf.training.optim import (
     build_optimizer,
@@ -24,6 +24,7 @@ from ciea_hf.training.optim import (
     parameter_groups,
     resume_schedule,
 )
+from ciea_hf.training.reporting import METRIC, Reporter
 from ciea_hf.training.sampler import GlobalBatches
 from ciea_hf.utils import atomic_write
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-METRIC = "mrr@10"
+TERMINATED = "terminated"
 
 
 class Preempted(Exception):  # noqa: N818 (an order from outside, not an error)
@@ -62,7 +63,9 @@ class Trainer:
         accelerator: Places and wraps everything.
         folder: Of the stage: checkpoints and the loss log are written here.
         dev: Ranks the dev set; None for no evaluation.
-        save_best: Saves the model as the best one so far; called by every process.
+
+    Attributes:
+        save_best: Saves the model as the best one so far, given its dev metrics; called by every process.
     """
 
     def __init__(
@@ -75,7 +78,6 @@ class Trainer:
         accelerator: Accelerator,
         folder: Path,
         dev: DevRanking | None,
-        save_best: Callable[[dict[str, float]], None],
     ) -> None:
         self.config = config
         self.objective = objective
@@ -84,7 +86,8 @@ class Trainer:
         self.accelerator = accelerator
         self.folder = folder
         self.dev = dev
-        self.save_best = save_best
+        self.save_best: Callable[[dict[str, float]], None] = lambda _metrics: None
+        accelerator.gradient_accumulation_steps = config.gradient_accumulation_steps
         rates = (config.learning_rate, config.new_learning_rate, config.weight_decay)
         optimizer = build_optimizer(parameter_groups(embedder.model, *rates), config.adam_betas, config.adam_epsilon)
         self.model = embedder.model
@@ -94,9 +97,8 @@ class Trainer:
         self.max_steps = config.max_steps or config.epochs * per_epoch
         self.schedule = build_schedule(self.optimizer, config.warmup_steps, self.max_steps)
         self.checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints, accelerator)
-        self.log = LossLog(folder / "losses.jsonl")
+        self.reporter = Reporter(config, accelerator, folder / "losses.jsonl", self.max_steps)
         self.progress = Progress()
-        self.broken: set[str] = set()
         self._terminated = False
 
     def run(self, resume: bool = False) -> Progress:
@@ -109,28 +111,46 @@ class Trainer:
             How the stage went.
 
         Raises:
-            FloatingPointError: If the loss is not a number; the batch's ids are saved.
+            FloatingPointError: If the loss or its gradient is not a number; the batch's ids are saved.
             Preempted: After the checkpoint that a SIGTERM asks for.
         """
         if resume and (loaded := self.checkpoints.load_last()) is not None:
             self.progress = loaded
             resume_schedule(self.schedule, loaded.scheduled)
-            logger.info("going on from step %d", loaded.step)
-        if self.accelerator.is_main_process:
-            self.log.rewind(self.progress.step)
-        self.embedder.train()
-        with self._bar() as bar, _on_sigterm(self._terminate):
-            batches = self._batches()
-            while self.progress.step < self.max_steps and not self._exhausted():
-                self._step(batches, bar)
-        if self.progress.step and not self._just_evaluated() and not self._exhausted():
-            self._evaluate(None)
+            logger.info("stage %s goes on from step %d", self.config.stage, loaded.step)
+        with self.reporter.opened(self.progress.step), _on_sigterm(self._terminate):
+            self._loop()
         return self.progress
 
-    def _step(self, batches: Iterator[TrainingBatch], bar: Any) -> None:
+    def _loop(self) -> None:
+        """Evaluate what is due, take a step, save what is due.
+
+        A checkpoint is saved before the evaluation of its step: what is killed while it evaluates evaluates again.
+        """
+        batches = self._batches()
+        self.embedder.train()
+        while True:
+            if self._evaluation_is_due():
+                self._evaluate()
+            if self.progress.step >= self.max_steps or self._exhausted():
+                break
+            terminated = self._step(batches)
+            if terminated or self.progress.step % self.config.save_steps == 0:
+                self._checkpoint()
+            if terminated:
+                self._preempt()
+        self._share_broken()
+        if self._terminated_anywhere():
+            self._checkpoint()
+            self._preempt()
+
+    def _step(self, batches: Iterator[TrainingBatch]) -> bool:
+        """Take an optimiser step; say whether a SIGTERM has reached any process."""
         start = time.perf_counter()
-        losses = self._backward(batches)
+        losses, read = self._backward(batches)
         norm = self._clip()
+        if self.accelerator.scaler is None and not math.isfinite(norm):
+            self._stop({**losses, "grad_norm": norm}, read)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if not self.accelerator.optimizer_step_was_skipped:
@@ -140,112 +160,101 @@ class Trainer:
         self.progress.step += 1
         seconds = time.perf_counter() - start
         self.progress.seconds += seconds
-        bar.update()
-        bar.set_postfix(self._shown(losses), refresh=False)
-        self._record(losses, norm, seconds)
-        if self.dev is not None and self.progress.step % self.config.eval_steps == 0:
-            self._evaluate(bar)
-        self._checkpoint_if_due()
+        terminated = losses.pop(TERMINATED) > 0
+        record = {
+            "logit_scale": float(self.model.logit_scale.detach().exp()),
+            "grad_norm": norm,
+            "learning_rate": float(max(self.schedule.get_last_lr())),
+        }
+        self.reporter.step(self.progress.step, losses, record, seconds)
+        return terminated
 
-    def _backward(self, batches: Iterator[TrainingBatch]) -> dict[str, float]:
-        """Sum up the gradients of a step's batches; return its losses by name, averaged."""
-        count = self.config.gradient_accumulation_steps
-        sums: torch.Tensor | None = None
-        names: list[str] = []
-        for _ in range(count):
+    def _backward(self, batches: Iterator[TrainingBatch]) -> tuple[dict[str, float], list[TrainingBatch]]:
+        """Sum up the gradients of a step's batches.
+
+        Returns:
+            The losses by name, averaged over batches and processes, and how many of these got a SIGTERM; the batches.
+        """
+        sums: dict[str, float] = {}
+        read: list[TrainingBatch] = []
+        for _ in range(self.config.gradient_accumulation_steps):
             batch = next(batches)
+            read.append(batch)
             with self.accelerator.accumulate(self.embedder):
-                embeddings, parts, logit_scale = self.embedder(batch.groups)
-                losses = self.objective(embeddings, parts, logit_scale, batch)
+                losses = self.objective(*self.embedder(batch.groups), batch)
                 total = self.objective.total(losses)
-                names = [*losses, "loss"]
-                values = torch.stack([*losses.values(), total]).detach().double() / count
-                values = mean_over_processes(values)
-                self._check_finite(values, names, batch)
+                found = self._averaged({**losses, "loss": total})
+                if not all(map(math.isfinite, found.values())):
+                    self._stop(found, [batch])
                 self.accelerator.backward(total)
-            sums = values if sums is None else sums + values
-        return dict(zip(names, [] if sums is None else sums.tolist(), strict=True))
+            sums = {name: sums.get(name, 0.0) + value for name, value in found.items()}
+        return {name: value / len(read) for name, value in sums.items()}, read
 
-    def _check_finite(self, values: torch.Tensor, names: list[str], batch: TrainingBatch) -> None:
-        if bool(torch.isfinite(values).all()):
-            return
+    def _averaged(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Average over the processes; along with the losses goes whether this process got a SIGTERM."""
+        values = torch.stack([value.detach().double() for value in losses.values()])
+        values = torch.cat([values, values.new_tensor([float(self._terminated)])])
+        return dict(zip([*losses, TERMINATED], mean_over_processes(values).tolist(), strict=True))
+
+    def _stop(self, values: dict[str, float], batches: list[TrainingBatch]) -> None:
+        """Save the ids of this process's batches, and raise."""
         path = self.folder / f"not-finite-{self.accelerator.process_index}.json"
-        rows = batch.documents.tolist()
+        rows = [row for batch in batches for row in batch.documents.tolist()]
         content = {
-            "step": self.progress.step,
-            "losses": dict(zip(names, map(str, values.tolist()), strict=True)),
-            "queries": batch.query_ids,
+            "step": self.progress.step + 1,
+            "values": {name: str(value) for name, value in values.items() if name != TERMINATED},
+            "queries": [query for batch in batches for query in batch.query_ids],
             "documents": [self.examples.reader.ids[row] for row in rows],
         }
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
-        raise FloatingPointError(
-            f"the loss is not finite at step {self.progress.step} ({content['losses']}); the batch's ids are in {path}"
-        )
+        shown = ", ".join(f"{name} {value}" for name, value in content["values"].items())  # type: ignore[attr-defined]
+        raise FloatingPointError(f"step {content['step']} is not finite: {shown}; the ids of its batch are in {path}")
 
     def _clip(self) -> float:
-        parameters = [parameter for parameter in self.embedder.parameters() if parameter.grad is not None]
         limit = self.config.max_grad_norm
-        norm = self.accelerator.clip_grad_norm_(parameters, math.inf if limit is None else limit)
-        return float(norm) if norm is not None else math.nan
+        norm = self.accelerator.clip_grad_norm_(self.embedder.parameters(), math.inf if limit is None else limit)
+        return float(norm) if norm is not None else 0.0  # DeepSpeed's first step has none
 
-    def _record(self, losses: dict[str, float], norm: float, seconds: float) -> None:
-        if self.progress.step % self.config.log_steps:
-            return
-        record: dict[str, float] = {
-            **losses,
-            "logit_scale": float(self.model.logit_scale.detach().exp()),
-            "grad_norm": norm,
-        }
-        record |= {"learning_rate": float(max(self.schedule.get_last_lr()))}
-        if self.accelerator.is_main_process:
-            self.log.append({"step": self.progress.step, **record})
-        samples = self.config.batch_size * self.config.gradient_accumulation_steps
-        timing = {"samples_per_second": samples / seconds, "memory_gb": _peak_memory(self.accelerator.device)}
-        self.accelerator.log(record | timing, step=self.progress.step)
+    def _evaluation_is_due(self) -> bool:
+        step, history = self.progress.step, self.progress.history
+        if step == 0 or (history and history[-1]["step"] == step):
+            return False
+        return step >= self.max_steps or (self.dev is not None and step % self.config.eval_steps == 0)
 
-    def _evaluate(self, bar: Any) -> None:
+    def _evaluate(self) -> None:
         if self.dev is None:
             self.save_best({})
             return
-        metrics = self.dev(self.model)
-        self.embedder.train()
+        # DDP's wrapper would synchronise buffers in every pass, and processes differ in the number of passes
+        sharded = is_sharded(self.accelerator)
+        metrics = self.dev(self.embedder if sharded else self.accelerator.unwrap_model(self.embedder))
         step, progress = self.progress.step, self.progress
         progress.history.append({"step": step, **metrics})
-        self.accelerator.log({f"dev/{name}": value for name, value in metrics.items()}, step=step)
         best = progress.best_metric is None or metrics[METRIC] > progress.best_metric
         if best:
             progress.best_metric, progress.best_step, progress.evaluations_without_gain = metrics[METRIC], step, 0
             self.save_best(metrics)
         else:
             progress.evaluations_without_gain += 1
-        if self.accelerator.is_main_process:
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-            tqdm.write(f"step {step}: dev {shown}{'  (best)' if best else ''}")
-        if bar is not None:
-            bar.set_postfix({"dev": f"{metrics[METRIC]:.4f}"})
-
-    def _checkpoint_if_due(self) -> None:
-        terminated = self._terminated_anywhere()
-        if terminated or self.progress.step % self.config.save_steps == 0:
-            self.checkpoints.save(self.progress)
-        if terminated:
-            raise Preempted(f"stopped by SIGTERM; step {self.progress.step} is saved, --resume goes on from there")
-
-    def _terminated_anywhere(self) -> bool:
-        found = gather_sizes([int(self._terminated)], self.accelerator.device)
-        return any(value for row in found for value in row)
-
-    def _terminate(self, *_: object) -> None:
-        self._terminated = True
+        self.reporter.evaluation(step, metrics, best)
 
     def _exhausted(self) -> bool:
         limit = self.config.early_stopping
         return limit is not None and self.progress.evaluations_without_gain >= limit
 
-    def _just_evaluated(self) -> bool:
-        history = self.progress.history
-        return bool(history) and history[-1]["step"] == self.progress.step
+    def _checkpoint(self) -> None:
+        self._share_broken()
+        self.checkpoints.save(self.progress)
+
+    def _terminate(self, *_: object) -> None:
+        self._terminated = True
+
+    def _terminated_anywhere(self) -> bool:
+        return any(gather_objects(self._terminated))
+
+    def _preempt(self) -> None:
+        raise Preempted(f"stopped by SIGTERM; step {self.progress.step} is saved, --resume goes on from there")
 
     def _batches(self) -> Iterator[TrainingBatch]:
         config, accelerator = self.config, self.accelerator
@@ -263,27 +272,19 @@ class Trainer:
             collate_fn=self.collator,
             num_workers=config.workers,
             pin_memory=accelerator.device.type == "cuda",
-            persistent_workers=config.workers > 0,
             generator=torch.Generator().manual_seed(config.seed),  # the run's own random state is left alone
         )
         for batch in loader:
-            self.broken.update(batch.broken)
+            for identifier in batch.broken.keys() - self.progress.broken.keys():
+                logger.warning("document %r is left out: %s", identifier, batch.broken[identifier])
+            self.progress.broken |= batch.broken
             yield batch.to(accelerator.device)
 
-    def _bar(self) -> Any:
-        return tqdm(
-            total=self.max_steps,
-            initial=self.progress.step,
-            desc=self.config.stage,
-            unit="step",
-            disable=not self.accelerator.is_local_main_process,
+    def _share_broken(self) -> None:
+        """Bring together what the processes could not read."""
+        self.progress.broken = dict(
+            sorted(item for part in gather_objects(self.progress.broken) for item in part.items())
         )
-
-    def _shown(self, losses: dict[str, float]) -> dict[str, str]:
-        shown = {name: f"{value:.3f}" for name, value in losses.items()}
-        if self.progress.history:
-            shown["dev"] = f"{self.progress.history[-1][METRIC]:.4f}"
-        return shown
 
 
 @contextmanager
@@ -298,8 +299,3 @@ def _on_sigterm(handler: Callable[..., None]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _peak_memory(device: torch.device) -> float:
-    """Most memory that tensors have taken on a GPU, in GB; 0 elsewhere."""
-    return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0

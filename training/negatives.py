@@ -1,0 +1,176 @@
+"""Hard negatives: how they are chosen from rankings, written and read."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ciea_hf.utils import atomic_write, require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ciea_hf.data.dataset import RetrievalDataset
+
+KINDS = ("image", "text")
+FILE = "negatives.parquet"
+COLUMNS = ("query-id", "corpus-id", "kind", "rank")
+REPORTED = (
+    "queries", "relevant", "candidates", "kept", "dropped: outside the window", "dropped: score too high",
+    "dropped: beyond the quota",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MiningOptions:
+    """How negatives are chosen.
+
+    Attributes:
+        depth: Best documents that are looked at, per query.
+        window: Ranks among them, from 0, that negatives are drawn from, positives already removed.
+        images: Negatives with an image that are kept for each query.
+        texts: Negatives without one.
+        relative_margin: Drop documents scoring above the best positive's score times (1 - this).
+        max_score: Drop documents scoring above this.
+        seed: Of the draw within the window; the best are kept if the window holds no more than the quota.
+    """
+
+    depth: int = 100
+    window: tuple[int, int] = (0, 100)
+    images: int = 10
+    texts: int = 10
+    relative_margin: float | None = None
+    max_score: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        low, high = self.window
+        if not 0 <= low < high:
+            raise ValueError(f"`window` must be two ranks, the first from 0 and below the second, got {self.window}")
+        if self.depth < 1 or self.images < 0 or self.texts < 0:
+            raise ValueError("`depth` must be at least 1, `images` and `texts` at least 0")
+
+
+@dataclass
+class MinedNegatives:
+    """What was found.
+
+    Attributes:
+        by_query: Query id to kind to document ids, best first.
+        report: How many candidates were seen, kept, and dropped for which reason.
+    """
+
+    by_query: dict[str, dict[str, list[str]]]
+    report: dict[str, int] = field(default_factory=dict)
+
+
+def choose_negatives(
+    rankings: Iterable[tuple[str, Sequence[tuple[str, float]]]],
+    dataset: RetrievalDataset,
+    options: MiningOptions,
+    positive_scores: Mapping[str, float] | None = None,
+) -> MinedNegatives:
+    """Choose negatives from rankings.
+
+    Args:
+        rankings: Pairs of a query id and its ranking: (document id, score), best first.
+        dataset: Judgements and kinds of documents.
+        options: How they are chosen.
+        positive_scores: Query id to the score of its best positive, for ``relative_margin``.
+
+    Returns:
+        The negatives and a report: ``candidates`` is ``kept`` and all that is ``dropped`` for a reason, the documents
+        relevant to the query aside, which are no candidates.
+    """
+    quotas = {"image": options.images, "text": options.texts}
+    report: Counter[str] = Counter(dict.fromkeys(REPORTED, 0))
+    found: dict[str, dict[str, list[str]]] = {}
+    for query, ranking in rankings:
+        relevant = {document for document, score in dataset.qrels.get(query, {}).items() if score > 0}
+        limit = _score_limit(options, (positive_scores or {}).get(query))
+        others = [pair for pair in ranking if pair[0] not in relevant][: options.depth]
+        within = others[slice(*options.window)]
+        kept = [document for document, score in within if score <= limit]
+        rng = random.Random(f"{options.seed}-{query}")
+        found[query] = {kind: _draw(kept, kind, quotas[kind], dataset, rng) for kind in KINDS}
+        chosen = sum(map(len, found[query].values()))
+        report["queries"] += 1
+        report["relevant"] += sum(document in relevant for document, _ in ranking)
+        report["candidates"] += len(others)
+        report["dropped: outside the window"] += len(others) - len(within)
+        report["dropped: score too high"] += len(within) - len(kept)
+        report["dropped: beyond the quota"] += len(kept) - chosen
+        report["kept"] += chosen
+        for kind in KINDS:
+            report[f"queries short of {kind}s"] += len(found[query][kind]) < quotas[kind]
+    return MinedNegatives(found, dict(report))
+
+
+def save_negatives(negatives: MinedNegatives, path: str | Path) -> Path:
+    """Write negatives as parquet: ``query-id``, ``corpus-id``, ``kind``, ``rank``.
+
+    Args:
+        negatives: What was mined.
+        path: A folder, or a file ending in ``.parquet``.
+
+    Returns:
+        The file.
+    """
+    pyarrow = require("pyarrow", extra="train")
+    parquet = require("pyarrow.parquet", extra="train")
+    target = Path(path) if str(path).endswith(".parquet") else Path(path) / FILE
+    rows = [
+        (query, document, kind, rank)
+        for query, kinds in negatives.by_query.items()
+        for kind, documents in kinds.items()
+        for rank, document in enumerate(documents)
+    ]
+    columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
+    types = (pyarrow.string(), pyarrow.string(), pyarrow.string(), pyarrow.int32())
+    arrays = {name: pyarrow.array(column, kind) for name, column, kind in zip(COLUMNS, columns, types, strict=True)}
+    with atomic_write(target) as temporary:
+        parquet.write_table(pyarrow.table(arrays), temporary)
+    return target
+
+
+def load_negatives(path: str | Path, corpus_ids: Iterable[str]) -> dict[str, dict[str, list[int]]]:
+    """Read negatives.
+
+    Args:
+        path: The file, or the folder that holds it.
+        corpus_ids: Of the corpus they were mined in.
+
+    Returns:
+        Query id to kind to corpus rows, best first.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a document is not in the corpus.
+    """
+    parquet = require("pyarrow.parquet", extra="train")
+    target = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    if not target.is_file():
+        raise FileNotFoundError(f"no mined negatives at {target}; run stage `mine` first or name `negatives`")
+    rows = {identifier: row for row, identifier in enumerate(corpus_ids)}
+    found: dict[str, dict[str, list[int]]] = {}
+    for entry in parquet.read_table(target).sort_by("rank").to_pylist():
+        if entry["corpus-id"] not in rows:
+            raise ValueError(f"{target}: document {entry['corpus-id']!r} is not in the corpus")
+        found.setdefault(entry["query-id"], {}).setdefault(entry["kind"], []).append(rows[entry["corpus-id"]])
+    return found
+
+
+def _score_limit(options: MiningOptions, positive: float | None) -> float:
+    limits = [float("inf") if options.max_score is None else options.max_score]
+    if options.relative_margin is not None and positive is not None:
+        limits.append(positive - abs(positive) * options.relative_margin)
+    return min(limits)
+
+
+def _draw(documents: Sequence[str], kind: str, quota: int, dataset: RetrievalDataset, rng: random.Random) -> list[str]:
+    """Draw a quota of one kind, keeping the order of the ranking."""
+    places = [i for i, document in enumerate(documents) if dataset.document_kinds[document] == kind]
+    return [documents[i] for i in sorted(rng.sample(places, min(quota, len(places))))]

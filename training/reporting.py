@@ -1,0 +1,123 @@
+"""What a stage shows and writes while it trains: the bar, the loss log, the trackers."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm.auto import tqdm
+
+from ciea_hf.utils import atomic_write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from accelerate import Accelerator
+
+    from ciea_hf.training.config import TrainingConfig
+
+METRIC = "mrr@10"
+SECONDS_BETWEEN_LINES = 30.0  # of the bar, where it goes to a file
+
+
+class Reporter:
+    """Reports the steps and evaluations of a stage; in processes other than the first it stays silent.
+
+    Args:
+        config: Of the stage.
+        accelerator: Its trackers get every value, named ``STAGE/...``.
+        path: The loss log: a line of JSON for every few steps.
+        max_steps: Of the stage.
+    """
+
+    def __init__(self, config: TrainingConfig, accelerator: Accelerator, path: Path, max_steps: int) -> None:
+        self.config = config
+        self.accelerator = accelerator
+        self.log = LossLog(path)
+        self.max_steps = max_steps
+        self._bar: Any = None
+        self._dev: dict[str, str] = {}
+
+    @contextmanager
+    def opened(self, step: int) -> Iterator[None]:
+        """Show the bar from a step on; the loss log is cut off behind it."""
+        if self.accelerator.is_main_process:
+            self.log.rewind(step)
+        self._bar = tqdm(
+            total=self.max_steps,
+            initial=step,
+            desc=self.config.stage,
+            unit="step",
+            disable=not self.accelerator.is_local_main_process,
+            mininterval=0.1 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES,
+        )
+        with self._bar:
+            yield
+
+    def step(self, step: int, losses: Mapping[str, float], record: Mapping[str, float], seconds: float) -> None:
+        """Report a step.
+
+        Args:
+            step: Its number, from 1.
+            losses: By name.
+            record: What else is logged and the same whenever the run is repeated.
+            seconds: It took.
+        """
+        self._bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()} | self._dev, refresh=False)
+        self._bar.update()
+        if step % self.config.log_steps:
+            return
+        values = {**losses, **record}
+        if self.accelerator.is_main_process:
+            self.log.append({"step": step, **values})
+        samples = self.config.batch_size * self.config.gradient_accumulation_steps
+        timing = {"samples_per_second": samples / seconds, "memory_gb": peak_memory(self.accelerator.device)}
+        self._track({**values, **timing}, step)
+
+    def evaluation(self, step: int, metrics: Mapping[str, float], best: bool) -> None:
+        """Report an evaluation."""
+        self._track({f"dev/{name}": value for name, value in metrics.items()}, step)
+        self._dev = {"dev": f"{metrics[METRIC]:.4f}"}
+        if self.accelerator.is_main_process:
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            tqdm.write(f"{self.config.stage}, step {step}: dev {shown}{'  (best)' if best else ''}")
+
+    def _track(self, values: Mapping[str, float], step: int) -> None:
+        self.accelerator.log({f"{self.config.stage}/{name}": value for name, value in values.items()}, step=step)
+
+
+class LossLog:
+    """A line of JSON for every few steps; a resumed run cuts off what its checkpoint does not know.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def rewind(self, step: int) -> None:
+        """Keep only lines up to a step."""
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
+        with atomic_write(self.path) as temporary:
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            temporary.write_text("".join(kept), encoding="utf-8")
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write a line."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def peak_memory(device: torch.device) -> float:
+    """Most memory used so far, in GB: by tensors on a GPU, by the process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
