@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+
+from ciea_hf.utils import map_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -111,8 +111,7 @@ def _chunks(view: DocumentView, start: int, stop: int, options: EncodingOptions)
     """Decoded inputs, in chunks of a few batches."""
     size = CHUNK * options.batch_size
     bounds = [(first, min(first + size, stop)) for first in range(start, stop, size)]
-    ahead = _ahead(view.batch, bounds, options.num_workers)
-    chunks = ahead if options.num_workers else (view.batch(*bound) for bound in bounds)
+    chunks = map_ahead(lambda bound: view.batch(*bound), bounds, options.num_workers)
     if not options.show_progress_bar:
         yield from chunks
         return
@@ -122,20 +121,6 @@ def _chunks(view: DocumentView, start: int, stop: int, options: EncodingOptions)
         for inputs in chunks:
             yield inputs
             bar.update(len(inputs))
-
-
-def _ahead(
-    batch: Callable[[int, int], list[Any]], bounds: Sequence[tuple[int, int]], workers: int
-) -> Iterator[list[Any]]:
-    """Chunks in order, while ``workers`` threads prepare the next ones, at most that many of them."""
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[list[Any]]] = deque()
-        for bound in bounds:
-            waiting.append(pool.submit(batch, *bound))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def encode_inputs(
