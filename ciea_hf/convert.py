@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import re
 from pathlib import Path
@@ -60,7 +61,7 @@ def convert_checkpoint(
     table = next((name for name in TOKEN_TABLES if name in state), None)
     if table is None:
         raise ValueError(f"{checkpoint}: no token table among the weights; expected one of {', '.join(TOKEN_TABLES)}")
-    text = _config(text_config, "text_config")
+    text = copy.deepcopy(_config(text_config, "text_config"))
     text.vocab_size = state[table].shape[0]
     last = text.vocab_size
     overrides: dict[str, Any] = {
@@ -72,7 +73,8 @@ def convert_checkpoint(
     }
     model = CIEAModel(CIEAConfig(vision_config=_config(vision_config, "vision_config"), text_config=text, **overrides))
     _load(model, state, Path(checkpoint))
-    return model.eval()
+    model.train(mode=False)
+    return model
 
 
 TOKEN_TABLES = (
