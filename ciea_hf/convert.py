@@ -148,9 +148,8 @@ def _config(value: Config, name: str) -> PreTrainedConfig:
             raise ValueError(f"`{name}` needs the key 'model_type'; it has {', '.join(map(repr, value))}")
         settings = dict(value)
         return AutoConfig.for_model(settings.pop("model_type"), **settings)
-    config = AutoConfig.from_pretrained(value)
-    side = getattr(config, "vision_config", config) if name == "vision_config" else config
-    return side  # type: ignore[no-any-return]
+    config: PreTrainedConfig = AutoConfig.from_pretrained(value)
+    return getattr(config, "vision_config", config) if name == "vision_config" else config
 
 
 def _describe(content: Any) -> str:
