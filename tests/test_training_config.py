@@ -105,7 +105,7 @@ def test_the_command_line_wins_over_the_preset_and_a_stage_over_all() -> None:
          "--max-grad-norm", "none", "--freeze", "vision,text", "--learning-rate", "5e-6", "--use-extractor", "false"]
     )  # fmt: skip
     assert (config.complement_weight, config.resume, config.max_grad_norm) == (0.25, True, None)
-    assert config.stage_names == ["align", "in_batch", "mine", "hard"]
+    assert config.stage_names == ["warm_up", "align", "in_batch", "mine", "hard"]
     assert (config.for_stage("hard").epochs, config.for_stage("in_batch").epochs) == (7, 40)
     assert config.for_stage("warm_up").max_steps == 9  # the preset's own 300 gives way
     assert config.for_stage("align").freeze == ("vision", "text")
