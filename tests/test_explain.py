@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from ciea_hf.explain import complement_map, embed_image_parts, overlay_complement
+from tests.helpers import picture, tiny_model
+
+CAPTIONS = ["a red cat", "the small house with a tree", "bread"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+def pictures():
+    return [picture(seed) for seed in range(len(CAPTIONS))]
+
+
+def test_whole_documents_are_those_of_encode_document(model):
+    parts = embed_image_parts(model, pictures(), CAPTIONS, batch_size=2)
+    documents = [{"text": text, "image": image} for text, image in zip(CAPTIONS, pictures(), strict=True)]
+    expected = model.encode_document(documents, convert_to_tensor=True, normalize_embeddings=True)
+    torch.testing.assert_close(parts.documents, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_projected_image_part_is_the_picture_alone(model):
+    parts = embed_image_parts(model, pictures(), CAPTIONS)
+    expected = model.encode_document(pictures(), convert_to_tensor=True, normalize_embeddings=True)
+    torch.testing.assert_close(parts.projected, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(parts.extracted, parts.projected, atol=1e-3)
+
+
+def test_without_an_extractor_both_image_parts_are_the_same():
+    parts = embed_image_parts(tiny_model(use_extractor=False), pictures(), CAPTIONS)
+    assert parts.weights is None
+    torch.testing.assert_close(parts.extracted, parts.projected)
+
+
+def test_complement_map_is_the_weights_on_the_grid(model):
+    image, caption = picture(1), CAPTIONS[1]
+    batch = model.processor(text=[caption], images=[image])
+    with torch.no_grad():
+        features = model.get_vision_features(batch["pixel_values"])
+        patches = F.normalize(model.projector(features)[0], dim=-1)
+        ids = batch["input_ids"][0]
+        last = int((ids == model.config.image_token_id).nonzero().max())
+        tokens = F.normalize(model.get_input_embeddings()(ids[last + 1 :]), dim=-1)
+        expected = 1 - ((patches @ tokens.T + 1.00001) / 2).amax(dim=1)
+    found = complement_map(model, image, caption)
+    assert found.shape == (2, 2)
+    np.testing.assert_allclose(found, expected.reshape(2, 2).numpy(), atol=1e-5)
+
+
+def test_overlay_is_bright_where_the_caption_says_least(model):
+    white = Image.new("RGB", (32, 32), "white")
+    white.putpixel((3, 3), (0, 0, 0))  # else all patches are the same but for their positions
+    overlay = np.asarray(overlay_complement(model, white, CAPTIONS[0]).convert("L"), dtype=float)
+    weights = complement_map(model, white, CAPTIONS[0])
+    quarter = overlay.shape[0] // 4
+    rows, columns = np.unravel_index([weights.argmin(), weights.argmax()], weights.shape)
+    dark, bright = (overlay[quarter * (1 + 2 * r), quarter * (1 + 2 * c)] for r, c in zip(rows, columns, strict=True))
+    assert bright > 240
+    assert dark < 100
+
+
+def test_errors_name_what_is_wrong(model):
+    with pytest.raises(ValueError, match="no extractor"):
+        complement_map(tiny_model(use_extractor=False), picture(), "a cat")
+    with pytest.raises(ValueError, match="must hold a word, got ' '"):
+        complement_map(model, picture(), " ")
+    with pytest.raises(ValueError, match=r"1 picture\(s\) and 0 caption"):
+        embed_image_parts(model, [picture()], [])
