@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ciea_hf.demo.launching import launch_training
 from ciea_hf.demo.report import Row, demo_table, example_queries
 from ciea_hf.evaluation.metrics import rank_documents
 from ciea_hf.evaluation.runs import read_run, write_run
@@ -92,7 +91,7 @@ def run_demo(output: Path, steps: int | None = None, seed: int = 0) -> dict[str,
 
     _say(f"     {benchmark_folder()}")
     _say("2/6  Warm-up of the language model on captions and text documents, from which all systems start")
-    warm = _train(output, "warm_up", ("--stage", "warm_up", "--seed", str(seed)))
+    warm = launch_training(output / "runs" / "warm_up", ("--stage", "warm_up", "--seed", str(seed)))
     _say(
         "3/6  Training: caption only, MARVEL (images, no extractor, no L_comp) and CIEA, with the same budget of steps"
     )
@@ -101,7 +100,7 @@ def run_demo(output: Path, steps: int | None = None, seed: int = 0) -> dict[str,
     for system in SYSTEMS:
         _say(f"     {system.title}")
         common = ("--stage", "in_batch", "--model", str(warm / "warm_up" / "best"), "--seed", str(seed), *budget)
-        folder = _train(output, system.name, (*common, *system.arguments))
+        folder = launch_training(output / "runs" / system.name, (*common, *system.arguments))
         seconds[system.name] = _seconds(folder)
     _say("4/6  Evaluation on the test split: 1,000 scenes and 250 texts, templates and caption pairs never seen")
     test = load_benchmark("test")
@@ -132,19 +131,6 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
         raise SystemExit(f"{output} holds a demonstration with other settings: remove it or name another --output")
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(settings), encoding="utf-8")
-
-
-def _train(output: Path, name: str, arguments: tuple[str, ...]) -> Path:
-    """Run ``accelerate launch`` of the training's driver; a training that is finished is left as it is."""
-    folder = output / "runs" / name
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    launch = ("accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no",
-              "--dynamo_backend", "no", "--num_cpu_threads_per_process", str(threads))  # fmt: skip
-    command = (*launch, "-m", "ciea_hf.training.train", "--preset", "demo", "--output-dir", str(folder), "--resume")
-    status = subprocess.run([sys.executable, "-m", *command, *arguments], check=False).returncode
-    if status:
-        raise SystemExit(status)
-    return folder
 
 
 def _seconds(folder: Path) -> float:
