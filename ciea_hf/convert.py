@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedConfig
 
-from ciea_hf.modeling import CIEAConfig, CIEAModel
+from ciea_hf.modeling import CIEAConfig, CIEAModel, CIEAProcessor
 
 if TYPE_CHECKING:
     import os
@@ -75,6 +75,35 @@ def convert_checkpoint(
     _load(model, state, Path(checkpoint))
     model.train(mode=False)
     return model
+
+
+def processor_of(model: CIEAModel, image_processor: str, tokenizer: str) -> CIEAProcessor:
+    """Load the processor of a converted model.
+
+    Args:
+        model: As :func:`convert_checkpoint` gives it.
+        image_processor: Folder or Hub id, most often that of the vision tower.
+        tokenizer: Folder or Hub id, most often that of the language model.
+
+    Returns:
+        The processor.
+
+    Raises:
+        ValueError: If its three image tokens are not the rows that the checkpoint trained.
+    """
+    processor = CIEAProcessor(
+        AutoImageProcessor.from_pretrained(image_processor),
+        AutoTokenizer.from_pretrained(tokenizer),
+        image_seq_length=model.config.image_seq_length,
+    )
+    for name in ("image_token_id", "image_start_token_id", "image_end_token_id"):
+        ours, theirs = getattr(processor, name), getattr(model.config, name)
+        if ours != theirs:
+            raise ValueError(
+                f"{name} is {ours} for the tokenizer {tokenizer} and {theirs} for the checkpoint: "
+                f"the tokenizer is another one, or --set {name}={ours} is needed"
+            )
+    return processor
 
 
 TOKEN_TABLES = (

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from safetensors import SafetensorError
 
 from ciea_hf.training.checkpoint import Checkpoints, Progress
@@ -25,30 +24,21 @@ from ciea_hf.training.stages import run_stages
 from ciea_hf.training.train import main
 from ciea_hf.training.trainer import Trainer
 from tests.processes import drive, start
-from tests.test_training_run import arguments_of, configured, same_weights
-from tests.toy_training import read_log, save_start, save_training_data, weights_of
+from tests.toy_training import (
+    arguments_of,
+    configured,
+    read_log,
+    reset_engine,
+    same_weights,
+    save_training_data,
+    weights_of,
+)
 
 KILLS = 5
 STEPS = 50
 
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toy")
-    save_training_data(folder / "data", images=12)
-    save_start(folder / "start")
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def fresh_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    reset_engine()
-    monkeypatch.setenv("CIEA_HF_CACHE", str(tmp_path / "cache"))
-
-
-def reset_engine() -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+pytestmark = pytest.mark.usefixtures("fresh_engine")
 
 
 def with_dropout(toy: Path, output: Path, **values: Any) -> list[str]:

@@ -7,13 +7,11 @@ import logging
 import os
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState, GradientState
 from transformers import AutoModel
 
 from ciea_hf.data import load_retrieval_dataset
@@ -22,47 +20,20 @@ from ciea_hf.training.config import TrainingConfig, updated
 from ciea_hf.training.stages import run_stages
 from ciea_hf.training.train import main
 from tests.processes import train_in_processes
-from tests.toy_training import read_log, save_backbones, save_start, save_training_data, weights_of
+from tests.toy_training import (
+    arguments_of,
+    configured,
+    read_log,
+    reset_engine,
+    same_weights,
+    save_training_data,
+    weights_of,
+)
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a data set, backbones, and a model that does not drop out."""
-    folder = tmp_path_factory.mktemp("toy")
-    save_training_data(folder / "data")
-    save_backbones(folder)
-    save_start(folder / "start")
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def fresh_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Accelerate keeps its state for the process; every run here begins anew."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    monkeypatch.setenv("CIEA_HF_CACHE", str(tmp_path / "cache"))
-
-
-def configured(toy: Path, output: Path, **values: Any) -> TrainingConfig:
-    settings = {
-        "dataset": str(toy / "data"), "model": str(toy / "start"), "output_dir": str(output), "batch_size": 4,
-        "max_steps": 4, "eval_steps": 2, "save_steps": 2, "log_steps": 1, "learning_rate": 1e-3, "lambda": 0.5,
-        "trackers": "none", "early_stopping": None,
-    }  # fmt: skip
-    return updated(TrainingConfig(), settings | values)
-
-
-def arguments_of(config: TrainingConfig, toy: Path) -> list[str]:
-    path = toy / f"{Path(config.output_dir).name}.yaml"
-    from ciea_hf.training.presets import config_as_dict
-
-    path.write_text(yaml.safe_dump(config_as_dict(config)))
-    return ["--preset", str(path)]
-
-
-def same_weights(left: Path, right: Path) -> bool:
-    one, other = weights_of(left), weights_of(right)
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+pytestmark = pytest.mark.usefixtures("fresh_engine")
 
 
 def test_accelerate_launch_leaves_a_complete_hub_folder(toy: Path, tmp_path: Path) -> None:
@@ -101,7 +72,7 @@ def test_accelerate_launch_leaves_a_complete_hub_folder(toy: Path, tmp_path: Pat
 @pytest.fixture(scope="module")
 def plain(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stage folder of an ordinary run."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+    reset_engine()
     output = tmp_path_factory.mktemp("plain")
     run_stages(configured(toy, output))
     return output / "in_batch"
@@ -109,7 +80,7 @@ def plain(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_is_a_function_of_its_seed(toy: Path, plain: Path, tmp_path: Path) -> None:
     for seed in (0, 1):
-        AcceleratorState._reset_state(reset_partial_state=True)
+        reset_engine()
         run_stages(configured(toy, tmp_path / str(seed), seed=seed))
     repeated, other = tmp_path / "0" / "in_batch", tmp_path / "1" / "in_batch"
     assert (repeated / "losses.jsonl").read_bytes() == (plain / "losses.jsonl").read_bytes()
@@ -168,7 +139,7 @@ def test_two_processes_train_what_one_trains(toy: Path, plain: Path, tmp_path: P
 @pytest.fixture(scope="module")
 def stages(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingConfig]:
     """All four stages, from backbones."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+    reset_engine()
     output = tmp_path_factory.mktemp("stages")
     values = {name: str(toy / name) for name in ("vision_model", "text_model")}
     config = configured(toy, output, stage="all", model=None, max_steps=2, **values)
@@ -220,7 +191,7 @@ def test_finished_stages_are_left_alone_and_a_run_can_start_anywhere(
         assert f"stage {stage} is finished already" in caplog.text
     changed = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
     assert {path.relative_to(output).parts[0] for path in changed} == {"hard"}
-    AcceleratorState._reset_state(reset_partial_state=True)
+    reset_engine()
     with pytest.raises(ValueError, match="align holds a run already: go on with --resume, name another --output-dir"):
         run_stages(config)
 

@@ -8,12 +8,16 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import torch
+import yaml
+from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModel
 
 from ciea_hf.data import RetrievalDataset, save_retrieval_dataset
 from ciea_hf.data.columns import corpus_from_columns, queries_from_columns
+from ciea_hf.training.config import TrainingConfig, updated
+from ciea_hf.training.presets import config_as_dict
 from tests.helpers import text_config, tiny_model, tiny_processor, vision_config
 
 if TYPE_CHECKING:
@@ -112,3 +116,32 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     """The weights that a folder holds."""
     return load_file(folder / "model.safetensors")
+
+
+def reset_engine() -> None:
+    """Forget the state of Accelerate, which lasts as long as the process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def configured(toy: Path, output: Path, **values: Any) -> TrainingConfig:
+    """A short run from the model that does not drop out; ``values`` override."""
+    settings = {
+        "dataset": str(toy / "data"), "model": str(toy / "start"), "output_dir": str(output), "batch_size": 4,
+        "max_steps": 4, "eval_steps": 2, "save_steps": 2, "log_steps": 1, "learning_rate": 1e-3, "lambda": 0.5,
+        "trackers": "none", "early_stopping": None,
+    }  # fmt: skip
+    return updated(TrainingConfig(), settings | values)
+
+
+def arguments_of(config: TrainingConfig, toy: Path) -> list[str]:
+    """Write a configuration and return the command line that reads it."""
+    path = toy / f"{config.output_dir.replace('/', '-')}.yaml"
+    path.write_text(yaml.safe_dump(config_as_dict(config)))
+    return ["--preset", str(path)]
+
+
+def same_weights(left: Path, right: Path) -> bool:
+    """Whether the weights of two folders are equal to the last bit."""
+    one, other = weights_of(left), weights_of(right)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -66,7 +66,7 @@ def prepare_model(model: CIEAModel, config: TrainingConfig, mixed_precision: str
     if config.lora and not {"text", "text_body"} & set(config.freeze):
         _add_lora(model, config.lora)
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+        model.activation_checkpointing_enable({"use_reentrant": False})
     if config.compile:
         model.text_model.compile(dynamic=True)
     if mixed_precision == "fp16" and model.config.text_config.model_type in ("t5", "mt5", "umt5"):
@@ -85,22 +85,14 @@ def saved_model(model: CIEAModel) -> CIEAModel:
 
 
 def _from_authors(path: Path, config: TrainingConfig, overrides: dict[str, Any]) -> CIEAModel:
-    from transformers import AutoImageProcessor, AutoTokenizer
-
-    from ciea_hf.convert import convert_checkpoint
-    from ciea_hf.modeling.processing_ciea import CIEAProcessor
+    from ciea_hf.convert import convert_checkpoint, processor_of
 
     if not (config.vision_model and config.text_model):
         raise ValueError(f"{path} holds weights alone: name its backbones, `vision_model` and `text_model`")
     model = convert_checkpoint(path, config.vision_model, config.text_model)
-    model.processor = CIEAProcessor(
-        AutoImageProcessor.from_pretrained(config.vision_model),
-        AutoTokenizer.from_pretrained(config.text_model),
-        image_seq_length=model.config.image_seq_length,
-    )
-    if overrides.get("use_extractor", model.config.use_extractor) == model.config.use_extractor:
-        return model
-    return _with_extractor(model, overrides["use_extractor"])
+    model.processor = processor_of(model, config.vision_model, config.text_model)
+    wanted = overrides.get("use_extractor", model.config.use_extractor)
+    return model if wanted == model.config.use_extractor else _with_extractor(model, wanted)
 
 
 def _with_extractor(model: CIEAModel, wanted: bool) -> CIEAModel:

@@ -17,8 +17,6 @@ from ciea_hf.commands.push import add_push_arguments, push_options, write_push_r
 if TYPE_CHECKING:
     import argparse
 
-    from ciea_hf.modeling import CIEAModel, CIEAProcessor
-
 HELP = "convert an authors' checkpoint"
 VISION, TEXT = "openai/clip-vit-base-patch32", "OpenMatch/t5-ance"  # what CIEA and MARVEL are made of
 
@@ -48,12 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert, save and publish."""
     if arguments.output is None and arguments.push is None:
         raise ValueError("say where the model goes: --output FOLDER, --push REPO_ID or both")
-    from ciea_hf.convert import convert_checkpoint
+    from ciea_hf.convert import convert_checkpoint, processor_of
 
     model = convert_checkpoint(
         arguments.checkpoint, arguments.vision_config, arguments.text_config, **dict(arguments.set)
     )
-    model.processor = _processor(
+    model.processor = processor_of(
         model, arguments.image_processor or arguments.vision_config, arguments.tokenizer or arguments.text_config
     )
     weights = sum(parameter.numel() for parameter in model.parameters())
@@ -79,24 +77,3 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except json.JSONDecodeError:
         return name, value
-
-
-def _processor(model: CIEAModel, image_processor: str, tokenizer: str) -> CIEAProcessor:
-    """Load the processor and check that its three image tokens are the rows that the checkpoint trained."""
-    from transformers import AutoImageProcessor, AutoTokenizer
-
-    from ciea_hf.modeling import CIEAProcessor
-
-    processor = CIEAProcessor(
-        AutoImageProcessor.from_pretrained(image_processor),
-        AutoTokenizer.from_pretrained(tokenizer),
-        image_seq_length=model.config.image_seq_length,
-    )
-    for name in ("image_token_id", "image_start_token_id", "image_end_token_id"):
-        ours, theirs = getattr(processor, name), getattr(model.config, name)
-        if ours != theirs:
-            raise ValueError(
-                f"{name} is {ours} for the tokenizer {tokenizer} and {theirs} for the checkpoint: "
-                f"the tokenizer is another one, or --set {name}={ours} is needed"
-            )
-    return processor

@@ -1,0 +1,341 @@
+"""What a run can be told beside the usual: precision, compilation, adapters, starting points, trackers, dev sets."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, AutoModel, CLIPImageProcessorPil, PreTrainedTokenizerFast
+
+from ciea_hf.training.backbone import load_model, prepare_model
+from ciea_hf.training.collator import Collator
+from ciea_hf.training.config import TrainingConfig
+from ciea_hf.training.embedder import Embedder
+from ciea_hf.training.objective import Objective
+from ciea_hf.training.ranking import DevRanking
+from ciea_hf.training.reader import CorpusReader
+from ciea_hf.training.stages import run_stages
+from tests.helpers import SPECIALS, WORDS, tiny_model
+from tests.toy_training import configured, read_log, reset_engine, training_data, weights_of
+
+if TYPE_CHECKING:
+    from ciea_hf.data import RetrievalDataset
+
+DATA = Path(__file__).parent / "data"
+
+
+pytestmark = pytest.mark.usefixtures("fresh_engine")
+
+
+def log_of(config: TrainingConfig) -> list[dict[str, float]]:
+    run_stages(config)
+    return read_log(Path(config.output_dir) / "in_batch")
+
+
+def moved(folder: Path, start: Path) -> dict[str, float]:
+    """How far each weight has moved, by name; those that have not are left out."""
+    before, after = weights_of(start), weights_of(folder)
+    assert before.keys() == after.keys()
+    distances = {name: (after[name] - before[name]).abs().max().item() for name in after}
+    return {name: distance for name, distance in distances.items() if distance}
+
+
+# --- precision, compilation, recomputation
+
+
+def test_bf16_computes_the_model_narrow_and_the_losses_wide(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dtypes: dict[str, set[torch.dtype]] = {"losses": set(), "text model": set(), "inputs of the losses": set()}
+    forward, load = Objective.forward, load_model
+
+    def watching(self: Objective, embeddings: torch.Tensor, *rest: Any) -> Any:
+        losses = forward(self, embeddings, *rest)
+        dtypes["inputs of the losses"].add(embeddings.dtype)
+        dtypes["losses"] |= {loss.dtype for loss in losses.values()}
+        return losses
+
+    def loading(*arguments: Any) -> Any:
+        model = load(*arguments)
+        layer = model.text_model.encoder.block[0].layer[0].SelfAttention.q
+        layer.register_forward_hook(lambda module, inputs, output: dtypes["text model"].add(output.dtype))
+        return model
+
+    monkeypatch.setattr(Objective, "forward", watching)
+    monkeypatch.setattr("ciea_hf.training.stages.load_model", loading)
+    narrow = log_of(configured(toy, tmp_path / "bf16", mixed_precision="bf16"))
+    assert dtypes == {
+        "losses": {torch.float32}, "inputs of the losses": {torch.float32}, "text model": {torch.bfloat16},
+    }  # fmt: skip
+    saved = weights_of(tmp_path / "bf16" / "in_batch" / "best")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    reset_engine()
+    wide = log_of(configured(toy, tmp_path / "fp32"))
+    assert narrow[0]["loss"] == pytest.approx(wide[0]["loss"], abs=0.05)
+    assert narrow[0]["loss"] != wide[0]["loss"]
+
+
+def test_t5_in_fp16_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    for kind, precision, warned in (("t5", "fp16", True), ("t5", "bf16", False), ("bert", "fp16", False)):
+        caplog.clear()
+        prepare_model(tiny_model(kind), TrainingConfig(), precision)
+        assert ("T5 was trained in bf16 and overflows in fp16" in caplog.text) == warned
+
+
+def test_compilation_is_an_option(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a backend that needs no compiler; the numbers and the names of the weights stay."""
+    compiled: list[type] = []
+    original = torch.nn.Module.compile
+
+    def without_compiler(self: torch.nn.Module, **kwargs: Any) -> None:
+        compiled.append(type(self))
+        original(self, backend="eager", **kwargs)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", without_compiler)
+    with_it = log_of(configured(toy, tmp_path / "compiled", compile=True, max_steps=2))
+    reset_engine()
+    without = log_of(configured(toy, tmp_path / "plain", max_steps=2))
+    assert [kind.__name__ for kind in compiled] == ["T5Model"]
+    for one, other in zip(with_it, without, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+    names = [set(weights_of(tmp_path / name / "in_batch" / "best")) for name in ("compiled", "plain")]
+    assert names[0] == names[1]
+
+
+def test_gradient_checkpointing_changes_no_number(toy: Path, tmp_path: Path) -> None:
+    logs = []
+    for name in (True, False):
+        reset_engine()
+        logs.append(log_of(configured(toy, tmp_path / str(name), gradient_checkpointing=name, max_steps=2)))
+    for one, other in zip(*logs, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
+# --- what is trained
+
+
+def test_new_parts_learn_at_their_own_rate(toy: Path, tmp_path: Path) -> None:
+    run_stages(configured(toy, tmp_path, learning_rate=1e-9, new_learning_rate=1e-2, max_steps=1, eval_steps=1))
+    found = moved(tmp_path / "in_batch" / "best", toy / "start")
+    far = {name.split(".")[0] for name, distance in found.items() if distance > 1e-3}
+    assert far == {"projector", "extractor"}
+    assert all(distance < 1e-7 for name, distance in found.items() if name.split(".")[0] not in far)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "trained"),
+    [
+        ("vision", {"text_model", "projector", "extractor", "logit_scale"}),
+        ("vision,text,logit_scale", {"projector", "extractor"}),
+        ("text,projector,extractor", {"vision_model", "logit_scale"}),
+    ],
+)
+def test_frozen_parts_stay(toy: Path, tmp_path: Path, freeze: str, trained: set[str]) -> None:
+    run_stages(configured(toy, tmp_path, freeze=freeze, max_steps=2))
+    found = moved(tmp_path / "in_batch" / "best", toy / "start")
+    assert {name.split(".")[0] for name in found} == trained
+
+
+def test_lora_trains_adapters_and_leaves_a_plain_model(toy: Path, tmp_path: Path) -> None:
+    config = configured(toy, tmp_path, stage="in_batch,mine,hard", lora="r=4", learning_rate=1e-2)
+    run_stages(config)
+    found = moved(tmp_path / "in_batch" / "best", toy / "start")
+    inside = {name for name in found if name.startswith("text_model")}
+    assert inside
+    assert all(name.endswith((".q.weight", ".v.weight")) for name in inside)  # where T5's adapters were merged
+    assert {name.split(".")[0] for name in found} == {"text_model", "projector", "extractor", "logit_scale"}
+    result = json.loads((tmp_path / "in_batch" / "result.json").read_text())
+    again = DevRanking(
+        data := training_data("dev"), CorpusReader(data), Collator((model := _best(tmp_path, "in_batch")).processor)
+    )(Embedder(model))
+    assert again["mrr@10"] == pytest.approx(result["best_metric"], abs=1e-6)
+    assert (tmp_path / "hard" / "best" / "model.safetensors").is_file()
+
+
+def _best(folder: Path, stage: str) -> Any:
+    return AutoModel.from_pretrained(folder / stage / "best")
+
+
+def test_a_resumed_run_with_lora_goes_on(toy: Path, tmp_path: Path) -> None:
+    values = {"lora": "r=4,dropout=0.1", "max_steps": 4, "save_steps": 2}
+    whole = log_of(configured(toy, tmp_path / "whole", **values))
+    reset_engine()
+    run_stages(configured(toy, tmp_path / "part", **values))
+    stage = tmp_path / "part" / "in_batch"
+    (stage / "result.json").unlink()
+    for path in (stage / "checkpoints" / "step-00000004").iterdir():
+        path.unlink()
+    reset_engine()
+    assert log_of(configured(toy, tmp_path / "part", **values, resume=True)) == whole
+
+
+@pytest.mark.parametrize("part", ["caption", "image"])
+def test_parts_of_the_documents_train(toy: Path, tmp_path: Path, part: str) -> None:
+    config = configured(toy, tmp_path, documents=part, stage="in_batch,mine,hard", use_extractor=part == "image")
+    results = run_stages(config)
+    names = list(read_log(tmp_path / "in_batch")[0])
+    assert ("complementary" in names) == (part == "image")
+    assert results["hard"]["step"] == 4
+    model = _best(tmp_path, "hard")
+    assert model.config.use_extractor == (part == "image")
+    from ciea_hf.training.negatives import load_negatives
+
+    mined = load_negatives(tmp_path / "mine", (data := training_data()).corpus_ids)
+    rows = [row for kinds in mined.values() for kind in kinds.values() for row in kind]
+    reader = CorpusReader(data, part)  # type: ignore[arg-type]
+    assert rows
+    assert all(reader.usable(row) for row in rows)
+
+
+def test_the_margin_against_false_negatives_reaches_the_loss(toy: Path, tmp_path: Path) -> None:
+    logs = []
+    for margin in (None, 0.5):
+        reset_engine()
+        logs.append(log_of(configured(toy, tmp_path / str(margin), false_negative_margin=margin, max_steps=1)))
+    assert logs[1][0]["contrastive"] < logs[0][0]["contrastive"] - 0.1
+    assert logs[1][0]["complementary"] == logs[0][0]["complementary"]
+
+
+@pytest.mark.parametrize("values", [{"complement_patches": "projected"}, {"query_reduction": "mask"}, {"lambda": 0}])
+def test_variants_of_the_complementary_loss(toy: Path, tmp_path: Path, values: dict[str, Any]) -> None:
+    log = log_of(configured(toy, tmp_path / "variant", max_steps=1, eval_steps=1, **values))
+    reset_engine()
+    plain = log_of(configured(toy, tmp_path / "plain", max_steps=1))
+    assert log[0]["contrastive"] == pytest.approx(plain[0]["contrastive"], abs=1e-5)
+    if "lambda" in values:
+        assert "complementary" not in log[0]
+    else:
+        assert log[0]["complementary"] != pytest.approx(plain[0]["complementary"], abs=1e-4)
+
+
+# --- where it starts from
+
+
+@pytest.fixture(scope="module")
+def authors(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Folders of the backbones of the authors' tiny checkpoint, with a tokenizer of its size."""
+    folder = tmp_path_factory.mktemp("authors")
+    settings = json.loads((DATA / "t5_64_16.json").read_text())
+    vocabulary = [*SPECIALS["t5"], *WORDS]
+    vocabulary += [f"word{i}" for i in range(settings["im_patch_id"] - len(vocabulary))]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder / "text")
+    CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}).save_pretrained(
+        folder / "vision"
+    )
+    for name in ("vision", "text"):
+        values = dict(settings[f"{name}_config"])
+        AutoConfig.for_model(values.pop("model_type"), **values).save_pretrained(folder / name)
+    return [str(folder / "vision"), str(folder / "text")]
+
+
+@pytest.mark.parametrize("marvel", [False, True])
+def test_training_starts_from_an_authors_checkpoint(
+    toy: Path, tmp_path: Path, authors: list[str], marvel: bool
+) -> None:
+    checkpoint = DATA / "t5_64_16.model.best.pt"
+    if marvel:  # the same without an extractor, to which a new one is added
+        content = torch.load(checkpoint, weights_only=True)
+        content["model"] = {k: v for k, v in content["model"].items() if not k.startswith("information_extract")}
+        checkpoint = tmp_path / "marvel.pt"
+        torch.save(content, checkpoint)
+    values = {"model": str(checkpoint), "vision_model": authors[0], "text_model": authors[1], "max_steps": 1}
+    run_stages(configured(toy, tmp_path / "run", use_extractor=True, learning_rate=1e-6, **values))
+    trained = weights_of(tmp_path / "run" / "in_batch" / "best")
+    given = torch.load(checkpoint, weights_only=True)["model"]
+    torch.testing.assert_close(trained["projector.weight"], given["projector.weight"], atol=1e-5, rtol=0)
+    assert not torch.equal(trained["projector.weight"], given["projector.weight"])
+    extractor = trained["extractor.fc1.weight"]
+    if not marvel:
+        torch.testing.assert_close(extractor, given["information_extract.feed_forward.0.weight"], atol=1e-5, rtol=0)
+    assert _best(tmp_path / "run", "in_batch").config.use_extractor
+
+
+def test_a_checkpoint_alone_is_not_enough(toy: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds weights alone: name its backbones, `vision_model` and `text_model`"):
+        load_model(TrainingConfig(model=str(DATA / "t5_64_16.model.best.pt")), None, tmp_path)
+    with pytest.raises(ValueError, match="name a `model` to start from, or a `vision_model` and a `text_model`"):
+        load_model(TrainingConfig(), None, tmp_path)
+
+
+def test_a_stage_can_name_its_own_start(toy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny_model(seed=7).save_pretrained(tmp_path / "other")
+    values = {"max_steps": 1, "learning_rate": 1e-9, "eval_steps": 1}
+    own = {"in_batch": {"model": str(tmp_path / "other")}}
+    run_stages(configured(toy, tmp_path / "own", stage="align,in_batch", stages=own, **values))
+    assert max(moved(tmp_path / "own" / "in_batch" / "best", tmp_path / "other").values()) < 1e-6
+    reset_engine()
+    with caplog.at_level(logging.WARNING, "ciea_hf"):
+        run_stages(configured(toy, tmp_path / "run", stage="align,in_batch", **values))
+    assert "stage in_batch starts from" in caplog.text
+
+
+# --- what is shown
+
+
+def test_tensorboard_gets_each_value_by_stage(toy: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run_stages(configured(toy, tmp_path, trackers="auto"))
+    (events,) = (tmp_path / "ciea").glob("events*")
+    found = accumulator.EventAccumulator(str(events))
+    found.Reload()
+    names = set(found.Tags()["scalars"])
+    values = ("loss", "contrastive", "complementary", "logit_scale", "grad_norm", "samples_per_second", "memory_gb")
+    assert {f"in_batch/{name}" for name in (*values, "learning_rate", "dev/mrr@10", "dev/recall@10")} <= names
+    logged = [event.value for event in found.Scalars("in_batch/loss")]
+    assert logged == pytest.approx([line["loss"] for line in read_log(tmp_path / "in_batch")])
+    assert 0.05 < found.Scalars("in_batch/memory_gb")[0].value < 50
+    assert found.Scalars("in_batch/samples_per_second")[0].value > 0
+
+
+# --- the dev metric
+
+
+def ranking(data: RetrievalDataset, **kwargs: Any) -> dict[str, float]:
+    model = tiny_model()
+    return DevRanking(data, CorpusReader(data), Collator(model.processor), **kwargs)(Embedder(model))
+
+
+def test_blocks_and_workers_change_no_metric() -> None:
+    data = training_data("dev")
+    expected = ranking(data)
+    assert ranking(data, batch_size=4) == pytest.approx(expected)
+    assert ranking(data, batch_size=7, workers=1) == pytest.approx(expected)
+    assert expected["mrr@10/mixed"] >= 0
+    assert expected["recall@1"] <= expected["recall@10"] <= 1
+
+
+def test_a_sample_of_the_documents_holds_the_relevant_ones() -> None:
+    data = training_data("dev")
+    model = tiny_model()
+    make = functools.partial(DevRanking, data, CorpusReader(data), Collator(model.processor))
+    judged = {data.corpus_ids.index(name) for judged in data.qrels.values() for name in judged}
+    assert len(make(limit=10).rows) == len(judged) == 31
+    assert make().rows == list(range(31))
+    few = training_data("dev")
+    few.qrels.clear()
+    few.qrels["q-bare"] = {"img-bare": 1}
+    sampled = DevRanking(few, CorpusReader(few), Collator(model.processor), limit=10, seed=1)
+    assert len(sampled.rows) == 10
+    assert 24 in sampled.rows
+    other = DevRanking(few, CorpusReader(few), Collator(model.processor), limit=10, seed=2)
+    assert sampled.rows != other.rows
+
+
+def test_evaluating_leaves_mode_and_random_state_alone() -> None:
+    data, model = training_data("dev"), tiny_model()
+    embedder = Embedder(model).train()
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    DevRanking(data, CorpusReader(data), Collator(model.processor))(embedder)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert embedder.training
+    assert model.text_model.training
