@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from common.complementarity_report import draw, page
-from common.files import CIEA, MARVEL, make_parser, model_title, require_models, say, write_result
+from common.files import CIEA, MARVEL, make_parser, model_titles, require_models, say, write_result
 from common.measures import Measured, measure
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     dataset, plan = load_dataset("demo", "test"), plan_benchmark()["test"]
     found: dict[str, Measured] = {}
-    for model in models:
+    for model, title in zip(models, model_titles(models), strict=True):
         say(f"measuring {model}")
-        found[model_title(model)] = measure(load_encoder(model), dataset, plan)
+        found[title] = measure(load_encoder(model), dataset, plan)
     write_result(parsed.output, "complementarity", page(found), draw(found), {"models": models}, dataset)
     return 0
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from common.files import CIEA, MARVEL, make_parser, model_title, require_models, say, write_result
+from common.files import CIEA, MARVEL, make_parser, model_titles, require_models, say, write_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     dataset = load_dataset("demo", "test")
     points = measure([load_encoder(model) for model in models], dataset, parsed.shares, parsed.seed)
-    titles = [model_title(model) for model in models]
+    titles = model_titles(models)
     told = {"models": models, "shares": list(parsed.shares), "seed": parsed.seed}
     write_result(parsed.output, "robustness", page(points, titles), draw(points, titles), told, dataset)
     return 0

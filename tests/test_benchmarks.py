@@ -5,9 +5,11 @@ import sys
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -15,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import ablation
 import complementarity
 import robustness
-from common import measures
+from common import interventions, measures
 from common.ablation_report import make_rows, make_table
-from common.files import model_title
+from common.files import model_titles
 from common.records import Record, first_ranks, read_records
 from common.variants import GROUPS, VARIANTS, choose, in_order, settings
 
@@ -25,7 +27,7 @@ from ciea_hf.demo.art import CONCEPT_COUNT, CONCEPT_SEED
 from ciea_hf.demo.benchmark import build_benchmark, plan_benchmark
 from ciea_hf.demo.scenes import compose_scene, glyph_atlas
 from ciea_hf.evaluation.significance import randomisation_test
-from tests.helpers import tiny_model
+from tests.helpers import picture, tiny_model
 from tests.toy_retrieval import toy_dataset
 
 SIZES = {"train": 5, "dev": 5, "test": 40}
@@ -156,8 +158,9 @@ def test_first_ranks_count_image_queries_alone():
 
 
 def test_models_are_named_by_their_run():
-    assert model_title("demo/runs/marvel/in_batch/best") == "marvel"
-    assert model_title("folder/ciea") == "ciea"
+    assert model_titles(["demo/runs/marvel/in_batch/best", "folder/ciea"]) == ["marvel", "ciea"]
+    same = ["runs/0/align/best", "runs/0/hard/best"]
+    assert model_titles(same) == same
 
 
 @pytest.mark.parametrize("script", [robustness, complementarity])
@@ -226,12 +229,32 @@ def test_patches_are_told_apart():
     ]
 
 
+def test_weights_are_replaced_and_put_back(monkeypatch):
+    model, batch = tiny_model(), {"text": "a cat", "image": picture()}
+    processed = model.processor(text=[batch["text"]], images=[batch["image"]])
+
+    def weights():
+        with torch.no_grad():
+            return model(**processed, output_patches=True).complement_weights[0]
+
+    own, seen = weights(), []
+    result = SimpleNamespace(by_kind={"image": {"mrr@10": 0.5}})
+    monkeypatch.setattr(interventions, "evaluate", lambda *_: seen.append(weights()) or result)
+    assert list(interventions.scores_by_weights(model, None).values()) == [0.5] * 4
+    same, mean, shuffled, inverted = seen
+    torch.testing.assert_close(same, own)
+    torch.testing.assert_close(mean, own.mean().expand(len(own)))
+    torch.testing.assert_close(shuffled.sort().values, own.sort().values)
+    assert inverted.argmax() == own.argmin() != inverted.argmin()
+    torch.testing.assert_close(weights(), own)
+
+
 @pytest.mark.parametrize("use_extractor", [True, False])
 def test_complementarity_of_a_model(use_extractor):
     data, plan = build_benchmark(0, {**SIZES, "test": 100})["test"], plan_benchmark(0, {**SIZES, "test": 100})["test"]
     measured = measures.measure(tiny_model(use_extractor=use_extractor), data, plan)
     assert len(measured.scores) == (3 if use_extractor else 2)
-    assert bool(measured.weights) is use_extractor
+    assert bool(measured.weights) is bool(measured.interventions) is use_extractor
     found = {"some": measured}
     page = complementarity.page(found)
     assert ("Complement weights" in page) is use_extractor

@@ -8,6 +8,7 @@ import numpy as np
 
 from ciea_hf.evaluation.report import text_table
 from ciea_hf.evaluation.significance import bootstrap_interval
+from common.interventions import INTERVENTIONS
 from common.measures import TEMPLATE, weight_aucs
 
 if TYPE_CHECKING:
@@ -59,7 +60,17 @@ def _weights_section(found: Mapping[str, Measured]) -> str:
 standard deviation over patches), and how often a patch of the one kind weighs more than one of a captioned object:
 
 {text_table(rows)}
+
+Do the weights matter to the trained model? MRR@10 of image queries when others stand in their place at evaluation:
+
+{_interventions_table(found)}
 """
+
+
+def _interventions_table(found: Mapping[str, Measured]) -> str:
+    changed = {model: measured.interventions for model, measured in found.items() if measured.interventions}
+    head = ["weights", *changed]
+    return text_table([head, *([name, *(f"{mrr[name]:.3f}" for mrr in changed.values())] for name in INTERVENTIONS)])
 
 
 def draw(found: Mapping[str, Measured]) -> Figure:
@@ -83,8 +94,8 @@ def draw(found: Mapping[str, Measured]) -> Figure:
     for panel, (model, weights) in zip(panels[1:], weighed.items(), strict=True):
         joined = np.concatenate(list(weights.values()))
         bins = np.linspace(joined.min(), joined.max(), 60)
-        for kind, values in weights.items():
-            panel.hist(values, bins, density=True, histtype="step", label=f"{kind} ({values.mean():.3f})")
+        for kind, patches in weights.items():
+            panel.hist(patches, bins, density=True, histtype="step", label=f"{kind} ({patches.mean():.3f})")
         panel.set(title=f"complement weights of patches, {model}", xlabel="weight", yticks=[])
         panel.legend(fontsize=8)
     return figure

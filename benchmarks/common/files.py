@@ -13,7 +13,7 @@ from ciea_hf.training.presets import load_preset, run_record
 from ciea_hf.utils import atomic_write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.figure import Figure
 
@@ -63,10 +63,17 @@ def write_result(
     say(f"written: {folder / name}.md, .png and .yaml")
 
 
-def model_title(folder: str) -> str:
-    """Name a trained model by the run that left it: ``demo/runs/marvel/in_batch/best`` is ``marvel``."""
-    path = Path(folder)
-    return path.parents[1].name if path.name == BEST.name and len(path.parts) > len(BEST.parts) else path.name
+def model_titles(folders: Sequence[str]) -> list[str]:
+    """Name trained models by the runs that left them: ``demo/runs/marvel/in_batch/best`` is ``marvel``.
+
+    Where two would be of one name, all keep their folders.
+    """
+    paths = [Path(folder) for folder in folders]
+    short = [
+        path.parents[1].name if path.name == BEST.name and len(path.parts) > len(BEST.parts) else path.name
+        for path in paths
+    ]
+    return short if len(set(short)) == len(folders) else list(folders)
 
 
 def require_models(folders: list[str]) -> None:

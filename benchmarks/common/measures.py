@@ -10,6 +10,7 @@ from ciea_hf.demo.art import CONCEPT_COUNT, CONCEPT_SEED, choose_concepts
 from ciea_hf.demo.scenes import compose_scene, glyph_atlas
 from ciea_hf.demo.wording import IMAGE_QUERIES, join_names
 from ciea_hf.explain import embed_image_parts
+from common.interventions import scores_by_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,10 +53,12 @@ class Measured(NamedTuple):
     Attributes:
         scores: Kind of embedding to its scores.
         weights: Kind of patch to the complement weights of all such patches; empty without an extractor.
+        interventions: What :func:`~common.interventions.scores_by_weights` gives; empty without an extractor.
     """
 
     scores: dict[str, Scores]
     weights: dict[str, Array]
+    interventions: dict[str, float]
 
 
 def measure(model: Any, dataset: RetrievalDataset, plan: SplitPlan) -> Measured:
@@ -80,10 +83,11 @@ def measure(model: Any, dataset: RetrievalDataset, plan: SplitPlan) -> Measured:
     labels = concept_labels(scenes)
     scores = {kind: concept_scores((rows @ queries.T).cpu().numpy(), labels) for kind, rows in kinds.items()}
     if parts.weights is None:
-        return Measured(scores, {})
+        return Measured(scores, {}, {})
     covers = patch_kinds(object_maps(scenes), labels, int(parts.weights.shape[1]))
     weights = parts.weights.float().cpu().numpy()
-    return Measured(scores, {name: weights[covers == kind] for name, kind in KINDS.items()})
+    by_kind = {name: weights[covers == kind] for name, kind in KINDS.items()}
+    return Measured(scores, by_kind, scores_by_weights(model, dataset))
 
 
 def concept_labels(scenes: Sequence[PlannedDocument]) -> Array:
