@@ -12,7 +12,9 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -24,10 +26,12 @@ from ciea_hf.data.places import Place, Report, raise_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
+
+    from PIL import Image
 
 PROTOCOL = "tsv-image"
 LONGEST_LINE = 512 << 20  # bytes; a longer one is refused
+_ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")  # Pillow's name of bytes, another in every run
 _STEP = 1 << 18  # bytes read at once where the size of a line is not known
 
 EncodedImage = dict[str, Any]  # {"bytes": bytes | None, "path": str | None}
@@ -117,6 +121,27 @@ def image_source(encoded: EncodedImage) -> bytes | str:
         raise ValueError("the image is named, but not to be had: it has neither bytes nor a path")
     path = str(encoded["path"])
     return read_tsv_image(path) if path.startswith(f"{PROTOCOL}://") else path
+
+
+def image_bytes(encoded: EncodedImage) -> bytes:
+    """Return the bytes of an encoded image, wherever they are; raises as :func:`image_source`."""
+    source = image_source(encoded)
+    return source if isinstance(source, bytes) else Path(source).read_bytes()
+
+
+def decode_image(content: bytes | str) -> Image.Image:
+    """Decode what :func:`image_source` gives, as the model's own inputs are decoded.
+
+    Raises:
+        ValueError: If the image is broken, truncated or of too many pixels.
+        FileNotFoundError: If there is no file at its path.
+    """
+    from ciea_hf.modeling.inputs_ciea import load_image
+
+    try:
+        return load_image(content)
+    except ValueError as error:
+        raise ValueError(_ADDRESS.sub("", str(error))) from error
 
 
 def read_tsv_image(url: str) -> bytes:

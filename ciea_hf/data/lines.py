@@ -119,11 +119,11 @@ class _DocumentReader:
             raise json.JSONDecodeError("Expecting a list or an object", self._buffer, self._position)
         start, line = self._position, self._line
         self._take("{")
-        if self._peek() != '"':
-            return self._peek() == "}"
-        self._value()
-        self._take(":")
-        nested = self._peek() == "{"
+        nested = self._peek() == "}"
+        if self._peek() == '"':
+            self._value()
+            self._take(":")
+            nested = self._peek() == "{"
         self._position, self._line = start, line
         return nested
 

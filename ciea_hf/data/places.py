@@ -25,7 +25,8 @@ KINDS = {
     "large-image": (WARNING, "images of more pixels than are decoded"),
     "empty-caption": (WARNING, "images whose caption is empty"),
     "empty-document": (WARNING, "documents with neither text nor image"),
-    "leak": (WARNING, "queries of the training split that occur in another one, too"),
+    "leak": (WARNING, "queries that occur in a later split, too"),
+    "shared-positive": (WARNING, "positives that are positives in a later split, too"),
     "no-positive": (WARNING, "queries without a positive"),
     "conflicting-judgement": (WARNING, "documents judged twice for a query, differently"),
     "disagreement": (WARNING, "queries whose positives are others in the file of judgements"),
@@ -36,7 +37,6 @@ KINDS = {
     "repeated-query": (WARNING, "queries that occur again, unchanged"),
     "line-not-indexed": (WARNING, "lines of images that the index does not name"),
     "unused-image": (NOTE, "images that no caption names"),
-    "shared-positive": (NOTE, "positives of the training split that are positives of another one, too"),
     "same-image": (NOTE, "images that are the same as an earlier one, byte for byte"),
 }
 """Kind of a fault: how grave it is, and what its title in a report is. An error stops training."""
@@ -109,5 +109,5 @@ def ignore(kind: str, place: Place, name: str | None, message: str) -> None:
 
 def relative(place: Place, folder: Path) -> Place:
     """Name a place by its path in a folder, where it is in there."""
-    path = Path(place.file)
-    return place._replace(file=str(path.relative_to(folder))) if path.is_relative_to(folder) else place
+    path, base = Path(place.file).resolve(), folder.resolve()
+    return place._replace(file=str(path.relative_to(base))) if path.is_relative_to(base) else place

@@ -1,0 +1,212 @@
+"""Read a data set once, whole, and say all that is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ciea_hf.data.findings import CheckedSplit, CheckResult, Faults
+from ciea_hf.data.images import UNAVAILABLE, EncodedImage, TsvLine, decode_image, image_bytes
+from ciea_hf.data.source import Query, no_split, qrels_of, unique_documents, unique_queries
+from ciea_hf.utils import map_ahead
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ciea_hf.data.places import Place
+    from ciea_hf.data.source import Source
+
+
+class _Job(NamedTuple):
+    place: Place
+    id: str
+    image: EncodedImage | TsvLine
+
+
+class _Outcome(NamedTuple):
+    job: _Job
+    kind: str | None
+    message: str
+    digest: bytes
+
+
+class Checker:
+    """Reads a data set once, whole.
+
+    Args:
+        source: The data set; if its report is a :class:`Faults`, that is used.
+        workers: Threads that decode images beside the one that reads; 0 for none.
+        progress: Show bars.
+    """
+
+    def __init__(self, source: Source, workers: int = 2, progress: bool = False) -> None:
+        self.source = source
+        self.workers = workers
+        self.progress = progress
+        self.faults = source.report if isinstance(source.report, Faults) else Faults(Path(source.path))
+        source.report = self.faults
+        self.result = CheckResult(self.faults)
+        self._known: dict[str, set[str]] = {}
+        self._first: dict[str, str] = {}  # of images that are the same: a later one to the first
+
+    def run(self, splits: Iterable[str] | None = None) -> CheckResult:
+        """Check splits, all if None, and the corpora they search.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        chosen = self.source.splits if splits is None else list(splits)
+        for split in chosen:
+            if split not in self.source.splits:
+                raise no_split(self.source, split)
+        for corpus in dict.fromkeys(map(self.source.corpus_name, chosen)):
+            self._check_corpus(corpus)
+        for split in chosen:
+            self._check_split(split)
+        for number, split in enumerate(chosen):
+            self._check_leaks(split, chosen[number + 1 :])
+        return self.result
+
+    def _check_corpus(self, corpus: str) -> None:
+        unusable = self.result.unusable.setdefault(corpus, set())
+        jobs = self._read_documents(corpus, unusable)
+        if self.source.images is not None:
+            jobs = self._read_lines({job.id for job in jobs}, unusable)
+        first: dict[bytes, str] = {}
+        for job, kind, message, digest in map_ahead(_examined, jobs, self.workers):
+            if kind is not None:
+                self.faults(kind, job.place, job.id, message)
+                unusable.add(job.id)
+            elif first.setdefault(digest, job.id) != job.id:
+                self.faults("same-image", job.place, job.id, f"the same image as {first[digest]!r}")
+                self._first[job.id] = first[digest]
+
+    def _read_documents(self, corpus: str, unusable: set[str]) -> Iterator[_Job]:
+        """Go through the documents; yield the images among them."""
+        known = self._known.setdefault(corpus, set())
+        kinds: Counter[str] = Counter()
+        bar = tqdm(unique_documents(self.source, corpus), desc=corpus, unit="doc", disable=not self.progress)
+        for document in bar:
+            known.add(document.id)
+            kinds["texts" if document.image is None else "images"] += 1
+            if document.image is UNAVAILABLE or (document.image is None and not document.text):
+                unusable.add(document.id)
+            if document.image is not None and (document.image is not UNAVAILABLE or self.source.images is not None):
+                yield _Job(document.place, document.id, document.image)
+        self.result.counts |= {f"{corpus}: {kind}": count for kind, count in sorted(kinds.items())}
+
+    def _read_lines(self, captioned: set[str], unusable: set[str]) -> Iterator[_Job]:
+        """Go through a TSV file of images, and compare it with its index; yield the images that captions name."""
+        images, index = self.source.images, self.source.index
+        if images is None:
+            return
+        hit: set[str] = set()
+        elsewhere: dict[str, TsvLine] = {}  # the line of an image that is not where the index says
+        size = images.file.stat().st_size
+        with tqdm(total=size, desc=images.file.name, unit="B", unit_scale=True, disable=not self.progress) as bar:
+            for line in images.lines():
+                bar.update(line.offset - bar.n)
+                if line.id in index and index[line.id][0] == line.offset:
+                    hit.add(line.id)
+                elif line.id in elsewhere or line.id in hit:
+                    self.faults(
+                        "line-not-indexed", line.place, line.id, "another line of an image that is there already"
+                    )
+                    continue
+                else:
+                    elsewhere[line.id] = line._replace(payload=b"")
+                if line.id in captioned:
+                    unusable.discard(line.id)
+                    yield _Job(line.place, line.id, line)
+        self._compare_index(hit, elsewhere, captioned, unusable)
+
+    def _compare_index(
+        self, hit: set[str], elsewhere: dict[str, TsvLine], captioned: set[str], unusable: set[str]
+    ) -> None:
+        """Report what the index gets wrong, and note where images can be had in spite of it."""
+        for name, (offset, place) in self.source.index.items():
+            line = elsewhere.pop(name, None)
+            if name in hit:
+                if line is not None:
+                    self.faults("line-not-indexed", line.place, name, "the image has another line, too")
+            elif line is None:
+                self.faults("offset", place, name, f"offset {offset} hits no line of the image, and there is none")
+                unusable.add(name)
+            else:
+                message = f"offset {offset} does not hit the image's line, which begins at {line.offset}"
+                self.faults("offset", place, name, f"{message} (line {line.place.number})")
+                self.result.offsets[name] = line.offset
+            if name not in captioned:
+                self.faults("unused-image", place, name, "no caption names the image")
+        for name, line in elsewhere.items():
+            self.faults("line-not-indexed", line.place, name, "the index does not name the image")
+            self.result.offsets[name] = line.offset
+
+    def _check_split(self, split: str) -> None:
+        corpus = self.source.corpus_name(split)
+        unusable = self.result.unusable[corpus]
+        queries = {query.id: query for query in unique_queries(self.source, split)}
+        judged = qrels_of(self.source, split, queries, self._known[corpus].__contains__)
+        sound = {}
+        for name, query in queries.items():
+            row = judged.get(name, {})
+            if not any(score > 0 for score in row.values()):
+                self.faults("no-positive", query.place, name, "no document is relevant to the query")
+            sound[name] = {document: score for document, score in row.items() if document not in unusable}
+        self.result.splits[split] = CheckedSplit(corpus, queries, {query: row for query, row in sound.items() if row})
+        self.result.counts[f"{split}: queries"] = len(queries)
+        self.result.counts[f"{split}: judgements"] = sum(map(len, judged.values()))
+
+    def _check_leaks(self, split: str, later: list[str]) -> None:
+        content = self.result.splits[split]
+        twins: dict[str, tuple[str, Query]] = {}
+        positives: dict[str, tuple[str, str]] = {}
+        for other in later:
+            for query in self.result.splits[other].queries.values():
+                for key in (_plain(query.text), f"the id {query.id}"):
+                    twins.setdefault(key, (other, query))
+            for names in self.result.splits[other].positives.values():
+                positives |= {self._first.get(document, document): (other, document) for document in names}
+        leaked = self.result.leaked.setdefault(split, set())
+        for query in content.queries.values():
+            found = twins.get(_plain(query.text)) or twins.get(f"the id {query.id}")
+            if found:
+                place = found[1].place._replace(file=Path(found[1].place.file).name)
+                self.faults("leak", query.place, query.id, f"occurs in {found[0]}, too: {found[1].id!r} ({place})")
+                leaked.add(query.id)
+        for name, names in content.positives.items():
+            for document in names:
+                other, twin = positives.get(self._first.get(document, document), ("", ""))
+                if other:
+                    same = "it" if twin == document else f"the same image ({twin!r})"
+                    message = f"{document!r} is relevant to the query, and {same} to one of {other}"
+                    self.faults("shared-positive", content.queries[name].place, name, message)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _examined(job: _Job) -> _Outcome:
+    """Decode an image; a thread's work."""
+    try:
+        content = job.image.image() if isinstance(job.image, TsvLine) else image_bytes(job.image)
+    except FileNotFoundError as error:
+        return _Outcome(job, "missing-image", f"there is no file {error.filename}", b"")
+    except (OSError, ValueError) as error:
+        return _Outcome(job, "unreadable-image", str(error), b"")
+    digest = hashlib.blake2b(content, digest_size=16).digest()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            decode_image(content)
+    except ValueError as error:
+        kind = "large-image" if "MAX_IMAGE_PIXELS" in str(error) else "unreadable-image"
+        return _Outcome(job, kind, str(error), digest)
+    return _Outcome(job, None, "", digest)
