@@ -147,8 +147,7 @@ class EncodingMixin(Base):
         """Embed in batches of one kind and like length: (documents, D), float32."""
         embeddings = torch.empty(len(documents), self.config.hidden_size, device=self.device)
         batches = list(_batches(documents, batch_size))
-        from tqdm.auto import tqdm  # transformers brings it; its own bars may be switched off, this one was asked for
-
+        tqdm = importlib.import_module("tqdm.auto").tqdm  # transformers' own may be switched off; this was asked for
         progress = tqdm(total=len(documents), desc="Encoding", unit="doc", disable=not show_progress_bar)
         with progress, ThreadPoolExecutor(max_workers=1) as loader:  # decodes the next batch while this one computes
             upcoming = loader.submit(self._preprocess, documents, batches[0], prompt)
