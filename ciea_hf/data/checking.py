@@ -200,13 +200,14 @@ def _examined(job: _Job) -> _Outcome:
     except FileNotFoundError as error:
         return _Outcome(job, "missing-image", f"there is no file {error.filename}", b"")
     except (OSError, ValueError) as error:
-        return _Outcome(job, "unreadable-image", str(error), b"")
+        return _Outcome(job, "unreadable-image", str(error).removeprefix(f"{job.place}: "), b"")
     digest = hashlib.blake2b(content, digest_size=16).digest()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             decode_image(content)
     except ValueError as error:
-        kind = "large-image" if "MAX_IMAGE_PIXELS" in str(error) else "unreadable-image"
+        large = any(words in str(error) for words in ("MAX_IMAGE_PIXELS", "decompression bomb"))
+        kind = "large-image" if large else "unreadable-image"
         return _Outcome(job, kind, str(error), digest)
     return _Outcome(job, None, "", digest)

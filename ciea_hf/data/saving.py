@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ciea_hf.data.dataset import Qrels, RetrievalDataset
 
 CONFIGS = ("corpus", "queries", "qrels")
-ROWS_PER_FILE = 20_000
-ROWS_PER_BATCH = 500  # rows read, embedded and written at once
+ROWS_PER_FILE = 5_000  # some 500 MB of pictures from the web
+ROWS_PER_BATCH = 100  # rows read, embedded and written at once
 
 
 def save_retrieval_dataset(

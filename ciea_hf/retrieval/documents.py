@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ciea_hf.modeling.inputs_ciea import DECODING_ERRORS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -75,11 +77,11 @@ class DocumentView:
     def _read(self, start: int, stop: int) -> dict[str, list[Any]]:
         try:
             rows: dict[str, list[Any]] = self._rows[start:stop]
-        except (OSError, SyntaxError, ValueError):  # what Pillow raises for a broken picture: say which one
+        except DECODING_ERRORS:  # what Pillow raises for a broken picture: say which one
             for position in range(start, min(stop, len(self))):
                 try:
                     self._rows[position]
-                except (OSError, SyntaxError, ValueError) as error:
+                except DECODING_ERRORS as error:
                     name = self._ids[position]["id"]
                     raise ValueError(f"the picture of document {name!r} (row {position}) is broken: {error}") from error
             raise

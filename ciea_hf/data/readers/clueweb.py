@@ -53,8 +53,12 @@ class ClueWeb(Source):
 
     def queries(self, split: str) -> Iterator[Query]:
         """Iterate over the queries."""
+        seen: dict[str, str] = {}
         for name, entry in self._entries(split):
-            yield Query(entry.place, name, str(entry.value["query"] or ""))
+            text = str(entry.value["query"] or "")
+            if seen.get(name) != text:  # a query with several positives has as many rows
+                seen.setdefault(name, text)
+                yield Query(entry.place, name, text)
 
     def judgements(self, split: str) -> Iterator[Judgement]:
         """Iterate over the positives: a text, an image, or both."""

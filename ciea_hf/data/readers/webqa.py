@@ -80,15 +80,17 @@ class WebQA(Source):
     def judgements(self, split: str) -> Iterator[Judgement]:
         """Iterate over the positives, of the judgements' file if there is one, then over the source's negatives."""
         file = self.folder / f"{split}_qrels.txt"
-        facts = {name: (entry.place, self._positives(entry)) for name, entry in self._entries(split)}
+        facts: dict[str, tuple[Place, dict[str, None]]] = {}
+        for query, entry in self._entries(split):  # of queries with one id the first counts
+            facts.setdefault(query, (entry.place, self._positives(entry)))
         if file.is_file():
             yield from self._judged(file, facts)
         else:
             for query, (place, positives) in facts.items():
                 yield from (Judgement(place, query, name, 1) for name in positives)
         for query, entry in self._entries(split):
-            positives = facts[query][1]
-            for name in self._negatives(entry):
+            place, positives = facts[query]
+            for name in self._negatives(entry) if entry.place == place else ():
                 if name not in positives:
                     yield Judgement(entry.place, query, name, 0)
 
