@@ -117,15 +117,22 @@ def share(examples: list[Example], scenario: Scenario, rank: int, world: int) ->
     return examples[bounds[rank] : bounds[rank + 1]]
 
 
-def train(scenario: Scenario, rank: int = 0, world: int = 1) -> dict[str, Any]:
-    """Take a few steps; return the first step's losses and gradients, the last weights, and how often DDP synced."""
+def make_embedder(scenario: Scenario) -> tuple[Embedder, Collator]:
+    """Make what is trained, and what makes its batches."""
     model = tiny_model(seed=1).to(getattr(torch, scenario.dtype)).train(scenario.dropout)
     chunk = abs(scenario.chunk) if scenario.chunk else None
     collator = Collator(model.processor, reducer=QueryReducer(model.processor.tokenizer), chunk_size=chunk)
-    objective = Objective(dict(scenario.weights), scenario.margin)
+    part = "extracted" if "complementary" in dict(scenario.weights) else None
     cached = scenario.chunk is not None and scenario.chunk > 0
-    part = "extracted" if objective.needs_image_parts else None
-    embedder: nn.Module = Embedder(model, part, gradient_cache=cached)  # type: ignore[arg-type]
+    return Embedder(model, part, gradient_cache=cached), collator  # type: ignore[arg-type]
+
+
+def train(scenario: Scenario, rank: int = 0, world: int = 1) -> dict[str, Any]:
+    """Take a few steps; return the first step's losses and gradients, the last weights, and how often DDP synced."""
+    made, collator = make_embedder(scenario)
+    model = made.model
+    embedder: nn.Module = made
+    objective = Objective(dict(scenario.weights), scenario.margin)
     syncs = [0]
     if world > 1:
         embedder = nn.parallel.DistributedDataParallel(embedder, find_unused_parameters=True)

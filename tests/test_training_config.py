@@ -22,6 +22,7 @@ from ciea_hf.training.optim import (
     resume_schedule,
 )
 from ciea_hf.training.presets import config_as_dict, config_from_arguments, load_preset, preset_names, run_record
+from ciea_hf.training.stages import run_stages
 from ciea_hf.training.train import main
 from tests.helpers import tiny_model
 
@@ -250,3 +251,14 @@ def test_lora_leaves_a_frozen_language_model_alone(tmp_path: Any) -> None:
         config = TrainingConfig(model=str(tmp_path), lora="r=4", freeze=parts)
         model = prepare_model(load_model(config, None, tmp_path), config)
         assert not any("lora" in name for name in trained(model)), parts
+
+
+def test_adapters_and_sharded_weights_do_not_go_together(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.toy_training import configured, reset_engine, save_start, save_training_data
+
+    reset_engine()
+    save_training_data(tmp_path / "data", images=4)
+    save_start(tmp_path / "start")
+    monkeypatch.setattr("ciea_hf.training.stages.is_sharded", lambda accelerator: True)
+    with pytest.raises(ValueError, match="`lora` cannot be combined with an engine that shards weights"):
+        run_stages(configured(tmp_path, tmp_path / "run", lora="r=4"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from tests.distributed_training import PLAIN, SCENARIOS, all_scenarios, train
+from tests.distributed_training import PLAIN, SCENARIOS, Scenario, all_scenarios, global_batch, make_embedder, train
 from tests.processes import in_processes
 
 if TYPE_CHECKING:
@@ -76,3 +76,25 @@ def test_gradient_caching_gives_the_gradients_of_the_plain_step(
 def test_a_cached_step_synchronises_once(several: Results) -> None:
     for plain, cached in zip(several["dropout, in groups of 2"], several["dropout, cached"], strict=True):
         assert plain["syncs"] == cached["syncs"] > 0
+
+
+def kept_bytes(scenario: Scenario) -> int:
+    """Bytes that a forward pass keeps for its backward pass."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    embedder, collator = make_embedder(scenario)
+    batch = collator(global_batch(0, scenario))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        embedder(batch.groups)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in embedder.parameters()}
+    return sum(size for pointer, size in kept.items() if pointer not in weights)
+
+
+def test_a_cached_step_keeps_next_to_nothing() -> None:
+    plain, cached = (kept_bytes(SCENARIOS[name]) for name in ("dropout, in groups of 2", "dropout, cached"))
+    assert plain > 1_000_000
+    assert cached < plain / 100

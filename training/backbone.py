@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from ciea_hf.training.optim import freeze
 from ciea_hf.training.values import lora_options
 from ciea_hf.utils import require
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
     from ciea_hf.modeling.modeling_ciea import CIEAModel
     from ciea_hf.training.config import TrainingConfig
 
@@ -54,14 +59,19 @@ def load_model(config: TrainingConfig, previous: Path | None, work: Path) -> CIE
     return model
 
 
-def prepare_model(model: CIEAModel, config: TrainingConfig, mixed_precision: str = "no") -> CIEAModel:
+def prepare_model(
+    model: CIEAModel, config: TrainingConfig, mixed_precision: str = "no", sharded: bool = False
+) -> CIEAModel:
     """Freeze what is not trained, and put adapters, checkpointing and compilation in place.
 
     Args:
         model: The model.
         config: Of the stage.
         mixed_precision: What the engine computes in; T5 overflows in fp16, which is logged.
+        sharded: Whether the engine shards weights, which it cannot do with a scalar: the logit scale becomes a vector.
     """
+    if sharded:
+        model.logit_scale = nn.Parameter(model.logit_scale.detach().reshape(1))
     freeze(model, config.freeze)
     if config.lora and not {"text", "text_body"} & set(config.freeze):
         _add_lora(model, config.lora)
@@ -72,6 +82,15 @@ def prepare_model(model: CIEAModel, config: TrainingConfig, mixed_precision: str
     if mixed_precision == "fp16" and model.config.text_config.model_type in ("t5", "mt5", "umt5"):
         logger.warning("T5 was trained in bf16 and overflows in fp16: expect losses that are not finite; use bf16")
     return model
+
+
+def plain_weights(model: CIEAModel, gathered: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring the gathered weights of an :class:`Embedder` around a model into the form of the model's own."""
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    weights = {name.removeprefix("model."): tensor for name, tensor in gathered.items()}
+    weights = {name: tensor for name, tensor in weights.items() if name not in tied}
+    weights["logit_scale"] = weights["logit_scale"].reshape(())
+    return weights
 
 
 def saved_model(model: CIEAModel) -> CIEAModel:

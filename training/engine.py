@@ -6,11 +6,14 @@ import importlib.util
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from torch.distributed.tensor import DTensor
+
 from ciea_hf.training.presets import config_as_dict
 from ciea_hf.utils import require
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import Tensor
 
     from ciea_hf.training.config import TrainingConfig
 
@@ -42,6 +45,14 @@ def start_trackers(accelerator: Accelerator, config: TrainingConfig) -> None:
 def is_sharded(accelerator: Accelerator) -> bool:
     """Whether no process holds the whole model (FSDP, DeepSpeed)."""
     return accelerator.distributed_type in ("FSDP", "DEEPSPEED")
+
+
+def whole(parameter: Tensor) -> Tensor:
+    """Gather a parameter that an engine has sharded; every process has to call this."""
+    if not isinstance(parameter, DTensor):
+        return parameter.detach()
+    gathered: Tensor = parameter.full_tensor().detach()
+    return gathered
 
 
 def _trackers(config: TrainingConfig) -> list[Any]:

@@ -126,15 +126,15 @@ class DevRanking:
     def _document_blocks(self, embedder: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows and normalised embeddings of this process's share, block by block."""
         share = self.rows[process_rank() :: world_size()]
-        blocks = DocumentBlocks(share, self.batch_size, self.reader, self.collator)
+        count = -(-len(self.rows) // world_size() // self.batch_size)
+        blocks = DocumentBlocks(share, self.batch_size, self.reader, self.collator, count)
         # with a generator of its own, so that evaluating leaves the run's random state alone
         loader = DataLoader(blocks, batch_size=None, num_workers=self.workers, generator=torch.Generator())
         for rows, groups, broken in loader:
             for identifier in broken.keys() - self.broken:
                 logger.warning("dev document %r is left out of the ranking: %s", identifier, broken[identifier])
                 self.broken.add(identifier)
-            if groups:
-                yield rows, embed(embedder, groups, range(len(rows)))
+            yield rows, embed(embedder, groups, range(len(rows)))
 
 
 class DocumentBlocks(Dataset[tuple[Tensor, list["InputGroup"], dict[str, str]]]):
@@ -145,10 +145,13 @@ class DocumentBlocks(Dataset[tuple[Tensor, list["InputGroup"], dict[str, str]]])
         block_size: Documents of a block.
         reader: Of the corpus.
         collator: Tokenises.
+        count: How many blocks there are, the last ones empty if need be: every process embeds equally many.
     """
 
-    def __init__(self, rows: Sequence[int], block_size: int, reader: CorpusReader, collator: Collator) -> None:
-        self.blocks = [rows[start : start + block_size] for start in range(0, len(rows), block_size)]
+    def __init__(
+        self, rows: Sequence[int], block_size: int, reader: CorpusReader, collator: Collator, count: int
+    ) -> None:
+        self.blocks = [rows[number * block_size : (number + 1) * block_size] for number in range(count)]
         self.reader = reader
         self.collator = collator
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf.retrieval.encoding import EncodingOptions
-from ciea_hf.training.backbone import load_model, prepare_model
+from ciea_hf.training.backbone import load_model, plain_weights, prepare_model
 from ciea_hf.training.collator import Collator
 from ciea_hf.training.config import STAGES
 from ciea_hf.training.distributed import barrier, from_main
@@ -148,12 +148,16 @@ class StageRun:
     def _train(self) -> dict[str, Any]:
         config = self.config
         model = self._load_model()
-        model = prepare_model(model, config, self.accelerator.mixed_precision).to(self.accelerator.device)
+        sharded = is_sharded(self.accelerator)
+        if sharded and config.lora:
+            raise ValueError("`lora` cannot be combined with an engine that shards weights: adapters need none")
+        model = prepare_model(model, config, self.accelerator.mixed_precision, sharded).to(self.accelerator.device)
         objective = Objective.of_stage(config)
         embedder = Embedder(
             model,
             config.complement_patches if objective.needs_image_parts else None,
             gradient_cache=config.gradient_cache_chunk is not None,
+            in_step=sharded,
         )
         trainer = Trainer(
             config,
@@ -192,12 +196,9 @@ class StageRun:
 
     def _save_best(self, model: CIEAModel, embedder: Any, metrics: dict[str, float]) -> None:
         """Save the model as the best so far; an engine that has sharded it gathers its weights first."""
-        weights = None
-        if is_sharded(self.accelerator):
-            gathered = self.accelerator.get_state_dict(embedder)
-            weights = {name.removeprefix("model."): tensor for name, tensor in gathered.items()}
+        gathered = self.accelerator.get_state_dict(embedder) if is_sharded(self.accelerator) else None
         if self.accelerator.is_main_process:
-            self.folder.save_best(model, metrics, weights)
+            self.folder.save_best(model, metrics, gathered and plain_weights(model, gathered))
         barrier()
 
     def _reader(self, model: CIEAModel, dataset: RetrievalDataset) -> CorpusReader:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-import signal
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from ciea_hf.training.checkpoint import Checkpoints, Progress
 from ciea_hf.training.distributed import gather_objects
-from ciea_hf.training.engine import is_sharded
+from ciea_hf.training.engine import is_sharded, whole
 from ciea_hf.training.objective import mean_over_processes
 from ciea_hf.training.optim import (
     build_optimizer,
@@ -24,6 +22,7 @@ from ciea_hf.training.optim import (
     parameter_groups,
     resume_schedule,
 )
+from ciea_hf.training.preemption import Preempted, Preemption
 from ciea_hf.training.reporting import METRIC, Reporter
 from ciea_hf.training.sampler import GlobalBatches
 from ciea_hf.utils import atomic_write
@@ -45,10 +44,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TERMINATED = "terminated"
-
-
-class Preempted(Exception):  # noqa: N818 (an order from outside, not an error)
-    """Raised after the checkpoint that a SIGTERM asks for has been written."""
 
 
 class Trainer:
@@ -99,7 +94,7 @@ class Trainer:
         self.checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints, accelerator)
         self.reporter = Reporter(config, accelerator, folder / "losses.jsonl", self.max_steps)
         self.progress = Progress()
-        self._terminated = False
+        self._preemption = Preemption()
 
     def run(self, resume: bool = False) -> Progress:
         """Train to the end, or until the dev metric no longer rises.
@@ -118,7 +113,7 @@ class Trainer:
             self.progress = loaded
             resume_schedule(self.schedule, loaded.scheduled)
             logger.info("stage %s goes on from step %d", self.config.stage, loaded.step)
-        with self.reporter.opened(self.progress.step), _on_sigterm(self._terminate):
+        with self.reporter.opened(self.progress.step), self._preemption.watched():
             self._loop()
         return self.progress
 
@@ -162,7 +157,7 @@ class Trainer:
         self.progress.seconds += seconds
         terminated = losses.pop(TERMINATED) > 0
         record = {
-            "logit_scale": float(self.model.logit_scale.detach().exp()),
+            "logit_scale": math.exp(whole(self.model.logit_scale).item()),
             "grad_norm": norm,
             "learning_rate": float(max(self.schedule.get_last_lr())),
         }
@@ -193,7 +188,7 @@ class Trainer:
     def _averaged(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
         """Average over the processes; along with the losses goes whether this process got a SIGTERM."""
         values = torch.stack([value.detach().double() for value in losses.values()])
-        values = torch.cat([values, values.new_tensor([float(self._terminated)])])
+        values = torch.cat([values, values.new_tensor([float(self._preemption.ordered)])])
         return dict(zip([*losses, TERMINATED], mean_over_processes(values).tolist(), strict=True))
 
     def _stop(self, values: dict[str, float], batches: list[TrainingBatch]) -> None:
@@ -226,7 +221,7 @@ class Trainer:
         if self.dev is None:
             self.save_best({})
             return
-        # DDP's wrapper would synchronise buffers in every pass, and processes differ in the number of passes
+        # unwrapped: DDP would synchronise buffers in every pass, and processes differ in their number of passes
         sharded = is_sharded(self.accelerator)
         metrics = self.dev(self.embedder if sharded else self.accelerator.unwrap_model(self.embedder))
         step, progress = self.progress.step, self.progress
@@ -247,11 +242,8 @@ class Trainer:
         self._share_broken()
         self.checkpoints.save(self.progress)
 
-    def _terminate(self, *_: object) -> None:
-        self._terminated = True
-
     def _terminated_anywhere(self) -> bool:
-        return any(gather_objects(self._terminated))
+        return any(gather_objects(self._preemption.ordered))
 
     def _preempt(self) -> None:
         raise Preempted(f"stopped by SIGTERM; step {self.progress.step} is saved, --resume goes on from there")
@@ -285,17 +277,3 @@ class Trainer:
         self.progress.broken = dict(
             sorted(item for part in gather_objects(self.progress.broken) for item in part.items())
         )
-
-
-@contextmanager
-def _on_sigterm(handler: Callable[..., None]) -> Iterator[None]:
-    """Call a handler on SIGTERM; outside the main thread, where Python has no signals, do nothing."""
-    try:
-        before = signal.signal(signal.SIGTERM, handler)
-    except ValueError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
