@@ -72,9 +72,8 @@ def test_pictures_texts_and_queries(source, tmp_path):
     titles = dict(zip(data["train"].corpus_ids, data["train"].corpus["text"], strict=True))
     assert {title: titles[str(30_000_000 + number)] for title, number in NUMBERS.items()} == {t: t for t in NUMBERS}
     assert titles["d1"] == "A cat that sleeps on a warm roof"
-    queries = {
-        q: text for part in data.values() for q, text in zip(part.queries["id"], part.queries["text"], strict=True)
-    }
+    tables = [part.queries[:] for part in data.values()]
+    queries = {query: text for rows in tables for query, text in zip(rows["id"], rows["text"], strict=True)}
     images = {text for name, text in queries.items() if name.startswith("i")}
     forms = [r"{title} {tags}", r"{tags} , {title}", r"a picture of {tags} named {title}", r"{tags} {title}"]
     tags = {"big bee": "(insect signs and symbols|signs and symbols insect)", "cat": "mammal", "mouse": "hardware"}
@@ -87,11 +86,8 @@ def test_pictures_texts_and_queries(source, tmp_path):
     assert set(asked) < {"that", "sleeps", "warm", "roof"}
     qrels = {query: row for part in data.values() for query, row in part.qrels.items()}
     assert qrels["td1"] == {"d1": 1}
-    assert sorted(next(iter(row)) for query, row in qrels.items() if query[0] == "i") == [
-        "30000000",
-        "30000001",
-        "30000005",
-    ]
+    found = sorted(next(iter(row)) for query, row in qrels.items() if query.startswith("i"))
+    assert found == ["30000000", "30000001", "30000005"]
 
 
 def test_the_same_again_and_nothing_wrong_with_it(source, tmp_path):
@@ -121,13 +117,12 @@ def test_packages_that_are_not_there(tmp_path, capsys):
 
 def test_lines_are_as_webqa_has_them(source, tmp_path):
     build_openclipart(source, tmp_path / "set")
-    rows = [
-        json.loads(line) for split in ("train", "dev", "test") for line in (tmp_path / "set" / f"{split}.json").open()
-    ]
-    keys = ["qid", "Q", "A", "img_posFacts", "img_negFacts", "txt_posFacts", "txt_negFacts"]
-    assert all(list(row) == keys for row in rows)
-    assert (tmp_path / "set" / "train_qrels.txt").read_text().count("\t1\n") == sum(
-        len(row["img_posFacts"]) + len(row["txt_posFacts"])
-        for row in rows
-        if (tmp_path / "set" / "train.json").read_text().count(f'"{row["qid"]}"')
-    )
+    judged = []
+    for line in (tmp_path / "set" / "train.json").read_text().splitlines():
+        row = json.loads(line)
+        assert list(row) == ["qid", "Q", "A", "img_posFacts", "img_negFacts", "txt_posFacts", "txt_negFacts"]
+        judged += [f"{row['qid']}\t{name}\t1" for name in row["img_posFacts"] + row["txt_posFacts"]]
+    assert (tmp_path / "set" / "train_qrels.txt").read_text().splitlines() == judged
+    index = [line.split("\t") for line in (tmp_path / "set" / "imgs.lineidx.new").read_text().splitlines()]
+    content = (tmp_path / "set" / "imgs.tsv").read_bytes()
+    assert all(content[int(offset) :].startswith(f"{name}\t".encode()) for name, offset in index)

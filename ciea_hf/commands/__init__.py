@@ -8,5 +8,5 @@ values that follow an option.
 
 from __future__ import annotations
 
-COMMANDS = ("evaluate", "compare", "mteb", "search", "index", "encode", "convert", "data", "push", "pull")
+COMMANDS = ("evaluate", "compare", "mteb", "search", "index", "encode", "mine", "convert", "data", "push", "pull")
 """Names of the commands in the order of the help."""
