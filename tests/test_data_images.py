@@ -103,6 +103,18 @@ def test_threads_read_for_themselves(corpus):
     assert found == [list(COLOURS[name]) for name in SOUND] * 20
 
 
+def test_the_fingerprint_stays_when_the_folder_moves_and_changes_with_an_image(tmp_path):
+    folder = specimens.webqa(tmp_path / "a")
+    before = load_retrieval_dataset(folder, "train").fingerprint
+    assert load_retrieval_dataset(specimens.webqa(tmp_path / "b"), "train").fingerprint == before
+    content = (folder / "imgs.tsv").read_bytes()
+    other = base64.b64encode(specimens.png((251, 0, 0)))  # as long as the one that stood there
+    changed = content.replace(base64.b64encode(specimens.png(COLOURS["30000000"])), other)
+    assert len(changed) == len(content) != content.count(other)
+    (folder / "imgs.tsv").write_bytes(changed)
+    assert load_retrieval_dataset(folder, "train").fingerprint != before
+
+
 def test_parts_of_datasets_work(corpus):
     some = corpus.shuffle(seed=1).filter(lambda modality: modality != "text", input_columns="modality").select([0, 2])
     assert {row["id"] for row in some.remove_columns("image")} <= set(CAPTIONS)

@@ -133,6 +133,14 @@ def test_mined_negatives_are_read_too(tmp_path):
     assert found == {"30000000": 1, "30000001": 0, "d70ff": 0, "30000003": 0, "d6aa1": 0}
 
 
+def test_a_query_without_positives_is_not_judged(tmp_path):
+    folder = specimens.webqa(tmp_path / "data")
+    row = specimens.webqa_row("none", "which one") | {"img_negFacts": ["30000001"]}
+    specimens.write_lines(folder / "train.json", [specimens.webqa_row("q1", "which square is red"), row])
+    data = load_retrieval_dataset(folder, "train")
+    assert (column_values(data.queries, "id"), list(data.qrels)) == (["q1", "none"], ["q1"])
+
+
 def test_judgements_go_before_what_the_queries_say(tmp_path):
     folder = specimens.webqa(tmp_path / "data")
     (folder / "dev_qrels.txt").write_text("q3\t30000001\t2\n")
@@ -190,6 +198,29 @@ def test_an_older_column_name_and_a_missing_modality(tmp_path):
     assert data.corpus_ids == [*TEXTS, *CAPTIONS]
     assert column_values(data.corpus, "modality") == ["text"] * 3 + ["image,text"] * 6
     assert data.corpus[3]["image"].getpixel((0, 0)) == COLOURS["30000000"]
+
+
+def test_the_hub_is_read_like_a_folder(tmp_path, monkeypatch):
+    folder = specimens.mteb(tmp_path / "data")
+    card = [f"- config_name: {name}\n  data_files:" for name in ("corpus", "query", "qrels")]
+    for number, name in enumerate(("corpus", "query", "qrels")):
+        files = sorted((folder / name).iterdir())
+        card[number] += "".join(
+            f"\n  - split: {file.name.split('-')[0]}\n    path: {name}/{file.name}" for file in files
+        )
+    (folder / "README.md").write_text("\n".join(["---", "configs:", *card, "---", "# Specimen"]))
+
+    def on_disk(original):
+        return lambda path, *args, **kwargs: original({"mteb/specimen": str(folder)}.get(path, path), *args, **kwargs)
+
+    for name in ("get_dataset_config_names", "get_dataset_split_names", "load_dataset"):
+        monkeypatch.setattr(datasets, name, on_disk(getattr(datasets, name)))
+    for split in ("train", "dev", "test"):
+        data, local = load_retrieval_dataset("mteb/specimen", split), load_retrieval_dataset(folder, split)
+        assert (data.name, data.qrels, data.fingerprint) == ("specimen", local.qrels, local.fingerprint)
+    source = open_source("mteb/specimen")
+    assert [row.id for row in source.documents("test")] == [*TEXTS, *CAPTIONS]
+    assert str(next(source.documents("test")).place) == "mteb/specimen, corpus, row 1"
 
 
 def test_beir_folders(tmp_path):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ciea_hf.data.columns import CORPUS_COLUMNS, MODALITIES, QUERY_COLUMNS, column_values
+from ciea_hf.data.images import EncodedImage, image_bytes, location_in_folder
 from ciea_hf.utils import require
 
 if TYPE_CHECKING:
@@ -116,7 +116,14 @@ def _hash_images(corpus: datasets.Dataset, digest: hashlib._Hash) -> None:
     for batch in encoded.iter(batch_size=ROWS_PER_BATCH):
         digest.update(repr(compute.binary_length(compute.struct_field(batch["image"], "bytes")).to_pylist()).encode())
         paths = compute.struct_field(batch["image"], "path").to_pylist()
-        digest.update(repr([path and Path(path).name for path in paths]).encode())
+        digest.update(repr([path and location_in_folder(path) for path in paths]).encode())
     step = max(1, len(encoded) // FINGERPRINTED_IMAGES)
     for image in encoded.select(range(0, len(encoded), step))[:]["image"].to_pylist():
-        digest.update((image or {}).get("bytes") or b"-")
+        digest.update(_content(image))
+
+
+def _content(image: EncodedImage | None) -> bytes:
+    try:
+        return b"-" if image is None else image_bytes(image)
+    except (OSError, ValueError):  # missing or broken: so it is for everybody
+        return b"-"

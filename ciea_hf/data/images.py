@@ -144,6 +144,11 @@ def decode_image(content: bytes | str) -> Image.Image:
         raise ValueError(_ADDRESS.sub("", str(error))) from error
 
 
+def location_in_folder(path: str) -> str:
+    """Return what of an image's path stays the same when its folder moves: the name, or line and id in a TSV file."""
+    return path.split("/", 3)[3] if path.startswith(f"{PROTOCOL}://") else Path(path).name
+
+
 def read_tsv_image(url: str) -> bytes:
     """Read the image that a ``tsv-image`` URL names: the bytes of its file; raises as :func:`image_source`."""
     head, _, name = url.removeprefix(f"{PROTOCOL}://").rpartition("/")

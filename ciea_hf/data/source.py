@@ -87,7 +87,10 @@ class Source(ABC):
 
     @abstractmethod
     def judgements(self, split: str) -> Iterator[Judgement]:
-        """Iterate over the judgements of a split: positives, and the source's own negatives with a score of 0."""
+        """Iterate over the judgements of a split: positives, and the source's own negatives with a score of 0.
+
+        Negatives are given for queries that have a positive, so that a query without one stays unjudged.
+        """
 
     def corpus_files(self, corpus: str) -> list[Path]:  # noqa: ARG002
         """List the files that a corpus is read from."""

@@ -90,7 +90,7 @@ class MBeir(Source):
             if file is None:
                 yield from (Judgement(entry.place, query, name, 1) for name in positives)
             for name in texts(entry, "neg_cand_list", self.report):
-                if name not in positives:
+                if positives and name not in positives:
                     yield Judgement(entry.place, query, name, 0)
 
     def corpus_files(self, corpus: str) -> list[Path]:  # noqa: ARG002

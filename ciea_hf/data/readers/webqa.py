@@ -90,7 +90,7 @@ class WebQA(Source):
                 yield from (Judgement(place, query, name, 1) for name in positives)
         for query, entry in self._entries(split):
             place, positives = facts[query]
-            for name in self._negatives(entry) if entry.place == place else ():
+            for name in self._negatives(entry) if positives and entry.place == place else ():
                 if name not in positives:
                     yield Judgement(entry.place, query, name, 0)
 

@@ -75,9 +75,9 @@ class OriginalWebQA(Source):
     def judgements(self, split: str) -> Iterator[Judgement]:
         """Iterate over the facts, positive and negative."""
         for entry in self._questions(split):
-            for key, score in _FACTS.items():
-                for name, _ in self._facts(entry, key):
-                    yield Judgement(entry.place, entry.key or "", name, score)
+            found = [(name, score) for key, score in _FACTS.items() for name, _ in self._facts(entry, key)]
+            if any(score > 0 for _, score in found):
+                yield from (Judgement(entry.place, entry.key or "", name, score) for name, score in found)
 
     def _questions(self, split: str | None = None) -> Iterator[Entry]:
         wanted = None if split is None else SPLITS[split]
