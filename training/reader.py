@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ciea_hf.data import column_values
-from ciea_hf.data.images import image_source
-from ciea_hf.modeling.inputs_ciea import load_image
+from ciea_hf.data.images import decode_image, image_source
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ciea_hf.data import RetrievalDataset
     from ciea_hf.training.features import VisionFeatures
-
-ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")  # Pillow's name of bytes, another in every run
 
 Part = Literal["all", "caption", "image"]
 
@@ -97,11 +93,7 @@ class CorpusReader:
 
     def image(self, row: int) -> Any:
         """Decode the image of a document; raises as :meth:`read`."""
-        encoded = self._images[row]["image"]
-        try:
-            return load_image(image_source(encoded))
-        except ValueError as error:
-            raise ValueError(ADDRESS.sub("", str(error))) from error
+        return decode_image(image_source(self._images[row]["image"]))
 
 
 def _written(text: str | None) -> str | None:
