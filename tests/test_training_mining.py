@@ -17,7 +17,7 @@ from ciea_hf.data.dataset import RetrievalDataset
 from ciea_hf.training import mining
 from ciea_hf.training.collator import Collator
 from ciea_hf.training.config import STAGES
-from ciea_hf.training.encoding import ReaderView, TrainingEncoder
+from ciea_hf.training.encoding import TrainingEncoder, views_of
 from ciea_hf.training.mining import mine_negatives
 from ciea_hf.training.negatives import MiningOptions, choose_negatives, load_negatives, save_negatives
 from ciea_hf.training.reader import CorpusReader
@@ -126,8 +126,7 @@ def test_mining_ranks_the_corpus_as_a_naive_search_does(tmp_path: Path) -> None:
     model, data = tiny_model(), training_data()
     options = MiningOptions(depth=12, images=30, texts=30)
     encoder = TrainingEncoder(model, Collator(model.processor))
-    view = lambda part, start, stop: ReaderView(CorpusReader(data), start, stop, part.corpus_fingerprint)  # noqa: E731
-    found = mine_negatives(encoder, data, options, folder=tmp_path / "parts", view=view)
+    found = mine_negatives(encoder, data, options, folder=tmp_path / "parts", view=views_of(CorpusReader(data)))
     plain = mine_negatives(model, data, options)
     documents = torch.tensor(model.encode_document([_input(row) for row in data.corpus], normalize_embeddings=True))
     for row in data.queries:
@@ -201,21 +200,19 @@ def test_broken_images_do_not_stop_mining(tmp_path: Path) -> None:
     model = tiny_model()
     encoder = TrainingEncoder(model, Collator(model.processor))
 
-    def view(on_broken_image: str) -> Any:
-        reader = CorpusReader(data)
-        return lambda part, start, stop: ReaderView(reader, start, stop, part.corpus_fingerprint, on_broken_image)
-
-    found = mine_negatives(encoder, data, MiningOptions(images=40), folder=tmp_path / "skip", view=view("skip"))
+    reader = CorpusReader(data)
+    skipping, failing = views_of(reader), views_of(reader, "fail")
+    found = mine_negatives(encoder, data, MiningOptions(images=40), folder=tmp_path / "skip", view=skipping)
     assert found.report["kept"] > 0
     with pytest.raises(ValueError, match="document 'img-0'"):
-        mine_negatives(encoder, data, MiningOptions(), folder=tmp_path / "fail", view=view("fail"))
+        mine_negatives(encoder, data, MiningOptions(), folder=tmp_path / "fail", view=failing)
 
 
 def test_the_command_mines_what_training_reads(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CIEA_HF_CACHE", str(tmp_path / "cache"))
-    save_training_data(tmp_path / "data")
+    save_training_data(tmp_path / "data", broken=1)
     tiny_model().save_pretrained(tmp_path / "model")
     output = tmp_path / "mined"
     assert "mine" in STAGES
@@ -230,6 +227,9 @@ def test_the_command_mines_what_training_reads(
     read = load_negatives(output, training_data().corpus_ids)
     assert sum(len(rows) for kinds in read.values() for rows in kinds.values()) == report["kept"] > 0
     assert max(len(kinds.get("image", [])) for kinds in read.values()) == 3
+    mine = ["mine", str(tmp_path / "model"), str(tmp_path / "data"), "--output", str(output)]
+    assert ciea([*mine, "--on-broken-image", "fail"]) == 2
+    assert "document 'img-0'" in capsys.readouterr().err
     assert ciea(["mine", "m", "d", "--output", str(output), "--window", "5", "2"]) == 2
     assert "`window` must be two ranks" in capsys.readouterr().err
 

@@ -13,6 +13,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModel, CLIPImageProcessorPil, PreTrainedTokenizerFast
 
+from ciea_hf import CIEAModel
 from ciea_hf.training.backbone import load_model, prepare_model
 from ciea_hf.training.collator import Collator
 from ciea_hf.training.config import TrainingConfig
@@ -106,6 +107,29 @@ def test_compilation_is_an_option(toy: Path, tmp_path: Path, monkeypatch: pytest
         assert one == pytest.approx(other, abs=1e-5)
     names = [set(weights_of(tmp_path / name / "in_batch" / "best")) for name in ("compiled", "plain")]
     assert names[0] == names[1]
+
+
+def test_a_frozen_tower_sees_each_image_once_a_step(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents and image parts share the pass, and so do documents that several queries name."""
+    seen: list[int] = []
+    documents: list[int] = []
+    features, forward = CIEAModel.get_vision_features, Objective.forward
+
+    def counting(self: CIEAModel, pixel_values: torch.Tensor) -> torch.Tensor:
+        seen.append(len(pixel_values))
+        return features(self, pixel_values)
+
+    def comparing(self: Objective, *arguments: Any) -> Any:
+        rows = arguments[3].images.tolist()
+        assert sum(seen) == len(rows) == len(set(rows))
+        documents.extend(rows)
+        seen.clear()
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(CIEAModel, "get_vision_features", counting)
+    monkeypatch.setattr(Objective, "forward", comparing)
+    run_stages(configured(toy, tmp_path, dev_split=None, batch_size=12))
+    assert len(documents) > 20
 
 
 def test_gradient_checkpointing_changes_no_number(toy: Path, tmp_path: Path) -> None:
@@ -294,6 +318,14 @@ def test_tensorboard_gets_each_value_by_stage(toy: Path, tmp_path: Path) -> None
     assert logged == pytest.approx([line["loss"] for line in read_log(tmp_path / "in_batch")])
     assert 0.05 < found.Scalars("in_batch/memory_gb")[0].value < 50
     assert found.Scalars("in_batch/samples_per_second")[0].value > 0
+
+
+def test_a_tracker_that_is_asked_for_must_be_there(toy: Path, tmp_path: Path) -> None:
+    with pytest.raises(ImportError, match="`trackers`: swanlab is not installed: pip install swanlab"):
+        run_stages(configured(toy, tmp_path / "run", trackers="swanlab"))
+    with pytest.raises(ValueError, match=r"`trackers` must be among auto, none, .*wandb.*, got 'wand'"):
+        run_stages(configured(toy, tmp_path / "run", trackers="wand"))
+    assert not (tmp_path / "run").exists()
 
 
 # --- the dev metric

@@ -87,9 +87,7 @@ class TrainingConfig:
     workers: Annotated[int, "processes that decode images and tokenise, per training process"] = 0
     cache_vision_features: Annotated[str | None, "folder for the frozen tower's patch features, or 'auto'"] = None
     # objective
-    complement_weight: Annotated[
-        float, "lambda: weight of the complementary loss, also written --lambda; 0 is without"
-    ] = 0.1
+    complement_weight: Annotated[float, "weight of the complementary loss; 0 is without"] = 0.1
     complement_patches: Annotated[Literal["extracted", "projected"], "patches that L_comp embeds"] = "extracted"
     query_reduction: Annotated[Literal["delete", "mask"], "what happens to a query's tokens that the caption has"] = (
         "delete"
@@ -116,7 +114,9 @@ class TrainingConfig:
     compile: Annotated[bool, "run the model through torch.compile"] = False
     gradient_checkpointing: Annotated[bool, "recompute the language model's activations in the backward pass"] = False
     # mining
-    mine_depth: Annotated[int, "documents kept as candidates for each query and kind"] = 100
+    mine_depth: Annotated[
+        int, "best documents of the whole corpus that are looked at for each query, positives aside"
+    ] = 100
     mine_window: Annotated[tuple[int, int], "ranks, from 0, that negatives are drawn from"] = (0, 100)
     mine_images: Annotated[int, "negatives with an image that are kept for each query"] = 10
     mine_texts: Annotated[int, "negatives without an image that are kept for each query"] = 10

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from ciea_hf.data import RetrievalDataset
     from ciea_hf.modeling.modeling_ciea import CIEAModel
     from ciea_hf.training.collator import Collator
+    from ciea_hf.training.mining import ViewMaker
     from ciea_hf.training.reader import CorpusReader, DocumentInput
 
 logger = logging.getLogger(__name__)
@@ -100,3 +102,12 @@ class ReaderView:
                 raise type(error)(f"document {identifier!r}: {error}") from error
             logger.warning("document %r is not embedded: %s", identifier, error)
             return None
+
+
+def views_of(reader: CorpusReader, on_broken_image: str = "skip") -> ViewMaker:
+    """Views of a corpus, stretch by stretch, as mining asks for them."""
+
+    def view(part: RetrievalDataset, start: int, stop: int) -> ReaderView:
+        return ReaderView(reader, start, stop, part.corpus_fingerprint, on_broken_image)
+
+    return view

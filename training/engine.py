@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch.distributed.tensor import DTensor
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ciea_hf.training.config import TrainingConfig
 
 PROJECT = "ciea"
+AUTO = "auto"  # tensorboard, where it is installed
+NO_TRACKER = "none"
 LONGEST_WAIT = timedelta(hours=12)  # of processes for one that prepares data or evaluates a larger share
 
 
@@ -55,8 +57,15 @@ def whole(parameter: Tensor) -> Tensor:
     return gathered
 
 
-def _trackers(config: TrainingConfig) -> list[Any]:
-    names = [name for name in config.trackers if name not in ("auto", "none")]
-    if "auto" in config.trackers and importlib.util.find_spec("tensorboard") is not None:
+def _trackers(config: TrainingConfig) -> list[str]:
+    """The trackers by name; one that is asked for has to be known to Accelerate, and installed."""
+    known = [name for name in map(str, require("accelerate", extra="train").utils.LoggerType) if name != "all"]
+    names = [name for name in config.trackers if name not in (AUTO, NO_TRACKER)]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"`trackers` must be among {', '.join([AUTO, NO_TRACKER, *known])}, got {name!r}")
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f"`trackers`: {name} is not installed: pip install {name}")
+    if AUTO in config.trackers and importlib.util.find_spec("tensorboard") is not None:
         names.append("tensorboard")
     return names

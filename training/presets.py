@@ -88,7 +88,12 @@ def config_from_arguments(arguments: Sequence[str]) -> TrainingConfig:
 
 
 def _parser() -> argparse.ArgumentParser:
-    lines = [f"  --{name.replace('_', '-'):<28}{text}" for name, text in option_help().items()]
+    defaults = config_as_dict(TrainingConfig())
+    names = {name: alias for alias, name in ALIASES.items()}
+    lines = [
+        f"  --{names.get(name, name).replace('_', '-'):<28}{text}{_shown_default(defaults[names.get(name, name)])}"
+        for name, text in option_help().items()
+    ]
     parser = argparse.ArgumentParser(
         prog="training/train.py",
         description="Train CIEA. Every option below can follow --preset, and --STAGE.OPTION sets it for one stage.",
@@ -98,6 +103,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--preset", help=f"{', '.join(preset_names())}, or a YAML file")
     return parser
+
+
+def _shown_default(value: Any) -> str:
+    if value is None or value == "" or isinstance(value, dict):
+        return ""
+    written = ",".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+    return f" (default: {written})"
 
 
 def _split_arguments(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -14,7 +14,7 @@ from ciea_hf.training.collator import Collator
 from ciea_hf.training.config import STAGES
 from ciea_hf.training.distributed import barrier, from_main
 from ciea_hf.training.embedder import Embedder
-from ciea_hf.training.encoding import ReaderView, TrainingEncoder
+from ciea_hf.training.encoding import TrainingEncoder, views_of
 from ciea_hf.training.engine import create_accelerator, is_sharded, start_trackers
 from ciea_hf.training.examples import AlignmentExamples, Examples, RetrievalExamples, TextPairs
 from ciea_hf.training.features import VisionFeatures, cache_vision_features, features_key
@@ -270,9 +270,7 @@ class StageRun:
                 batch_size=config.eval_batch_size, show_progress_bar=self.accelerator.is_local_main_process
             ),
             folder=self.folder.path / "embeddings",
-            view=lambda part, start, stop: ReaderView(
-                reader, start, stop, part.corpus_fingerprint, config.on_broken_image
-            ),
+            view=views_of(reader, config.on_broken_image),
         )
         if self.accelerator.is_main_process:
             path = save_negatives(found, self.folder.path)

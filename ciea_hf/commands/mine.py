@@ -18,6 +18,10 @@ from ciea_hf.commands import common
 if TYPE_CHECKING:
     import argparse
 
+    from ciea_hf.data import RetrievalDataset
+    from ciea_hf.retrieval.encoding import Encoder
+    from ciea_hf.training.mining import ViewMaker
+
 HELP = "mine hard negatives for training"
 
 
@@ -45,6 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-score", type=float, metavar="S", help="drop what scores above this")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
+    parser.add_argument(
+        "--on-broken-image", choices=("skip", "fail"), default="skip",
+        help="what an image that cannot be decoded does, with a CIEA model (default: skip, and name it)",
+    )  # fmt: skip
     parser.add_argument("--embeddings", type=Path, metavar="FOLDER", help="keep embeddings here, to resume from")
     common.add_model_arguments(parser)
     common.add_encoding_arguments(parser)
@@ -65,13 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     dataset = common.load_dataset(arguments.dataset, arguments.split, arguments.format)
-    found = mine_negatives(
-        common.load_encoder(arguments.model, arguments.device),
-        dataset,
-        options,
-        encoding=common.encoding_options(arguments),
-        folder=arguments.embeddings,
-    )
+    encoder, view = _encoder(common.load_encoder(arguments.model, arguments.device), dataset, arguments)
+    encoding = common.encoding_options(arguments)
+    found = mine_negatives(encoder, dataset, options, encoding=encoding, folder=arguments.embeddings, view=view)
     path = save_negatives(found, arguments.output)
     content: dict[str, Any] = {"model": arguments.model, "dataset": dataset.name, "split": dataset.split}
     common.write_json(content | {"report": found.report}, path.with_suffix(".json"))
@@ -79,3 +83,19 @@ def run(arguments: argparse.Namespace) -> int:
         common.write(f"{count:10d}  {name}")
     common.write(str(path))
     return 0
+
+
+def _encoder(model: Any, dataset: RetrievalDataset, arguments: argparse.Namespace) -> tuple[Encoder, ViewMaker | None]:
+    """What embeds, and what it is given: our models read documents as in training, which passes over broken images."""
+    from ciea_hf.modeling import CIEAModel
+
+    if not isinstance(model, CIEAModel):
+        return model, None
+    from ciea_hf.training.collator import Collator
+    from ciea_hf.training.encoding import TrainingEncoder, views_of
+    from ciea_hf.training.reader import CorpusReader
+
+    collator = Collator(
+        model.processor, model.processor.max_text_length, model.config.prompts, chunk_size=arguments.batch_size
+    )
+    return TrainingEncoder(model, collator), views_of(CorpusReader(dataset), arguments.on_broken_image)
