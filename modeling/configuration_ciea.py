@@ -8,6 +8,8 @@ from transformers import AutoConfig, PreTrainedConfig
 
 Pooling = Literal["decoder_start", "cls", "mean", "last_token"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
+ExtractorWeights = Literal["complement", "uniform"]
+EXTRACTOR_WEIGHTS: tuple[str, ...] = get_args(ExtractorWeights)
 
 
 class CIEAConfig(PreTrainedConfig):
@@ -20,6 +22,8 @@ class CIEAConfig(PreTrainedConfig):
         vision_config: Configuration of the vision tower, as an object or a dict with its `model_type`.
         text_config: Configuration of the language model, as an object or a dict with its `model_type`.
         use_extractor: Whether captioned images pass the extractor. Off, the model is MARVEL.
+        extractor_weights: What the extractor weighs patches by: `"complement"`, how much of each the caption leaves out
+            (the paper), or `"uniform"`, 1 for all, which shows what the weights bring.
         extractor_num_heads: Attention heads of the extractor; must divide the language model's width.
         extractor_intermediate_size: Width of the extractor's feed-forward layer.
         extractor_dropout: Dropout on the extractor's attention weights and on its attention residual.
@@ -51,6 +55,7 @@ class CIEAConfig(PreTrainedConfig):
         vision_config: PreTrainedConfig | dict[str, Any] | None = None,
         text_config: PreTrainedConfig | dict[str, Any] | None = None,
         use_extractor: bool = True,
+        extractor_weights: ExtractorWeights = "complement",
         extractor_num_heads: int = 8,
         extractor_intermediate_size: int = 2048,
         extractor_dropout: float = 0.05,
@@ -70,6 +75,7 @@ class CIEAConfig(PreTrainedConfig):
         self.vision_config = _sub_config(vision_config, "vision_config", {"model_type": "clip_vision_model"})
         self.text_config = _sub_config(text_config, "text_config", {"model_type": "t5", "d_model": 768})
         self.use_extractor = use_extractor
+        self.extractor_weights = extractor_weights
         self.extractor_num_heads = extractor_num_heads
         self.extractor_intermediate_size = extractor_intermediate_size
         self.extractor_dropout = extractor_dropout
@@ -105,6 +111,10 @@ class CIEAConfig(PreTrainedConfig):
             raise ValueError(
                 f"`pooling='decoder_start'` needs an encoder-decoder; {self.text_config.model_type!r} has no decoder "
                 "beside an encoder. Choose 'cls', 'mean' or 'last_token'"
+            )
+        if self.extractor_weights not in EXTRACTOR_WEIGHTS:
+            raise ValueError(
+                f"`extractor_weights` must be one of {', '.join(EXTRACTOR_WEIGHTS)}, got {self.extractor_weights!r}"
             )
         if self.use_extractor and self.hidden_size % self.extractor_num_heads:
             raise ValueError(

@@ -192,7 +192,10 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         # caption tokens: what is attended after the image (its end mark, "caption:", the caption, the end of sequence)
         after_image = is_image.cumsum(dim=1) * ~is_image > 0
         caption = (after_image & attention_mask.bool())[rows]  # (images, T)
-        weights = complement_weights(projected, inputs_embeds[rows], caption)
+        if self.config.extractor_weights == "uniform":
+            weights = torch.ones(projected.shape[:2], device=projected.device)  # (images, P)
+        else:
+            weights = complement_weights(projected, inputs_embeds[rows], caption)
         extracted = self.extractor(projected, weights)
         captioned = caption.any(dim=1)[:, None, None]
         return weights, projected, torch.where(captioned, extracted, projected)

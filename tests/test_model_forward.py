@@ -122,6 +122,26 @@ def test_extractor_masks_patches_below_the_floor() -> None:
     assert (extractor(patches, weights) - extractor(changed, weights))[:, others].abs().max() > 1e-3
 
 
+@torch.no_grad()
+def test_uniform_weights_leave_plain_attention() -> None:
+    model = tiny_model(extractor_weights="uniform")
+    batch = mixed_batch(model)
+    output = model(**batch, output_patches=True)
+    assert (output.complement_weights == 1).all()
+    extractor, patches = model.extractor, output.projected_patches
+    plain = torch.nn.MultiheadAttention(patches.shape[-1], extractor.num_heads, batch_first=True)
+    inside = (extractor.q_proj, extractor.k_proj, extractor.v_proj)
+    plain.in_proj_weight.copy_(torch.cat([layer.weight for layer in inside]))
+    plain.in_proj_bias.copy_(torch.cat([layer.bias for layer in inside]))
+    plain.out_proj.load_state_dict(extractor.out_proj.state_dict())
+    hidden = extractor.layer_norm(patches + plain(patches, patches, patches, need_weights=False)[0])
+    expected = hidden + extractor.fc2(F.leaky_relu(extractor.fc1(hidden), 0.01))
+    torch.testing.assert_close(output.extracted_patches[[0, 2]], expected[[0, 2]], **close)  # those with a caption
+    model.config.extractor_weights = "complement"
+    weighted = model(**batch, output_patches=True).extracted_patches
+    assert (weighted - output.extracted_patches)[[0, 2]].abs().max() > 1e-4
+
+
 @families
 @pytest.mark.parametrize("part", ["extracted", "projected"])
 @torch.no_grad()
@@ -238,6 +258,7 @@ def test_tuple_output_and_dropout() -> None:
         ({"pooling": "first"}, "`pooling` must be one of decoder_start, cls, mean, last_token, got 'first'"),
         ({"pooling": "decoder_start"}, "needs an encoder-decoder; 'bert' has no decoder"),
         ({"extractor_num_heads": 5}, "`extractor_num_heads` must divide the language model's width 32, got 5"),
+        ({"extractor_weights": "none"}, "`extractor_weights` must be one of complement, uniform, got 'none'"),
         ({"extractor_dropout": 1.0}, r"`extractor_dropout` must lie in \[0, 1\), got 1.0"),
         ({"image_seq_length": -1}, "`image_seq_length` must be positive, got -1"),
     ],

@@ -272,7 +272,9 @@ def test_training_starts_from_an_authors_checkpoint(
         checkpoint = tmp_path / "marvel.pt"
         torch.save(content, checkpoint)
     values = {"model": str(checkpoint), "vision_model": authors[0], "text_model": authors[1], "max_steps": 1}
-    run_stages(configured(toy, tmp_path / "run", use_extractor=True, learning_rate=1e-6, **values))
+    weighting = "complement" if marvel else "uniform"
+    options = {"use_extractor": True, "extractor_weights": weighting, "learning_rate": 1e-6}
+    run_stages(configured(toy, tmp_path / "run", **options, **values))
     trained = weights_of(tmp_path / "run" / "in_batch" / "best")
     given = torch.load(checkpoint, weights_only=True)["model"]
     torch.testing.assert_close(trained["projector.weight"], given["projector.weight"], atol=1e-5, rtol=0)
@@ -280,7 +282,9 @@ def test_training_starts_from_an_authors_checkpoint(
     extractor = trained["extractor.fc1.weight"]
     if not marvel:
         torch.testing.assert_close(extractor, given["information_extract.feed_forward.0.weight"], atol=1e-5, rtol=0)
-    assert _best(tmp_path / "run", "in_batch").config.use_extractor
+    config = _best(tmp_path / "run", "in_batch").config
+    assert config.use_extractor
+    assert config.extractor_weights == weighting
 
 
 def test_a_checkpoint_alone_is_not_enough(toy: Path, tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ def load_model(config: TrainingConfig, previous: Path | None, work: Path) -> CIE
 
     torch.manual_seed(config.seed)
     start = str(previous) if previous is not None else config.model
-    overrides: dict[str, Any] = {} if config.use_extractor is None else {"use_extractor": config.use_extractor}
+    asked = {"use_extractor": config.use_extractor, "extractor_weights": config.extractor_weights}
+    overrides = {name: value for name, value in asked.items() if value is not None}
     if start is not None and Path(start).suffix == ".pt":
         model = _from_authors(Path(start), config, overrides)
     elif start is not None:
@@ -110,14 +111,14 @@ def _from_authors(path: Path, config: TrainingConfig, overrides: dict[str, Any])
         raise ValueError(f"{path} holds weights alone: name its backbones, `vision_model` and `text_model`")
     model = convert_checkpoint(path, config.vision_model, config.text_model)
     model.processor = processor_of(model, config.vision_model, config.text_model)
-    wanted = overrides.get("use_extractor", model.config.use_extractor)
-    return model if wanted == model.config.use_extractor else _with_extractor(model, wanted)
+    changed = any(getattr(model.config, name) != value for name, value in overrides.items())
+    return _reconfigured(model, overrides) if changed else model
 
 
-def _with_extractor(model: CIEAModel, wanted: bool) -> CIEAModel:
-    """Give MARVEL's weights a new extractor, or take CIEA's away."""
+def _reconfigured(model: CIEAModel, overrides: dict[str, Any]) -> CIEAModel:
+    """Give MARVEL's weights a new extractor, take CIEA's away, or weigh patches otherwise."""
     config = copy.deepcopy(model.config)
-    config.use_extractor = wanted
+    config.update(overrides)
     other = type(model)(config)
     other.load_state_dict(model.state_dict(), strict=False)
     other.processor = model.processor

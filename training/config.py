@@ -66,6 +66,10 @@ class TrainingConfig:
     use_extractor: Annotated[bool | None, "false switches the extractor off (MARVEL); none keeps the model's own"] = (
         None
     )
+    extractor_weights: Annotated[
+        Literal["complement", "uniform"] | None,
+        "what the extractor weighs patches by; 'uniform' shows what the complement weights bring; none keeps the model's",
+    ] = None
     freeze: Annotated[
         tuple[str, ...], "parts kept as they are: vision, text, text_body, projector, extractor, logit_scale"
     ] = ("vision",)

@@ -71,6 +71,7 @@ _ALL = (
     Variant("lambda_0.1", ("--lambda", "0.1"), important=True),
     Variant("projected", PROJECTED, important=True),
     Variant("mask", MASK, important=True),
+    Variant("uniform", ("--extractor-weights", "uniform")),
     Variant("image_only", ("--documents", "image"), "image"),
     Variant("projected_mask", (*PROJECTED, *MASK)),
     Variant("lambda_0.05", ("--lambda", "0.05")),
@@ -92,6 +93,10 @@ GROUPS: dict[str, dict[str, str]] = {
         "+ extractor": "extractor",
         "+ L_comp": "complementary_loss",
         "CIEA (both)": "ciea",
+    },
+    "extractor's weights": {
+        "complement": "ciea",
+        "uniform": "uniform",
     },
     "form of L_comp": {
         "extracted, delete": "ciea",
