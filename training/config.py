@@ -68,7 +68,7 @@ class TrainingConfig:
     )
     extractor_weights: Annotated[
         Literal["complement", "uniform"] | None,
-        "what the extractor weighs patches by; 'uniform' shows what the complement weights bring; none keeps the model's",
+        "what the extractor weighs patches by, 'uniform' being nothing (an ablation); none keeps the model's own",
     ] = None
     freeze: Annotated[
         tuple[str, ...], "parts kept as they are: vision, text, text_body, projector, extractor, logit_scale"
