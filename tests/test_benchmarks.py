@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import ablation
 import complementarity
 import robustness
-from common import interventions, measures
+from common import interventions, measures, runs
 from common.ablation_report import make_rows, make_table
 from common.files import model_titles
 from common.records import Record, first_ranks, read_records
@@ -123,7 +123,7 @@ def test_ablation_goes_on_and_leaves_stale_records_aside(tmp_path, monkeypatch, 
         return folder
 
     data = toy_dataset()
-    monkeypatch.setattr(ablation, "launch_training", launch)
+    monkeypatch.setattr(runs, "launch_training", launch)
     monkeypatch.setattr(ablation, "load_dataset", lambda *_: data)
     command = ["--seeds", "1", "--only", "marvel", "ciea", "--output", str(tmp_path), "--work", str(tmp_path / "work")]
     assert ablation.main(command) == 0

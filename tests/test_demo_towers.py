@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from ciea_hf.demo.benchmark import build_benchmark, plan_benchmark
 from ciea_hf.demo.scenes import SCENE_SIZE
-from ciea_hf.demo.text import FAMILIES, build_text_tower, build_tokenizer, training_texts
+from ciea_hf.demo.text import FAMILIES, build_text_tower, build_tokenizer, concept_names, training_texts
 from ciea_hf.demo.tower import (
     WEIGHT_FILES,
     FreshScenes,
@@ -30,6 +30,10 @@ from ciea_hf.modeling import CIEAModel
 TINY = {"train": 40, "dev": 10, "test": 20}
 
 
+def benchmark_texts() -> list[str]:
+    return training_texts(build_benchmark(sizes=TINY)["train"]) + concept_names()
+
+
 @pytest.fixture(scope="module")
 def tower():
     return AutoModel.from_pretrained(tower_folder()).eval()
@@ -38,8 +42,7 @@ def tower():
 @pytest.fixture(scope="module")
 def text_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text") / "tower"
-    texts = training_texts(build_benchmark(sizes=TINY)["train"])
-    build_text_tower(folder, texts, seed=0)
+    build_text_tower(folder, benchmark_texts(), seed=0)
     return folder
 
 
@@ -140,7 +143,7 @@ def test_text_tower_knows_every_concept_and_every_text_of_test(text_folder):
 
 
 def test_text_tower_is_deterministic_and_leaves_the_random_state(tmp_path, text_folder):
-    texts = training_texts(build_benchmark(sizes=TINY)["train"])
+    texts = benchmark_texts()
     torch.manual_seed(0)
     before = torch.get_rng_state()
     build_text_tower(tmp_path / "again", texts, seed=0)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ciea_hf.training.optim import freeze
+from ciea_hf.training.splits import load_split
 from ciea_hf.training.values import lora_options
 from ciea_hf.utils import require
 
@@ -126,19 +127,19 @@ def _reconfigured(model: CIEAModel, overrides: dict[str, Any]) -> CIEAModel:
 
 
 def _backbones(config: TrainingConfig, work: Path) -> tuple[str, str]:
-    """Folders or ids of the backbones; the demo's come with the package or are made here."""
+    """Folders or ids of the backbones; the demo's come with the package or are made here, of the training's words."""
     vision, text = str(config.vision_model), str(config.text_model)
     if vision == DEMO:
         from ciea_hf.demo.tower import tower_folder
 
         vision = str(tower_folder())
     if text.split("-")[0] == DEMO:  # demo, or demo-bert and its like
-        from ciea_hf.demo.benchmark import load_benchmark
-        from ciea_hf.demo.text import build_text_tower, training_texts
+        from ciea_hf.demo.text import build_text_tower, concept_names, training_texts
 
         text = str(work / "text_model")
         family = str(config.text_model).partition("-")[2] or "t5"
-        build_text_tower(text, training_texts(load_benchmark("train")), config.seed, family)
+        texts = training_texts(load_split(config, config.train_split))
+        build_text_tower(text, texts + (concept_names() if config.dataset == DEMO else []), config.seed, family)
     return vision, text
 
 

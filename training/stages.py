@@ -26,6 +26,7 @@ from ciea_hf.training.publishing import publish
 from ciea_hf.training.ranking import DevRanking
 from ciea_hf.training.reader import CorpusReader
 from ciea_hf.training.reduction import QueryReducer
+from ciea_hf.training.splits import load_split
 from ciea_hf.training.trainer import Trainer
 from ciea_hf.utils import cache_dir, require
 
@@ -74,19 +75,6 @@ def run_stages(config: TrainingConfig) -> dict[str, dict[str, Any]]:
 def _check_folders(runs: Sequence[StageRun]) -> None:
     for run in runs:
         run.folder.check()
-
-
-def load_split(config: TrainingConfig, split: str) -> RetrievalDataset:
-    """Load a split of the configuration's data set; ``demo`` is the embedded benchmark."""
-    if not config.dataset:
-        raise ValueError("name a `dataset`: a folder or Hub id, or 'demo' for the embedded benchmark")
-    if config.dataset == "demo":
-        from ciea_hf.demo.benchmark import load_benchmark
-
-        return load_benchmark(split)
-    from ciea_hf.data import load_retrieval_dataset
-
-    return load_retrieval_dataset(config.dataset, split=split, format=config.dataset_format)
 
 
 class StageRun:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from common.records import Record
+    from common.variants import Variant
 
 COLUMNS = (("image", "mrr@10"), ("image", "ndcg@10"), ("image", "recall@1"), ("text", "mrr@10"))
 HEAD = ("group", "system", "seeds", "MRR@10 image", "NDCG@10 image", "Recall@1 image", "MRR@10 text", "vs MARVEL", "p")
@@ -46,16 +47,20 @@ class Row:
     p_value: float | None = None
 
 
-def make_rows(records: Sequence[Record]) -> list[Row]:
-    """Summarise the runs: one row for each row of ``GROUPS`` that has any."""
+def make_rows(
+    records: Sequence[Record],
+    groups: Mapping[str, Mapping[str, str]] = GROUPS,
+    variants: Mapping[str, Variant] = VARIANTS,
+) -> list[Row]:
+    """Summarise the runs: one row for each row of the groups that has any."""
     runs: dict[str, dict[int, Record]] = {}
     for record in records:
         runs.setdefault(record.variant, {})[record.seed] = record
     return [
         _row(group, title, runs[name], {} if name == baseline else runs.get(baseline, {}))
-        for group, titles in GROUPS.items()
+        for group, titles in groups.items()
         for title, name in titles.items()
-        for baseline in [VARIANTS[name].baseline]
+        for baseline in [variants[name].baseline]
         if name in runs
     ]
 

@@ -39,6 +39,15 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def add_run_arguments(parser: argparse.ArgumentParser, seeds: int, work: Path) -> None:
+    """Add what every benchmark takes that trains variants over seeds: their number, steps and folder."""
+    parser.add_argument("--seeds", type=int, default=seeds, help=f"runs of each variant (default: {seeds})")
+    parser.add_argument("--steps", type=int, default=400, help="steps of each training (default: 400)")
+    parser.add_argument("--warm-up-steps", type=int, help="steps of each warm-up (default: the preset's)")
+    parser.add_argument("--report", action="store_true", help="train nothing, draw the table from what is there")
+    parser.add_argument("--work", type=Path, default=work, help=f"where models are trained (default: {work})")
+
+
 def write_result(
     folder: Path, name: str, page: str, figure: Figure, configuration: Mapping[str, Any], data: RetrievalDataset
 ) -> None:

@@ -52,6 +52,11 @@ def training_texts(dataset: RetrievalDataset) -> list[str]:
     return [text for text in texts if text]
 
 
+def concept_names() -> list[str]:
+    """Return the names of the benchmark's concepts, those of other splits among them."""
+    return [concept.name for concept in choose_concepts()]
+
+
 def build_tokenizer(texts: Iterable[str], first_token: bool = False) -> PreTrainedTokenizerFast:
     """Make a word-level tokenizer, lower-casing, that appends ``</s>``; the words stand in alphabetical order.
 
@@ -105,19 +110,18 @@ def text_config(family: str, vocab_size: int) -> PretrainedConfig:
 def build_text_tower(folder: str | Path, texts: Iterable[str], seed: int = 0, family: str = "t5") -> None:
     """Write an untrained text tower that ``AutoModel`` and ``AutoTokenizer`` load: the text side of a new CIEA model.
 
-    The vocabulary holds the words of ``texts``, of every concept of the benchmark and of the caption's prefix.
+    The vocabulary holds the words of ``texts`` and of the caption's prefix.
 
     Args:
         folder: Where to; an older folder is replaced.
-        texts: The training texts; see :func:`training_texts`.
+        texts: The training texts; see :func:`training_texts` and :func:`concept_names`.
         seed: Of the weights. The global random state is left as it was.
         family: One of ``FAMILIES``: ``"t5"``, ``"bart"``, ``"bert"`` or ``"gpt2"``.
 
     Raises:
         ValueError: If there is no such family.
     """
-    words = [*texts, *(concept.name for concept in choose_concepts()), CAPTION_PREFIX]
-    tokenizer = build_tokenizer(words, first_token=family == "bert")
+    tokenizer = build_tokenizer([*texts, CAPTION_PREFIX], first_token=family == "bert")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModel.from_config(text_config(family, len(tokenizer)))

@@ -30,7 +30,7 @@ from ciea_hf.demo.scenes import SCENE_SIZE, compose_scene, glyph_atlas
 from ciea_hf.utils import atomic_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -157,18 +157,40 @@ def load_probe(folder: Path) -> nn.Linear:
 
 
 def train_tower(recipe: TowerRecipe) -> tuple[CLIPVisionModel, nn.Linear]:
-    """Train the tower and its head from scratch; deterministic by ``recipe.seed`` on one machine."""
+    """Train the tower and its head on fresh scenes; deterministic by ``recipe.seed`` on one machine."""
+    scenes = FreshScenes(recipe.steps, recipe.batch_size, recipe.seed, (1, recipe.max_objects))
+    unseen = probe_scenes(128, recipe.seed + 1)
+    return fit_tower(
+        recipe,
+        DataLoader(scenes, batch_size=None, num_workers=1),
+        CONCEPT_COUNT,
+        lambda tower, head: probe_figure(tower, head, unseen),
+    )
+
+
+def fit_tower(
+    recipe: TowerRecipe,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    concepts: int,
+    figure: Callable[[CLIPVisionModel, nn.Linear], float],
+) -> tuple[CLIPVisionModel, nn.Linear]:
+    """Train a tower and its head from scratch to tell which concepts a picture shows.
+
+    Args:
+        recipe: How; the batches decide how many pictures a step has.
+        batches: Pixel values (batch, 3, 112, 112) and concepts present (batch, concepts), one pair for each step.
+        concepts: How many there are.
+        figure: Says how good tower and head are, for the log.
+    """
     torch.manual_seed(recipe.seed)
     tower = CLIPVisionModel(tower_config())
-    head = nn.Linear(tower.config.hidden_size, CONCEPT_COUNT)
+    head = nn.Linear(tower.config.hidden_size, concepts)
     nn.init.constant_(head.bias, -4.0)  # few of the concepts are present: start near their frequency
     parameters = [*tower.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = get_cosine_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
-    scenes = FreshScenes(recipe.steps, recipe.batch_size, recipe.seed, (1, recipe.max_objects))
-    unseen = probe_scenes(128, recipe.seed + 1)
     started = time.monotonic()
-    for step, (pixel_values, present) in enumerate(DataLoader(scenes, batch_size=None, num_workers=1), start=1):
+    for step, (pixel_values, present) in enumerate(batches, start=1):
         logits = head(patch_states(tower, pixel_values)).amax(dim=1)
         loss = nn.functional.binary_cross_entropy_with_logits(logits, present, reduction="sum") / present.sum()
         optimizer.zero_grad()
@@ -177,9 +199,8 @@ def train_tower(recipe: TowerRecipe) -> tuple[CLIPVisionModel, nn.Linear]:
         optimizer.step()
         schedule.step()
         if step % 50 == 0 or step == recipe.steps:
-            figure = probe_figure(tower, head, unseen)
-            seconds = time.monotonic() - started
-            logger.info("step %d/%d  loss %.4f  probe %.3f  %.0f s", step, recipe.steps, loss.item(), figure, seconds)
+            found, seconds = figure(tower, head), time.monotonic() - started
+            logger.info("step %d/%d  loss %.4f  probe %.3f  %.0f s", step, recipe.steps, loss.item(), found, seconds)
     tower.train(mode=False)
     return tower, head
 
