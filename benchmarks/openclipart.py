@@ -106,8 +106,8 @@ def make_page(rows: Sequence[Row], runs: Runs, probe: Mapping[str, object]) -> s
 Real pictures with their authors' titles for captions, {len(test.corpus)} documents, test split: {kinds.count("image")}
 image queries, each words of a title with tags that the title lacks, and {kinds.count("text")} text queries. All
 systems start from the same warm-up of a language model of random weights (one for each seed) and train for
-{runs.steps} steps of 64 queries. The vision tower is trained from scratch on {probe["pictures"]} pictures: that a word of
-an unseen picture scores above one that it lacks has a probability of {probe["word_auc_dev"]} (dev split). Mean ±
+{runs.steps} steps of 64 queries. The vision tower is trained from scratch on {probe["pictures"]} pictures: that a word
+of an unseen picture scores above one that it lacks has a probability of {probe["word_auc_dev"]} (dev split). Mean ±
 standard deviation over seeds; "vs MARVEL" is the difference in MRR@10 of image queries, with the p-value of a paired
 randomisation test over queries (their values averaged over seeds).
 
