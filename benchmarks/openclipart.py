@@ -49,11 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tower-steps", type=int, default=RECIPE.steps, help=f"of the tower (default: {RECIPE.steps})")
     add_run_arguments(parser, seeds=3, work=WORK)
     parsed = parser.parse_args(arguments)
+    if not parsed.data.is_dir():
+        parser.error(f"there is no data set at {parsed.data}: `ciea data build openclipart` makes it")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("ciea_hf.demo.tower").setLevel(logging.INFO)
     splits = {split: load_retrieval_dataset(parsed.data, split) for split in ("train", "dev", "test")}
     tower = parsed.work / "tower"
-    train_clipart_tower(tower, splits["train"], splits["dev"], replace(RECIPE, steps=parsed.tower_steps))
+    train_clipart_tower(tower, splits, replace(RECIPE, steps=parsed.tower_steps))
     runs = Runs(
         SYSTEMS,
         parsed.steps,

@@ -1,7 +1,7 @@
 """The vision tower of the Open Clip Art benchmark: the demonstration's, trained on real pictures and their words.
 
-Its labels are the words of captions and training queries that several training pictures share. No picture that a test
-query asks for is among those it is trained on, and no word of a test query.
+Its labels are the words of captions and training queries that several training pictures share. No picture that a dev or
+test query asks for is among those it is trained on, nor a copy of one: the library holds many pictures twice.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ciea_hf.demo.tower import PIXEL_MEAN, PIXEL_STD, TowerRecipe, fit_tower, pa
 from common.measures import roc_auc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -55,6 +55,12 @@ class Pictures:
 
     pixels: NDArray[np.uint8]
     words: list[set[str]]
+
+    def without(self, *others: Pictures) -> Pictures:
+        """Leave out the pictures that others hold too, pixel for pixel."""
+        known = {picture.tobytes() for other in others for picture in other.pixels}
+        kept = [row for row, picture in enumerate(self.pixels) if picture.tobytes() not in known]
+        return Pictures(self.pixels[kept], [self.words[row] for row in kept])
 
 
 def read_pictures(dataset: RetrievalDataset) -> Pictures:
@@ -130,20 +136,21 @@ def word_auc(tower: CLIPVisionModel, head: nn.Linear, pictures: Pictures, presen
     return float(np.mean([roc_auc(row[has > 0].numpy(), row[has == 0].numpy()) for row, has in pairs]))
 
 
-def train_clipart_tower(folder: Path, train: RetrievalDataset, dev: RetrievalDataset, recipe: TowerRecipe) -> None:
+def train_clipart_tower(folder: Path, splits: Mapping[str, RetrievalDataset], recipe: TowerRecipe) -> None:
     """Train the tower and write it, unless it stands there already, of the same recipe and pictures.
 
     Args:
         folder: Where to.
-        train: Its pictures and their words are learnt.
-        dev: Its pictures measure how well.
+        splits: The pictures of ``"train"`` and their words are learnt, those of ``"dev"`` and ``"test"`` aside; those
+            of ``"dev"`` measure how well.
         recipe: How.
     """
-    made_of = {"recipe": asdict(recipe), "data": train.fingerprint}
+    made_of = {"recipe": asdict(recipe), "data": {name: split.fingerprint for name, split in splits.items()}}
     record = folder / _RECORD
     if record.is_file() and made_of.items() <= json.loads(record.read_text(encoding="utf-8")).items():
         return
-    seen, unseen = read_pictures(train), read_pictures(dev)
+    unseen = read_pictures(splits["dev"])
+    seen = read_pictures(splits["train"]).without(unseen, read_pictures(splits["test"]))
     labels = choose_labels(seen.words)
     present = label_matrix(unseen.words, labels)
     started = time.monotonic()
