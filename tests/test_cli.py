@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import datasets
 import pytest
 from PIL import Image
 
@@ -12,6 +13,7 @@ from ciea_hf import __version__
 from ciea_hf.cli import main
 from ciea_hf.data import save_retrieval_dataset
 from ciea_hf.evaluation.runs import read_run, write_run
+from tests import specimens
 from tests.helpers import tiny_model
 from tests.toy_retrieval import toy_dataset
 
@@ -74,6 +76,15 @@ def test_evaluate_prints_a_table_and_writes_files(model, dataset, tmp_path, caps
     rankings = read_run(run)
     assert set(rankings) == {"q-pic", "q-txt", "q-mix"}
     assert all(len(row) == 6 for row in rankings.values())
+
+
+def test_broken_pictures_stop_the_commands_that_embed_or_leave_their_captions(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-datasets")
+    data, index = str(specimens.webqa(tmp_path / "data")), str(tmp_path / "index")
+    for command in (["evaluate", model, data], ["index", model, data, "--output", index], ["search", model, data, "x"]):
+        assert "picture of document '30000007' (row 8) is broken" in fails(capsys, *command)
+        assert main([*command, "--on-broken-image", "caption"]) == 0
+        capsys.readouterr()
 
 
 def test_evaluate_parts_and_resume(model, dataset, tmp_path, capsys):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from ciea_hf.retrieval import (
     model_fingerprint,
 )
 from ciea_hf.retrieval.corpus import MANIFEST
-from tests.toy_retrieval import ToyEncoder, toy_dataset
+from tests.toy_retrieval import ToyEncoder, picture, toy_dataset
 
 
 def kinds(view):
@@ -147,6 +148,27 @@ def test_faults_name_the_document():
     dataset = RetrievalDataset(bad, whole.queries, {}, name="bad", split="test")
     with pytest.raises(ValueError, match=r"'bad' \(row 1\) is broken"):
         encode_corpus(ToyEncoder(), dataset)
+
+
+def test_a_broken_picture_can_leave_its_caption_alone(caplog):
+    whole, none = toy_dataset(), b"no picture"
+    corpus = corpus_from_columns(
+        ["a", "bad", "bare", "red"], ["tea", "a boat", None, "a cup"], [None, none, none, picture("red")]
+    )
+    dataset = RetrievalDataset(corpus, whole.queries, {}, name="bad", split="test")
+    with caplog.at_level(logging.WARNING, "ciea_hf"):
+        inputs = DocumentView(dataset, on_broken_image="caption").batch(0, 4)
+    assert inputs[:3] == ["tea", "a boat", None]
+    assert inputs[3]["text"] == "a cup"
+    assert inputs[3]["image"].getpixel((0, 0)) == (255, 0, 0)
+    assert "document 'bad' (row 1) is broken" in caplog.text
+    assert "document 'bare' (row 2) is broken" in caplog.text
+    images = DocumentView(dataset, "image", captions=["1", "2", "3", "4"], on_broken_image="caption").batch(0, 4)
+    assert images[:3] == ["1", None, None]
+    names = {DocumentView(dataset, on_broken_image=way).fingerprint for way in ("fail", "caption")}
+    assert len(names) == 1  # what was embedded before the first broken picture is kept
+    with pytest.raises(ValueError, match="on_broken_image must be one of fail, caption, got 'skip'"):
+        DocumentView(dataset, on_broken_image="skip")
 
 
 def test_dot_product_models_keep_their_lengths():

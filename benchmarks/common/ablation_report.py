@@ -60,8 +60,8 @@ def make_rows(
         _row(group, title, runs[name], {} if name == baseline else runs.get(baseline, {}))
         for group, titles in groups.items()
         for title, name in titles.items()
-        for baseline in [variants[name].baseline]
         if name in runs
+        for baseline in [variants[name].baseline]
     ]
 
 

@@ -69,8 +69,8 @@ def read_pictures(dataset: RetrievalDataset) -> Pictures:
     queries = dict(zip(dataset.queries["id"], dataset.queries["text"], strict=True))
     words: dict[str, set[str]] = defaultdict(set)
     for query, judged in dataset.qrels.items():
-        for name in judged:
-            if dataset.document_kinds[name] == "image":
+        for name, grade in judged.items():
+            if grade > 0 and dataset.document_kinds[name] == "image":
                 words[name] |= _words(queries[query])
     pixels = []
     for name in sorted(words):

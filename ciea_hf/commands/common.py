@@ -72,6 +72,16 @@ def add_encoding_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, help="threads that decode pictures ahead (default: 1)")
 
 
+def add_broken_image_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--on-broken-image``, which a ``DocumentView`` takes."""
+    parser.add_argument(
+        "--on-broken-image",
+        choices=("fail", "caption"),
+        default="fail",
+        help="what a picture does that cannot be decoded: stop, or leave the document its caption (default: fail)",
+    )
+
+
 def encoding_options(arguments: argparse.Namespace) -> EncodingOptions:
     """Collect the options of :func:`add_encoding_arguments` and :func:`add_model_arguments`."""
     from ciea_hf.retrieval.encoding import EncodingOptions

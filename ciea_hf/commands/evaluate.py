@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the choice of captions (default: 0)")
     common.add_model_arguments(parser)
     common.add_encoding_arguments(parser)
+    common.add_broken_image_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -107,7 +108,7 @@ def _evaluate(
     result = evaluate(
         common.load_encoder(name, arguments.device),
         dataset,
-        documents=DocumentView(dataset, documents, captions),
+        documents=DocumentView(dataset, documents, captions, arguments.on_broken_image),
         ks=arguments.ks,
         top_k=arguments.top_k,
         options=common.encoding_options(arguments),

@@ -26,18 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_dataset_arguments(parser)
     common.add_model_arguments(parser)
     common.add_encoding_arguments(parser)
+    common.add_broken_image_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Encode the corpus."""
-    from ciea_hf.retrieval import encode_part
+    from ciea_hf.retrieval import DocumentView, encode_part
 
     dataset = common.load_dataset(arguments.dataset, arguments.split, arguments.format)
     model = common.load_encoder(arguments.model, arguments.device)
     path = Path(arguments.dataset)
     source = {"path": str(path.resolve()) if path.exists() else arguments.dataset, "format": arguments.format}
     options = common.encoding_options(arguments)
-    missing = encode_part(model, dataset, arguments.output, None, options, source, arguments.part)
+    view = DocumentView(dataset, on_broken_image=arguments.on_broken_image)
+    missing = encode_part(model, dataset, arguments.output, view, options, source, arguments.part)
     state = f"{missing} shards are still missing" if missing else "complete"
     common.write(f"{arguments.output}: {len(dataset.corpus)} documents, {state}")
     return 0

@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_dataset_arguments(parser)
     common.add_model_arguments(parser)
     common.add_encoding_arguments(parser)
+    common.add_broken_image_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -73,14 +74,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _encode(model: Encoder, dataset: RetrievalDataset, arguments: argparse.Namespace) -> EncodedCorpus:
-    from ciea_hf.retrieval import encode_corpus, model_fingerprint
+    from ciea_hf.retrieval import DocumentView, encode_corpus, model_fingerprint
     from ciea_hf.utils import cache_dir
 
     options = common.encoding_options(arguments)
+    view = DocumentView(dataset, on_broken_image=arguments.on_broken_image)
     if arguments.no_cache:
-        return encode_corpus(model, dataset, options=options)
+        return encode_corpus(model, dataset, view=view, options=options)
     name = f"{model_fingerprint(model)[:16]}-{dataset.corpus_fingerprint[:16]}-{options.dtype}-{options.shard_size}"
-    return encode_corpus(model, dataset, cache_dir() / "embeddings" / name, options=options)
+    return encode_corpus(model, dataset, cache_dir() / "embeddings" / name, view, options)
 
 
 def _indexed_dataset(corpus: EncodedCorpus) -> RetrievalDataset:
