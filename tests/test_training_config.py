@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from ciea_hf.training.backbone import load_model, prepare_model, saved_model
+from ciea_hf.data.loading import FORMATS
 from ciea_hf.training.config import STAGES, TrainingConfig, option_help, updated
 from ciea_hf.training.optim import (
     FREEZABLE,
@@ -59,6 +60,8 @@ def test_presets_of_the_paper_hold_its_values(name: str) -> None:
     assert config.for_stage("mine").mine_depth == 100
     assert hard.complement_weight == (0.0 if name == "marvel" else 0.1)
     assert (hard.image_negatives, hard.text_negatives) == ((2, 0) if name in ("edis", "webqa_image") else (1, 1))
+    assert config.dataset_format == ("webqa-image" if name == "webqa_image" else "auto")
+    assert config.dataset_format in {"auto", *FORMATS}
 
 
 def test_an_unknown_option_lists_the_valid_ones() -> None:

@@ -80,9 +80,9 @@ class TrainingConfig:
     train_split: Annotated[str, "split that is trained on"] = "train"
     dev_split: Annotated[str | None, "split that is ranked during training; none for no evaluation"] = "dev"
     documents: Annotated[
-        Literal["all", "caption", "image"],
-        "'caption' drops the images of all documents, 'image' keeps only documents with an image",
-    ] = "all"
+        Literal["full", "caption", "image"],
+        "part of each document, as in evaluation: 'caption' drops images, 'image' drops the captions of images",
+    ] = "full"
     negatives: Annotated[str | None, "mined negatives that stage `hard` reads; by default those of stage `mine`"] = None
     image_negatives: Annotated[int, "hard negatives with an image for each query, in stage `hard`"] = 1
     text_negatives: Annotated[int, "hard negatives without an image for each query, in stage `hard`"] = 1

@@ -40,7 +40,7 @@ class Objective(nn.Module):
         if config.stage == "align":
             return cls({"alignment": 1.0})
         weights = {"contrastive": 1.0}
-        if config.complement_weight and config.documents != "caption":
+        if config.complement_weight and config.documents == "full":  # else there is no image beside a caption
             weights["complementary"] = config.complement_weight
         return cls(weights, config.false_negative_margin)
 

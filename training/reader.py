@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ciea_hf.data import RetrievalDataset
     from ciea_hf.training.features import VisionFeatures
 
-Part = Literal["all", "caption", "image"]
+Part = Literal["full", "caption", "image"]
 
 
 @dataclass
@@ -44,11 +44,12 @@ class CorpusReader:
 
     Args:
         dataset: The data set.
-        part: ``"caption"`` reads no image; otherwise images are decoded, or looked up among the features.
+        part: ``"full"``; ``"caption"`` reads no image; ``"image"`` reads images without their captions, and text
+            documents as they are. Images are decoded, or looked up among the features.
         features: Precomputed patch states, or None.
     """
 
-    def __init__(self, dataset: RetrievalDataset, part: Part = "all", features: VisionFeatures | None = None) -> None:
+    def __init__(self, dataset: RetrievalDataset, part: Part = "full", features: VisionFeatures | None = None) -> None:
         from datasets import Image
 
         self.part = part
@@ -74,9 +75,7 @@ class CorpusReader:
 
     def usable(self, row: int) -> bool:
         """Whether anything of a document is left in the part that is read."""
-        if self.part == "image":
-            return self.kinds[row] == "image"
-        return self.part == "all" or row not in self._wordless
+        return row not in self._wordless
 
     def read(self, row: int) -> DocumentInput:
         """Read a document.
@@ -87,9 +86,10 @@ class CorpusReader:
         """
         if self.kinds[row] == "text" or self.part == "caption":
             return DocumentInput(row, self.text(row))
+        caption = None if self.part == "image" else self.text(row)
         if self.features is not None:
-            return DocumentInput(row, self.text(row), features=self.features[self.ids[row]])
-        return DocumentInput(row, self.text(row), image=self.image(row))
+            return DocumentInput(row, caption, features=self.features[self.ids[row]])
+        return DocumentInput(row, caption, image=self.image(row))
 
     def image(self, row: int) -> Any:
         """Decode the image of a document; raises as :meth:`read`."""
