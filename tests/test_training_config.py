@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from ciea_hf.training.backbone import load_model, prepare_model, saved_model
 from ciea_hf.data.loading import FORMATS
+from ciea_hf.training.backbone import load_model, prepare_model, saved_model
 from ciea_hf.training.config import STAGES, TrainingConfig, option_help, updated
 from ciea_hf.training.optim import (
     FREEZABLE,
