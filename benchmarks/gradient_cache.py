@@ -15,10 +15,10 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.files import make_parser, say
+from common.memory import reset_peak, resident
 
 from ciea_hf.utils import atomic_write
 
@@ -169,18 +169,6 @@ def make_groups(kind: str, size: int, chunk: int | None) -> list[Any]:
 def step(embedder: Any, objective: Any, batch: Any) -> None:
     """Go forward and backward."""
     objective.total(objective(*embedder(batch.groups), batch)).backward()
-
-
-def reset_peak() -> int:
-    """Forget the peak of this process's resident memory so far; return its resident memory now, in bytes."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return resident("VmRSS")
-
-
-def resident(name: str) -> int:
-    """Read a line of the process's status, in bytes: ``VmRSS`` is resident now, ``VmHWM`` at the peak."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
 
 
 def page(pairs: list[tuple[int, Figure, Figure]], arguments: Any) -> str:
