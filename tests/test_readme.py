@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ciea_hf.cli import main
+from tests import specimens
 from tests.helpers import picture, tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the README's reader has it after `make demo`, the model a tiny random one."""
     folder = tmp_path_factory.mktemp("readme")
     tiny_model().save_pretrained(folder / "demo" / "ciea")
+    specimens.webqa(folder / "data" / "webqa")
     for name in ("scene.png", "other.png"):
         picture(size=(112, 112)).save(folder / "demo" / name)
     return folder
