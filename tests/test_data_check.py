@@ -116,7 +116,7 @@ def with_faults(folder):
     append(folder / "train.json", *rows)
     number = len((folder / "train.json").read_text().splitlines()) - len(rows)
     said += [("duplicate-query", "train.json", number + 1, "q1"), ("no-positive", "train.json", number + 2, "none")]
-    said += [("leak", "train.json", number + 3, "q4"), ("empty-query", "train.json", number + 4, "blank")]
+    said += [("reused-query-id", "train.json", number + 3, "q4"), ("empty-query", "train.json", number + 4, "blank")]
     said += [("leak", "train.json", number + 5, "copy"), ("shared-positive", "train.json", number + 5, "copy")]
     said.append(("unknown-query", "train.json", number + 4, "blank"))
     append(folder / "dev_qrels.txt", "q3 0 30000002 0", "q3 0", "q9 0 30000002 1")
@@ -151,13 +151,13 @@ def test_the_copy_has_no_faults_and_nothing_sound_is_lost(tmp_path):
     counts = write_sound(source, result, tmp_path / "clean")
     _, again = check(tmp_path / "clean")
     assert [fault for fault in again.faults if fault.level == "error"] == []
-    assert [kind for kind, *_ in named(again)] == ["shared-positive"]
+    assert [kind for kind, *_ in named(again)] == ["reused-query-id", "shared-positive"]
     assert again.obstacles == []
     train, dev = (load_retrieval_dataset(tmp_path / "clean", split) for split in ("train", "dev"))
     kept = {"d5bc8", "d6aa1", "d70ff", "30000000", "30000002", "30000003", "30000005"}
     assert set(train.corpus_ids) == kept
-    assert counts == {"corpus": 7, "train": 2, "dev": 1, "test": 2}
-    assert train.qrels == {"q1": {"30000000": 1}, "q2": {"d5bc8": 1}}
+    assert counts == {"corpus": 7, "train": 3, "dev": 1, "test": 2}
+    assert train.qrels == {"q1": {"30000000": 1}, "q2": {"d5bc8": 1}, "q4": {"d70ff": 1}}
     assert dev.qrels == {"q3": {"30000002": 1}}
     rows = {name: row for row, name in enumerate(train.corpus_ids)}
     assert train.corpus[rows["30000002"]]["image"].getpixel((0, 0)) == COLOURS["30000002"]  # whose offset was wrong
@@ -190,7 +190,7 @@ def test_every_format_is_checked(tmp_path, form, workers):
     folder = FORMS[form](tmp_path / "data")
     source, result = check(folder, workers=workers)
     quirks = {("unreadable-image", "30000007"), ("unused-image", UNUSED)}
-    quirks |= {("line-not-indexed", f"3000000{number}") for number in (4, 6)}  # of the original: lines of no fact
+    quirks |= {("unused-image", f"3000000{number}") for number in (4, 6)}  # of the original: lines of no fact
     assert {(kind, plain(name)) for kind, _, _, name in named(result)} <= quirks
     assert "unreadable-image" in {kind for kind, *_ in named(result)}
     assert result.obstacles == []
@@ -255,7 +255,7 @@ def test_tables_name_their_rows(tmp_path):
         ("unreadable-image", place, 9, "30000007"),
     ]
     assert str(result.faults.of("duplicate-document")[0]).startswith(f"{place}, row 11: 'd5bc8': the document is there")
-    with pytest.raises(ValueError, match="2 document ids occur twice"):
+    with pytest.raises(ValueError, match=r"'30000001' is the id of row 5 and of row 10; 2 ids occur again"):
         load_retrieval_dataset(folder)
 
 

@@ -30,7 +30,7 @@ def test_the_command_says_whether_training_can_run(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "all_docs.json:4: 'd5bc8': the document is there already (line 1)" in out
     assert "training cannot run: offsets that do not hit their line: 2" in out
-    assert f"written without the faults: {tmp_path / 'clean'} (corpus 7, train 2, dev 1, test 2)" in out
+    assert f"written without the faults: {tmp_path / 'clean'} (corpus 7, train 3, dev 1, test 2)" in out
     written = json.loads((tmp_path / "a.json").read_text())
     assert len(written["faults"]) == len(said)
     assert {"kind", "level", "file", "line", "id", "message"} == set(written["faults"][0])

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from ciea_hf.data.checking import Checker
-    from ciea_hf.data.findings import Faults
+    from ciea_hf.data.findings import TRAIN, Faults
     from ciea_hf.data.loading import open_source
 
     if arguments.fix:
@@ -75,6 +75,8 @@ def _check(arguments: argparse.Namespace) -> int:
 
         counts = write_sound(source, result, arguments.fix)
         common.write(f"\nwritten without the faults: {arguments.fix} ({_counted(counts)})")
+        if counts.get(TRAIN) == 0 and not result.obstacles:
+            common.write("the copy has no query to train on: all of them occur in later splits")
     for obstacle in result.obstacles:
         common.write(f"training cannot run: {obstacle}")
     if not result.obstacles:

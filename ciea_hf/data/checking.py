@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ciea_hf.data.findings import CheckedSplit, CheckResult, Faults
 from ciea_hf.data.images import UNAVAILABLE, EncodedImage, TsvLine, decode_image, image_bytes
-from ciea_hf.data.source import Query, no_split, qrels_of, unique_documents, unique_queries
+from ciea_hf.data.source import Query, chosen_splits, qrels_of, unique_documents, unique_queries
 from ciea_hf.utils import map_ahead
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Checker:
         source.report = self.faults
         self.result = CheckResult(self.faults)
         self._known: dict[str, set[str]] = {}
-        self._first: dict[str, str] = {}  # of images that are the same: a later one to the first
+        self._first: dict[str, dict[str, str]] = {}  # by corpus, of images that are the same: a later one to the first
 
     def run(self, splits: Iterable[str] | None = None) -> CheckResult:
         """Check splits, all if None, and the corpora they search.
@@ -61,16 +61,14 @@ class Checker:
         Raises:
             ValueError: If there is no such split.
         """
-        chosen = self.source.splits if splits is None else list(splits)
-        for split in chosen:
-            if split not in self.source.splits:
-                raise no_split(self.source, split)
+        chosen = chosen_splits(self.source, splits)
         for corpus in dict.fromkeys(map(self.source.corpus_name, chosen)):
             self._check_corpus(corpus)
         for split in chosen:
             self._check_split(split)
         for number, split in enumerate(chosen):
             self._check_leaks(split, chosen[number + 1 :])
+            self._check_shared_positives(split, chosen[number + 1 :])
         return self.result
 
     def _check_corpus(self, corpus: str) -> None:
@@ -79,13 +77,16 @@ class Checker:
         if self.source.images is not None:
             jobs = self._read_lines({job.id for job in jobs}, unusable)
         first: dict[bytes, str] = {}
+        same = self._first.setdefault(corpus, {})
         for job, kind, message, digest in map_ahead(_examined, jobs, self.workers):
             if kind is not None:
                 self.faults(kind, job.place, job.id, message)
                 unusable.add(job.id)
-            elif first.setdefault(digest, job.id) != job.id:
+                continue
+            unusable.discard(job.id)  # of several lines of an image the indexed one comes last, and decides
+            if first.setdefault(digest, job.id) != job.id:
                 self.faults("same-image", job.place, job.id, f"the same image as {first[digest]!r}")
-                self._first[job.id] = first[digest]
+                same[job.id] = first[digest]
 
     def _read_documents(self, corpus: str, unusable: set[str]) -> Iterator[_Job]:
         """Go through the documents; yield the images among them."""
@@ -103,7 +104,7 @@ class Checker:
 
     def _read_lines(self, captioned: set[str], unusable: set[str]) -> Iterator[_Job]:
         """Go through a TSV file of images, and compare it with its index; yield the images that captions name."""
-        images, index = self.source.images, self.source.index
+        images = self.source.images
         if images is None:
             return
         hit: set[str] = set()
@@ -112,7 +113,8 @@ class Checker:
         with tqdm(total=size, desc=images.file.name, unit="B", unit_scale=True, disable=not self.progress) as bar:
             for line in images.lines():
                 bar.update(line.offset - bar.n)
-                if line.id in index and index[line.id][0] == line.offset:
+                indexed = self.source.indexed(line.id)
+                if indexed is not None and indexed[0] == line.offset:
                     hit.add(line.id)
                 elif line.id in elsewhere or line.id in hit:
                     self.faults(
@@ -122,7 +124,6 @@ class Checker:
                 else:
                     elsewhere[line.id] = line._replace(payload=b"")
                 if line.id in captioned:
-                    unusable.discard(line.id)
                     yield _Job(line.place, line.id, line)
         self._compare_index(hit, elsewhere, captioned, unusable)
 
@@ -142,8 +143,10 @@ class Checker:
                 message = f"offset {offset} does not hit the image's line, which begins at {line.offset}"
                 self.faults("offset", place, name, f"{message} (line {line.place.number})")
                 self.result.offsets[name] = line.offset
-            if name not in captioned:
-                self.faults("unused-image", place, name, "no caption names the image")
+        for name in (*self.source.index, *sorted(hit - self.source.index.keys())):
+            found = self.source.indexed(name)
+            if name not in captioned and found is not None:
+                self.faults("unused-image", found[1], name, "no caption names the image")
         for name, line in elsewhere.items():
             self.faults("line-not-indexed", line.place, name, "the index does not name the image")
             self.result.offsets[name] = line.offset
@@ -164,29 +167,43 @@ class Checker:
         self.result.counts[f"{split}: judgements"] = sum(map(len, judged.values()))
 
     def _check_leaks(self, split: str, later: list[str]) -> None:
-        content = self.result.splits[split]
+        """Report queries that a later split asks again, and ids that it uses again."""
         twins: dict[str, tuple[str, Query]] = {}
-        positives: dict[str, tuple[str, str]] = {}
+        namesakes: dict[str, tuple[str, Query]] = {}
         for other in later:
             for query in self.result.splits[other].queries.values():
-                for key in (_plain(query.text), f"the id {query.id}"):
-                    twins.setdefault(key, (other, query))
-            for names in self.result.splits[other].positives.values():
-                positives |= {self._first.get(document, document): (other, document) for document in names}
+                twins.setdefault(_plain(query.text), (other, query))
+                namesakes.setdefault(query.id, (other, query))
         leaked = self.result.leaked.setdefault(split, set())
-        for query in content.queries.values():
-            found = twins.get(_plain(query.text)) or twins.get(f"the id {query.id}")
-            if found:
-                place = found[1].place._replace(file=Path(found[1].place.file).name)
-                self.faults("leak", query.place, query.id, f"occurs in {found[0]}, too: {found[1].id!r} ({place})")
+        for query in self.result.splits[split].queries.values():
+            twin, namesake = twins.get(_plain(query.text)), namesakes.get(query.id)
+            if twin:
+                self.faults("leak", query.place, query.id, f"occurs in {twin[0]}, too: {_named(twin[1])}")
                 leaked.add(query.id)
+            elif namesake:
+                message = f"{namesake[0]} has the id, too, with another text: {_named(namesake[1])}"
+                self.faults("reused-query-id", query.place, query.id, message)
+
+    def _check_shared_positives(self, split: str, later: list[str]) -> None:
+        """Report documents that are relevant in a later split of the same corpus, too, or whose image is."""
+        content = self.result.splits[split]
+        first = self._first[content.corpus]
+        positives: dict[str, tuple[str, str]] = {}
+        for other in later:
+            if self.result.splits[other].corpus == content.corpus:
+                for names in self.result.splits[other].positives.values():
+                    positives |= {first.get(document, document): (other, document) for document in names}
         for name, names in content.positives.items():
             for document in names:
-                other, twin = positives.get(self._first.get(document, document), ("", ""))
+                other, twin = positives.get(first.get(document, document), ("", ""))
                 if other:
                     same = "it" if twin == document else f"the same image ({twin!r})"
                     message = f"{document!r} is relevant to the query, and {same} to one of {other}"
                     self.faults("shared-positive", content.queries[name].place, name, message)
+
+
+def _named(query: Query) -> str:
+    return f"{query.id!r} ({query.place._replace(file=Path(query.place.file).name)})"
 
 
 def _plain(text: str) -> str:

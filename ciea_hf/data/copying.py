@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ciea_hf.data.columns import queries_from_columns
+from ciea_hf.data.dataset import SHARED_SPLIT
 from ciea_hf.data.places import ignore
 from ciea_hf.data.saving import ROWS_PER_BATCH, own_form
-from ciea_hf.data.source import document_tables, qrels_of, unique_documents, unique_queries
+from ciea_hf.data.source import chosen_splits, document_tables, qrels_of, unique_documents, unique_queries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,7 +33,9 @@ def write_source(source: Source, folder: str | Path, splits: Iterable[str] | Non
         ValueError: If the source is at fault, or an image's file cannot be read; the message names file, line and id.
         FileNotFoundError: If a file is missing.
     """
-    chosen = source.splits if splits is None else list(splits)
+    chosen = chosen_splits(source, splits)
+    if not chosen:
+        raise ValueError(f"{source.path} has no split: no queries are there")
     counts: dict[str, int] = {}
     known: dict[str, set[str]] = {}
     with own_form(folder, f"# {source.name}\n\nConverted by `ciea data convert`.") as writer:
@@ -40,13 +43,15 @@ def write_source(source: Source, folder: str | Path, splits: Iterable[str] | Non
             known[corpus] = set()
             documents = _noting(unique_documents(source, corpus), known[corpus])
             writer.write_corpus(corpus, document_tables(documents, ROWS_PER_BATCH))
-            counts[corpus] = len(known[corpus])
+            counts[_title(corpus)] = len(known[corpus])
         for split in chosen:
             queries = list(unique_queries(source, split))
             ids = [query.id for query in queries]
             qrels = qrels_of(source, split, ids, known[source.corpus_name(split)].__contains__)
-            writer.write_split(split, queries_from_columns(ids, [query.text for query in queries]), qrels)
             counts[split] = len(ids)
+            if ids:  # a table without rows is none that `datasets` loads
+                writer.write_split(split, queries_from_columns(ids, [query.text for query in queries]), qrels)
+        _refuse_empty(source, counts, chosen)
     return counts
 
 
@@ -64,6 +69,9 @@ def write_sound(source: Source, result: CheckResult, folder: str | Path) -> dict
 
     Returns:
         How many documents of each corpus and queries of each split were written.
+
+    Raises:
+        ValueError: If no document or no query is left.
     """
     source.report = ignore
     counts: dict[str, int] = {}
@@ -72,13 +80,26 @@ def write_sound(source: Source, result: CheckResult, folder: str | Path) -> dict
             kept: set[str] = set()
             documents = _noting(_sound(source, corpus, unusable, result.offsets), kept)
             writer.write_corpus(corpus, document_tables(documents, ROWS_PER_BATCH))
-            counts[corpus] = len(kept)
+            counts[_title(corpus)] = len(kept)
         for split, content in result.splits.items():
             ids = [query for query in content.positives if query not in result.leaked.get(split, ())]
             queries = queries_from_columns(ids, [content.queries[query].text for query in ids])
-            writer.write_split(split, queries, {query: content.qrels[query] for query in ids})
             counts[split] = len(ids)
+            if ids:
+                writer.write_split(split, queries, {query: content.qrels[query] for query in ids})
+        _refuse_empty(source, counts, list(result.splits))
     return counts
+
+
+def _title(corpus: str) -> str:
+    return corpus if corpus == SHARED_SPLIT else f"{corpus} (corpus)"  # it may be called like a split
+
+
+def _refuse_empty(source: Source, counts: dict[str, int], splits: list[str]) -> None:
+    queries = sum(counts[split] for split in splits)
+    documents = sum(counts.values()) - queries
+    if not (queries and documents):
+        raise ValueError(f"{source.path}: nothing to write: {documents} documents and {queries} queries")
 
 
 def _noting(documents: Iterable[Document], ids: set[str]) -> Iterator[Document]:

@@ -52,14 +52,15 @@ class TsvImages:
 
     def __init__(self, file: Path, offsets: Iterable[int]) -> None:
         self.file = file.resolve()
-        starts = np.unique(np.fromiter(offsets, dtype=np.int64))
-        self._bounds = np.append(starts, self.file.stat().st_size)
+        self._size = self.file.stat().st_size
+        starts = np.unique(np.fromiter((min(offset, self._size) for offset in offsets), dtype=np.int64))
+        self._bounds = np.append(starts, self._size)
         # no slash of the file's path may stand in the URL: leading ones get lost on the way
         self._prefix = f"{PROTOCOL}://{quote(str(self.file), safe='')}"
 
     def encoded(self, name: str, offset: int) -> EncodedImage:
         """Return the image whose line begins at an offset, as a corpus holds it: nothing is read."""
-        following = int(np.searchsorted(self._bounds, offset, side="right"))
+        following = int(np.searchsorted(self._bounds, min(offset, self._size), side="right"))
         end = int(self._bounds[min(following, len(self._bounds) - 1)])
         return {"bytes": None, "path": f"{self._prefix}/{offset}-{max(0, end - offset)}/{quote(name, safe='')}"}
 

@@ -63,13 +63,23 @@ def json_lines(path: Path, report: Report = raise_errors) -> Iterator[Entry]:
     for place, line in text_lines(path, report):
         try:
             value = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
             report("unreadable", place, None, f"the line is not JSON: {error}")
             continue
-        if isinstance(value, dict):
-            yield Entry(place, value)
-        else:
+        if not isinstance(value, dict):
             report("unreadable", place, None, f"the line must hold a JSON object, got {type(value).__name__}")
+        elif _is_storable(value, place, None, report):
+            yield Entry(place, value)
+
+
+def _is_storable(value: Any, place: Place, key: str | None, report: Report) -> bool:
+    """Whether a value's texts are Unicode; JSON can name halves of characters, which no table holds."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        report("unreadable", place, key, f"a text holds half of a surrogate pair: {error.object[error.start]!r}")
+        return False
+    return True
 
 
 def json_entries(path: Path, report: Report = raise_errors) -> Iterator[Entry]:
@@ -87,11 +97,11 @@ def json_entries(path: Path, report: Report = raise_errors) -> Iterator[Entry]:
                 yield from json_lines(path, report)
                 return
             for entry in reader.entries():
-                if isinstance(entry.value, dict):
-                    yield entry
-                else:
+                if not isinstance(entry.value, dict):
                     report("unreadable", entry.place, entry.key, "must be a JSON object")
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                elif _is_storable(entry.value, entry.place, entry.key, report):
+                    yield entry
+        except (ValueError, RecursionError) as error:
             report("unreadable", reader.place, None, f"is not JSON from here on: {error}")
 
 

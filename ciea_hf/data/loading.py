@@ -48,6 +48,9 @@ FORMATS: dict[str, Format] = {
 }
 """Formats by name, in the order in which they are tried. Those of WebQA-Image are chosen by name only."""
 
+_ON_DISK = frozenset(FORMATS) - {"parquet"}  # which may be on the Hub
+_FOLDERS = _ON_DISK - {"mbeir"}  # one pool of which may be named
+
 _corpora: WeakValueDictionary[tuple[object, ...], datasets.Dataset] = WeakValueDictionary()
 
 
@@ -64,7 +67,7 @@ def open_source(path_or_id: str | Path, format: str = "auto", report: Report = r
         ValueError: If the format is unknown, or none recognises the path.
     """
     path = str(path_or_id)
-    return FORMATS[_format_of(path, format)].open(path, report)
+    return _open(_format_of(path, format), path, report)
 
 
 def load_retrieval_dataset(path_or_id: str | Path, split: str = "test", format: str = "auto") -> RetrievalDataset:  # noqa: A002
@@ -84,7 +87,7 @@ def load_retrieval_dataset(path_or_id: str | Path, split: str = "test", format: 
     """
     path = str(path_or_id)
     chosen = _format_of(path, format)
-    source = FORMATS[chosen].open(path, raise_errors)
+    source = _open(chosen, path, raise_errors)
     if split not in source.splits:
         raise no_split(source, split)
     name = source.corpus_name(split)
@@ -93,6 +96,15 @@ def load_retrieval_dataset(path_or_id: str | Path, split: str = "test", format: 
     dataset = dataset_of(source, split, corpus)
     _corpora[key] = dataset.corpus
     return dataset
+
+
+def _open(form: str, path: str, report: Report) -> Source:
+    """Open a path in a form, if there is anything that can be in it."""
+    if form in _ON_DISK and not Path(path).exists():
+        raise FileNotFoundError(f"path_or_id: there is nothing at {path!r}")
+    if form in _FOLDERS and Path(path).is_file():
+        raise NotADirectoryError(f"path_or_id: {path!r} is a file; {form!r} is a folder")
+    return FORMATS[form].open(path, report)
 
 
 def _format_of(path: str, name: str) -> str:

@@ -168,7 +168,7 @@ def _metadata(file: Path) -> tuple[str, list[str], str]:
                 break
         else:
             return "", [], ""
-    except ET.ParseError:
+    except (ET.ParseError, LookupError, ValueError):  # the last two: of an encoding that expat does not know
         return "", [], ""
     found: dict[str, ET.Element] = {}
     for child in element:

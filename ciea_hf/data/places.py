@@ -26,6 +26,7 @@ KINDS = {
     "empty-caption": (WARNING, "images whose caption is empty"),
     "empty-document": (WARNING, "documents with neither text nor image"),
     "leak": (WARNING, "queries that occur in a later split, too"),
+    "reused-query-id": (WARNING, "query ids that a later split has for another query"),
     "shared-positive": (WARNING, "positives that are positives in a later split, too"),
     "no-positive": (WARNING, "queries without a positive"),
     "conflicting-judgement": (WARNING, "documents judged twice for a query, differently"),
@@ -110,4 +111,5 @@ def ignore(kind: str, place: Place, name: str | None, message: str) -> None:
 def relative(place: Place, folder: Path) -> Place:
     """Name a place by its path in a folder, where it is in there."""
     path, base = Path(place.file).resolve(), folder.resolve()
+    base = base.parent if base.is_file() else base
     return place._replace(file=str(path.relative_to(base))) if path.is_relative_to(base) else place

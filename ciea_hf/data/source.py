@@ -92,6 +92,10 @@ class Source(ABC):
         Negatives are given for queries that have a positive, so that a query without one stays unjudged.
         """
 
+    def indexed(self, name: str) -> tuple[int, Place] | None:
+        """Say where the line of an image begins, by the index of the TSV file, and where the index says so."""
+        return self.index.get(name)
+
     def corpus_files(self, corpus: str) -> list[Path]:  # noqa: ARG002
         """List the files that a corpus is read from."""
         return [file for file in sorted(Path(self.path).glob("*")) if file.is_file()]
@@ -103,7 +107,7 @@ class Source(ABC):
 
 def in_order(splits: Iterable[str]) -> list[str]:
     """Sort the names of splits: train, dev, test, then others."""
-    usual = ("train", "dev", "validation", "test")
+    usual = ("train", "dev", "val", "valid", "validation", "test")
     return sorted(splits, key=lambda split: (usual.index(split) if split in usual else len(usual), split))
 
 
@@ -221,17 +225,32 @@ def qrels_of(source: Source, split: str, queries: Iterable[str], knows: Callable
 def document_tables(documents: Iterable[Document], size: int) -> Iterator[pa.Table]:
     """Gather documents into tables of a corpus, ``size`` rows each."""
     rows: list[Document] = []
+    given = False
     for document in documents:
         rows.append(document)
         if len(rows) == size:
             yield corpus_table([(row.id, row.text, row.image) for row in rows])
-            rows = []
-    yield corpus_table([(row.id, row.text, row.image) for row in rows])
+            rows, given = [], True
+    if rows or not given:  # an empty corpus is a table, too
+        yield corpus_table([(row.id, row.text, row.image) for row in rows])
 
 
 def no_split(source: Source, split: str) -> ValueError:
     """Return the error for a split that a source has not."""
     return ValueError(f"{source.path} has no split {split!r}; it has {source.splits}")
+
+
+def chosen_splits(source: Source, splits: Iterable[str] | None) -> list[str]:
+    """List the splits that are asked for, all if None, each once and in the order of the source.
+
+    Raises:
+        ValueError: If the source has not one of them.
+    """
+    wanted = source.splits if splits is None else list(splits)
+    for split in wanted:
+        if split not in source.splits:
+            raise no_split(source, split)
+    return [split for split in source.splits if split in wanted]
 
 
 def dataset_of(source: Source, split: str, corpus: datasets.Dataset | None = None) -> RetrievalDataset:

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from ciea_hf.data.columns import column_values
 from ciea_hf.data.lines import Entry, Judgement
-from ciea_hf.data.readers.tables import columns_of, corpus_of_columns, encoded_image, mapped, rows, shards
+from ciea_hf.data.places import Place, Report, raise_errors
+from ciea_hf.data.readers.tables import (
+    columns_of,
+    corpus_of_columns,
+    encoded_image,
+    mapped,
+    refuse_repeated,
+    rows,
+    shards,
+)
 from ciea_hf.data.source import Document, Query, Source, document_of, field
 from ciea_hf.utils import require
 
@@ -31,7 +40,18 @@ def recognises(path: str) -> bool:
 
 
 class ClueWeb(Source):
-    """ClueWeb22-MM."""
+    """ClueWeb22-MM.
+
+    Args:
+        path: The folder.
+        report: Takes the faults that reading meets.
+    """
+
+    def __init__(self, path: str, report: Report = raise_errors) -> None:
+        super().__init__(path, report)
+        for name in ("text", "image"):
+            if not self._files(name):
+                report("missing-file", Place(str(Path(path) / f"{name}.parquet")), None, "there is no such table")
 
     @property
     def splits(self) -> list[str]:
@@ -44,7 +64,7 @@ class ClueWeb(Source):
             name = field(entry, "text_id", self.report)
             if name is not None:
                 yield document_of(entry, name, entry.value["surround"], None, self.report)
-        column = self._image_column()
+        column = self._image_column() if self._files("image") else ""
         for entry in rows(self._files("image"), ["img_id", "caption", column], [], self.report):
             name = field(entry, "img_id", self.report)
             if name is not None:
@@ -74,13 +94,13 @@ class ClueWeb(Source):
             ValueError: If an id occurs twice.
         """
         parts = [
-            corpus_of_columns(mapped(self._files("text")), "text_id", "surround", None),
-            corpus_of_columns(mapped(self._files("image")), "img_id", "caption", self._image_column()),
+            corpus_of_columns(mapped(self._files("text")), "text_id", "surround", None, f"{self.path}, text"),
+            corpus_of_columns(
+                mapped(self._files("image")), "img_id", "caption", self._image_column(), f"{self.path}, image", True
+            ),
         ]
         table = require("datasets", extra="eval").concatenate_datasets(parts)
-        ids = column_values(table, "id")
-        if len(set(ids)) != len(ids):
-            raise ValueError(f"{self.path}: {len(ids) - len(set(ids))} document ids occur twice; see `ciea data check`")
+        refuse_repeated(column_values(table, "id"), f"{self.path}, text and image")
         return table
 
     def corpus_files(self, corpus: str) -> list[Path]:  # noqa: ARG002

@@ -7,6 +7,7 @@ judgements 1 to 3 only 3 is relevant. Without the file of all candidates, those 
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ciea_hf.data.lines import Entry
+    from ciea_hf.data.places import Report
 
 CANDIDATES = "EDIS_candidates_1m.json"
 SPLITS = {"train": "train", "dev": "val", "test": "test"}
 _RELEVANT = 3
+_TRIED = 1000  # paths of images, to find the folder that they start from
 
 
 def recognises(path: str) -> bool:
@@ -32,7 +35,7 @@ def recognises(path: str) -> bool:
 class Edis(Source):
     """EDIS. The images' paths are taken from the folder itself, its parent, or the folders in either.
 
-    The first place where the first candidate's image is found serves for all.
+    The first place where one of the first thousand candidates' images is found serves for all.
     """
 
     @property
@@ -49,7 +52,7 @@ class Edis(Source):
         first = FirstOnly(self.report)
         for split in self.splits:
             for entry in json_entries(self._file(split), self.report):
-                for candidate in self._candidates(entry):
+                for candidate in self._candidates(entry, self.report):
                     for document in self._document(candidate, "candidate_id"):
                         if first(document.place, document.id, (document.text, document.image)):
                             yield document
@@ -65,7 +68,7 @@ class Edis(Source):
         """Iterate over the judged candidates: 1 for what EDIS scores 3, else 0."""
         for entry in json_entries(self._file(split), self.report):
             query = entry.value.get("id")
-            for candidate in self._candidates(entry):
+            for candidate in self._candidates(entry, self.report):
                 name = field(candidate, "candidate_id", self.report)
                 score = candidate.value.get("score")
                 if not isinstance(score, int):
@@ -76,12 +79,17 @@ class Edis(Source):
     def _file(self, split: str) -> Path:
         return Path(self.path) / f"EDIS_{SPLITS[split]}.json"
 
-    def _candidates(self, entry: Entry) -> Iterator[Entry]:
-        for candidate in entry.value.get("candidates") or []:
+    def _candidates(self, entry: Entry, report: Report) -> Iterator[Entry]:
+        name = str(entry.value.get("id"))
+        found = entry.value.get("candidates") or []
+        if not isinstance(found, list):
+            report("unreadable", entry.place, name, f"'candidates' must be a list, got {type(found).__name__}")
+            return
+        for candidate in found:
             if isinstance(candidate, dict):
-                yield entry._replace(value=candidate, key=str(entry.value.get("id")))
+                yield entry._replace(value=candidate, key=name)
             else:
-                self.report("unreadable", entry.place, str(entry.value.get("id")), "a candidate must be an object")
+                report("unreadable", entry.place, name, "a candidate must be an object")
 
     def _document(self, entry: Entry, key: str) -> Iterator[Document]:
         name = field(entry, key, self.report)
@@ -93,19 +101,32 @@ class Edis(Source):
     @cached_property
     def _root(self) -> Path:
         folder = Path(self.path).resolve()
-        example = next(self._paths(), "")
-        for base in (folder, folder.parent):
-            for root in (base, *sorted(child for child in base.iterdir() if child.is_dir())):
-                if example and (root / example).is_file():
-                    return root
-        return folder
+        roots = [root for base in (folder, folder.parent) for root in (base, *_folders(base))]
+        tried = islice(self._paths(), _TRIED)
+        return next((root for path in tried for root in roots if _is_there(root / path)), folder)
 
     def _paths(self) -> Iterator[str]:
         """Iterate over the paths of images, to find where they start."""
         if (Path(self.path) / CANDIDATES).is_file():
             for entry in json_entries(Path(self.path) / CANDIDATES, ignore):
-                yield str(entry.value.get("image"))
+                if isinstance(path := entry.value.get("image"), str):
+                    yield path
         for split in self.splits:
             for entry in json_entries(self._file(split), ignore):
-                for candidate in entry.value.get("candidates") or []:
-                    yield str(candidate.get("image"))
+                for candidate in self._candidates(entry, ignore):
+                    if isinstance(path := candidate.value.get("image"), str):
+                        yield path
+
+
+def _folders(base: Path) -> list[Path]:
+    try:
+        return sorted(child for child in base.iterdir() if child.is_dir())
+    except PermissionError:
+        return []
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # not ours to look at, or a name that no file can have
+        return False

@@ -10,12 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ciea_hf.data.images import UNAVAILABLE
 from ciea_hf.data.lines import Judgement, json_lines, judgements
 from ciea_hf.data.source import Document, Query, Source, document_of, field, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ciea_hf.data.images import EncodedImage
     from ciea_hf.data.lines import Entry
 
 
@@ -37,9 +39,8 @@ class JsonForm(Source):
         folder = Path(self.path).resolve()
         for entry in json_lines(folder / "corpus.jsonl", self.report):
             name = self._name(entry)
-            path = entry.value.get("image")
             if name is not None:
-                image = {"bytes": None, "path": str(folder / path)} if isinstance(path, str) and path else None
+                image = self._image(entry, name, folder)
                 parts = [entry.value.get(key) for key in ("title", "text")]
                 text = " ".join(part.strip() for part in parts if isinstance(part, str) and part.strip()) or None
                 if image is not None and text is None and entry.value.get("text") is None:
@@ -68,6 +69,17 @@ class JsonForm(Source):
                 self.report("unreadable", entry.place, query, f"'score' must be a whole number, got {score!r}")
             elif query is not None and document is not None:
                 yield Judgement(entry.place, query, document, score)
+
+    def _image(self, entry: Entry, name: str, folder: Path) -> EncodedImage | None:
+        """Read the path of an image, alone or as a table holds it; one of no known form is not to be had."""
+        value = entry.value.get("image")
+        path = value.get("path") if isinstance(value, dict) else value
+        if not value or (isinstance(value, dict) and not path and not value.get("bytes")):
+            return None
+        if isinstance(path, str) and path:
+            return {"bytes": None, "path": str(folder / path)}
+        self.report("unreadable", entry.place, name, f"'image' must be a path in the folder, got {str(value)[:80]}")
+        return UNAVAILABLE
 
     def _name(self, entry: Entry) -> str | None:
         return field(entry, "id" if "id" in entry.value else "_id", self.report)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ciea_hf.data.columns import CORPUS_COLUMNS, MODALITIES, QRELS_COLUMNS, column_values, corpus_features
 from ciea_hf.data.lines import Entry, Judgement
 from ciea_hf.data.places import Place, Report, raise_errors
-from ciea_hf.data.readers.tables import corpus_of_columns, encoded_image, mapped, rows, shards_by_split
+from ciea_hf.data.readers.tables import corpus_of_columns, encoded_image, mapped, refuse_repeated, rows, shards_by_split
 from ciea_hf.data.source import Document, Query, Source, document_of, field, in_order
 from ciea_hf.utils import require
 
@@ -33,9 +33,12 @@ def recognises(path: str) -> bool:
     folder = Path(path)
     if not folder.exists():
         return re.fullmatch(r"[\w.-]+/[\w.-]+", path) is not None
-    return any((folder / name).is_dir() for names in NAMES.values() for name in names) or bool(
-        _tables(folder, "corpus")
-    )
+    try:
+        return any((folder / name).is_dir() for names in NAMES.values() for name in names) or bool(
+            _tables(folder, "corpus")
+        )
+    except ValueError:  # of a data card that cannot be read
+        return False
 
 
 def _tables(folder: Path, config: str) -> dict[str, list[Path]]:
@@ -48,18 +51,38 @@ def _tables(folder: Path, config: str) -> dict[str, list[Path]]:
 
 
 def _declared(folder: Path, config: str) -> dict[str, list[Path]]:
-    """List the parquet files that the header of the data card gives a configuration."""
-    if not (folder / "README.md").is_file():
+    """List the parquet files that the header of the data card gives a configuration.
+
+    Raises:
+        ValueError: If the header cannot be read.
+    """
+    card = folder / "README.md"
+    if not card.is_file():
         return {}
-    card = require("huggingface_hub", extra="eval").DatasetCard.load(folder / "README.md", ignore_metadata_errors=True)
-    for declared in card.data.to_dict().get("configs") or []:
-        if declared.get("config_name") == config:
-            files = {}
-            for item in declared.get("data_files") or []:
-                patterns = item["path"] if isinstance(item["path"], list) else [item["path"]]
-                files[item["split"]] = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
-            return {split: found for split, found in files.items() if found}
-    return {}
+    import yaml
+
+    try:
+        header = require("huggingface_hub", extra="eval").DatasetCard.load(card, ignore_metadata_errors=True).data
+        declared = [item for item in header.to_dict().get("configs") or [] if item.get("config_name") == config]
+    except (AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{card}: the header cannot be read: {' '.join(str(error).split())}") from error
+    files = _patterns(declared[0].get("data_files")) if declared else {}
+    found = {
+        split: [file for pattern in some for file in sorted(folder.glob(pattern))] for split, some in files.items()
+    }
+    return {split: some for split, some in found.items() if some}
+
+
+def _patterns(written: Any) -> dict[str, list[str]]:
+    """Bring the ``data_files`` of a header into one form: a pattern or several, for one split or by split."""
+    items = written if isinstance(written, list) else [written] if written else []
+    if all(isinstance(item, str) for item in items):
+        items = [{"split": "train", "path": items}]  # what `datasets` makes of files without a split
+    found: dict[str, list[str]] = {}
+    for item in items:
+        if isinstance(item, dict) and "split" in item and "path" in item:
+            found[item["split"]] = item["path"] if isinstance(item["path"], list) else [item["path"]]
+    return found
 
 
 class OwnForm(Source):
@@ -83,8 +106,9 @@ class OwnForm(Source):
 
     @property
     def splits(self) -> list[str]:
-        """Those of the queries."""
-        return in_order(self._splits("queries"))
+        """Those of the queries, or of the judgements where all queries stand in one split of another name."""
+        queries, judged = self._splits("queries"), self._splits("qrels")
+        return in_order(judged if len(queries) == 1 and not queries.keys() & judged.keys() else queries)
 
     def corpus_name(self, split: str) -> str:
         """Name the corpus of a split; one that stands alone serves all.
@@ -105,7 +129,11 @@ class OwnForm(Source):
             name = self._name(entry)
             if name is None:
                 continue
-            image = encoded_image(entry.value.get("image"))
+            try:
+                image = encoded_image(entry.value.get("image"))
+            except ValueError as error:
+                self.report("unreadable", entry.place, name, str(error))
+                continue
             if image is not None and "text" not in str(entry.value.get("modality") or "text"):
                 yield Document(entry.place, name, entry.value.get("text") or None, image)
             else:
@@ -113,18 +141,21 @@ class OwnForm(Source):
 
     def queries(self, split: str) -> Iterator[Query]:
         """Iterate over the queries."""
-        for entry in self._rows("queries", split, ["text"], ["id", "_id"]):
-            name = self._name(entry)
-            if name is not None:
-                yield Query(entry.place, name, entry.value["text"] or "")
+        there = self._splits("queries")
+        shared = split not in there
+        judged = {judgement.query for judgement in self.judgements(split)} if shared else set()
+        for entry in self._rows("queries", next(iter(there)) if shared else split, ["text"], ["id", "_id"]):
+            name, text = self._name(entry), entry.value["text"]
+            if name is not None and (not shared or name in judged):
+                yield Query(entry.place, name, "" if text is None else str(text))
 
     def judgements(self, split: str) -> Iterator[Judgement]:
         """Iterate over the judgements."""
         for entry in self._rows("qrels", split, QRELS_COLUMNS, []):
             query, document = (field(entry, column, self.report) for column in QRELS_COLUMNS[:2])
             score = entry.value["score"]
-            if not isinstance(score, int | float):
-                self.report("unreadable", entry.place, query, f"'score' must be a number, got {score!r}")
+            if not isinstance(score, int | float) or not float(score).is_integer():
+                self.report("unreadable", entry.place, query, f"'score' must be a whole number, got {score!r}")
             elif query is not None and document is not None:
                 yield Judgement(entry.place, query, document, int(score))
 
@@ -140,10 +171,8 @@ class OwnForm(Source):
             raise ValueError(f"{self._where('corpus', corpus)}: no column ['id']; it has {table.column_names}")
         if not _is_ours(table):
             text, image = (column if column in table.column_names else None for column in ("text", "image"))
-            table = corpus_of_columns(table, name, text, image)
-        ids = column_values(table, "id")
-        if len(set(ids)) != len(ids):
-            raise ValueError(f"{self.path}: {len(ids) - len(set(ids))} document ids occur twice; see `ciea data check`")
+            table = corpus_of_columns(table, name, text, image, self._where("corpus", corpus))
+        refuse_repeated(column_values(table, "id"), self._where("corpus", corpus))
         return table
 
     def corpus_files(self, corpus: str) -> list[Path]:

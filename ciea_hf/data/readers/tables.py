@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def shards_by_split(folder: Path) -> dict[str, list[Path]]:
     """List the parquet files in a folder by split, which their names begin with."""
     found: dict[str, list[Path]] = {}
     for file in sorted(folder.glob("*.parquet")):
-        found.setdefault(re.sub(r"-\d+(-of-\d+)?$", "", file.stem), []).append(file)
+        found.setdefault(re.sub(r"-\d{5}(-of-\d{5})?$", "", file.stem), []).append(file)
     return found
 
 
@@ -44,7 +45,7 @@ def columns_of(file: Path) -> list[str]:
     try:
         names: list[str] = require("pyarrow.parquet", extra="eval").read_schema(file).names
     except (OSError, ValueError) as error:
-        raise ValueError(f"{file} is not a parquet file: {error}") from error
+        raise ValueError(f"{file} is not a parquet file: {_one_line(error)}") from error
     return names
 
 
@@ -75,7 +76,8 @@ def _batches(file: Path, columns: Sequence[str], report: Report) -> Iterator[lis
             try:
                 batch = next(batches, None)
             except (OSError, ValueError) as error:  # what pyarrow raises for broken files
-                report("unreadable", Place(str(file), number, "row"), None, f"cannot be read from here on: {error}")
+                message = f"cannot be read from here on: {_one_line(error)}"
+                report("unreadable", Place(str(file), number, "row"), None, message)
                 return
             if batch is None:
                 return
@@ -83,15 +85,69 @@ def _batches(file: Path, columns: Sequence[str], report: Report) -> Iterator[lis
             number += len(batch)
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
 def mapped(files: Sequence[Path]) -> datasets.Dataset:
-    """Load parquet files as one memory-mapped table."""
-    load = require("datasets", extra="eval").load_dataset
-    names = {"rows": [str(file) for file in files]}
-    table: datasets.Dataset = load("parquet", data_files=names, split="rows")
+    """Load parquet files as one memory-mapped table.
+
+    Raises:
+        ValueError: If a file is broken; the message names it.
+    """
+    library = require("datasets", extra="eval")
+    parquet = require("pyarrow.parquet", extra="eval")
+    for file in files:
+        columns_of(file)
+    full = [file for file in files if parquet.read_metadata(file).num_rows]
+    if not full:
+        empty: datasets.Dataset = library.Dataset(parquet.read_table(files[0]))
+        return empty
+    names = {"rows": [glob.escape(str(file)) for file in full]}
+    try:
+        table: datasets.Dataset = library.load_dataset("parquet", data_files=names, split="rows")
+    except library.exceptions.DatasetGenerationError as error:
+        for file in full:
+            _read_through(file)
+        raise ValueError(f"{full[0].parent}: {_one_line(error.__cause__ or error)}") from error
     return table
 
 
-def corpus_of_columns(table: datasets.Dataset, name: str, text: str | None, image: str | None) -> datasets.Dataset:
+def _read_through(file: Path) -> None:
+    """Read a file once, whole.
+
+    Raises:
+        ValueError: If that cannot be done.
+    """
+    try:
+        with require("pyarrow.parquet", extra="eval").ParquetFile(file) as table:
+            for _ in table.iter_batches(batch_size=_ROWS_AT_ONCE):
+                pass
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read: {_one_line(error)}") from error
+
+
+def refuse_repeated(ids: Sequence[str], where: str) -> None:
+    """Raise an error if an id stands in two rows.
+
+    Raises:
+        ValueError: Naming the id and its rows.
+    """
+    if len(set(ids)) == len(ids):
+        return
+    first: dict[str, int] = {}
+    for row, name in enumerate(ids, start=1):
+        if first.setdefault(name, row) != row:
+            repeated = len(ids) - len(set(ids))
+            raise ValueError(
+                f"{where}: {name!r} is the id of row {first[name]} and of row {row}; {repeated} ids occur again "
+                "(`ciea data check --fix` writes a copy without them)"
+            )
+
+
+def corpus_of_columns(
+    table: datasets.Dataset, name: str, text: str | None, image: str | None, where: str, all_images: bool = False
+) -> datasets.Dataset:
     """Make a corpus of the columns of a memory-mapped table; the images stay where they are.
 
     Args:
@@ -99,6 +155,11 @@ def corpus_of_columns(table: datasets.Dataset, name: str, text: str | None, imag
         name: Its column of ids.
         text: Its column of texts or captions, or None.
         image: Its column of images, bytes or dicts of bytes and path, or None.
+        where: The table's name, for errors.
+        all_images: Whether each row is an image; one without any is not to be had. Otherwise it is a text.
+
+    Raises:
+        ValueError: If a row has no id.
     """
     datasets = require("datasets", extra="eval")
     compute = require("pyarrow.compute", extra="eval")
@@ -111,9 +172,12 @@ def corpus_of_columns(table: datasets.Dataset, name: str, text: str | None, imag
     images = held.cast_column("image", features["image"])
     column = images.with_format("arrow")[:]["image"]
     without = [compute.is_null(compute.struct_field(column, part)) for part in ("bytes", "path")]
-    lacking = compute.and_(*without).to_pylist()
+    lacking = [no_image and not all_images for no_image in compute.and_(*without).to_pylist()]
+    ids = column_values(table, name)
+    if None in ids:
+        raise ValueError(f"{where}, row {ids.index(None) + 1}: needs {name!r}, a text or a number, got nothing")
     narrow = {
-        "id": [str(value) for value in column_values(table, name)],
+        "id": list(map(str, ids)),
         "text": ["" if value is None and no_image else value for value, no_image in zip(texts, lacking, strict=True)],
         "modality": [
             "text" if no_image else "image" if value is None else "image,text"
@@ -125,12 +189,18 @@ def corpus_of_columns(table: datasets.Dataset, name: str, text: str | None, imag
 
 
 def encoded_image(value: Any) -> dict[str, Any] | None:
-    """Bring an image as tables hold it, bytes or a dict of bytes and path, into one form; None for none."""
+    """Bring an image as tables hold it, bytes or a dict of bytes and path, into one form; None for none.
+
+    Raises:
+        ValueError: If it is something else.
+    """
     if value is None:
         return None
     if isinstance(value, bytes):
         return {"bytes": value, "path": None}
     if isinstance(value, str):
         return {"bytes": None, "path": value}
+    if not isinstance(value, dict):
+        raise ValueError(f"an image must be bytes, or have bytes or a path, got {type(value).__name__}")  # noqa: TRY004
     content, path = value.get("bytes"), value.get("path")
     return None if content is None and path is None else {"bytes": content, "path": path}

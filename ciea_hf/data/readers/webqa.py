@@ -26,8 +26,8 @@ _NEGATIVES = ("img_negFacts", "txt_negFacts", "all_negFacts")
 
 
 def recognises(path: str) -> bool:
-    """Whether a folder holds captions beside a TSV file of images."""
-    return (Path(path) / CAPTIONS).is_file() and (Path(path) / IMAGES).is_file()
+    """Whether a folder holds captions, a TSV file of images and its index, or two of the three."""
+    return sum((Path(path) / name).is_file() for name in (CAPTIONS, IMAGES, INDEX)) > 1
 
 
 class WebQA(Source):

@@ -79,6 +79,10 @@ class OriginalWebQA(Source):
             if any(score > 0 for _, score in found):
                 yield from (Judgement(entry.place, entry.key or "", name, score) for name, score in found)
 
+    def indexed(self, name: str) -> tuple[int, Place] | None:
+        """Say where the line of an image begins, one that no fact names, too."""
+        return self._offsets.get(int(name) % _IDS_PER_INDEX) if name.isdecimal() else None
+
     def _questions(self, split: str | None = None) -> Iterator[Entry]:
         wanted = None if split is None else SPLITS[split]
         for entry in json_entries(self.folder / QUESTIONS, self.report):
