@@ -11,14 +11,12 @@ a captioned image; L = L_c + lambda L_comp. Random weights, random inputs; Linux
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
 from typing import Any, NamedTuple
 
 from common.files import make_parser, say
-from common.memory import reset_peak, resident
+from common.memory import measure_in_child, reset_peak, resident
 
 from ciea_hf.utils import atomic_write
 
@@ -61,7 +59,7 @@ def main() -> int:
     pairs = []
     for batch in arguments.batches:
         plain, cached = (
-            measure_in_child(Setting(batch, chunk, arguments.width, arguments.layers))
+            Figure(*measure_in_child(__file__, Setting(batch, chunk, arguments.width, arguments.layers), GIVING_BACK))
             for chunk in (None, arguments.chunk)
         )
         say(f"batch {batch}: plain {plain.peak:.0f} MB, cached {cached.peak:.0f} MB")
@@ -71,13 +69,6 @@ def main() -> int:
         path.write_text(text, encoding="utf-8")
     say(f"\n{text}\nwritten: {arguments.output / NAME}")
     return 0
-
-
-def measure_in_child(setting: Setting) -> Figure:
-    """Measure in a new process."""
-    command = [sys.executable, __file__, "--child", json.dumps(setting)]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | GIVING_BACK)
-    return Figure(*json.loads(found.stdout.splitlines()[-1]))
 
 
 def measure(setting: Setting) -> Figure:

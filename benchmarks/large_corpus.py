@@ -11,7 +11,6 @@ measured is everything but the model: reading, sharding, writing, exact search i
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from common.files import make_parser, say
-from common.memory import AnonymousPeak, resident
+from common.memory import AnonymousPeak, measure_in_child, resident
 
 from ciea_hf.utils import atomic_write
 
@@ -106,19 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.child:
         say(json.dumps(measure(Setting(*json.loads(parsed.child)))))
         return 0
-    found = {size: measure_in_child(Setting(size, parsed.queries, parsed.width)) for size in parsed.documents}
+    settings = {size: Setting(size, parsed.queries, parsed.width) for size in parsed.documents}
+    found = {size: Figure(*measure_in_child(__file__, setting)) for size, setting in settings.items()}
     text = page(found, parsed.queries, parsed.width)
     with atomic_write(parsed.output / NAME) as path:
         path.write_text(text, encoding="utf-8")
     say(f"\n{text}\nwritten: {parsed.output / NAME}")
     return 0
-
-
-def measure_in_child(setting: Setting) -> Figure:
-    """Measure in a new process."""
-    command = [sys.executable, __file__, "--child", json.dumps(setting)]
-    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return Figure(*json.loads(found.stdout.splitlines()[-1]))
 
 
 def page(found: dict[int, Figure], queries: int, width: int) -> str:

@@ -1,15 +1,38 @@
-"""A process's memory, as Linux tells it."""
+"""A process's memory, as Linux tells it, and processes of their own to measure it in."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
 _SECONDS_BETWEEN = 0.05
+
+
+def measure_in_child(script: str, setting: Sequence[Any], environment: Mapping[str, str] | None = None) -> list[Any]:
+    """Call a script again, in a new process, with ``--child`` and a setting.
+
+    Args:
+        script: Its path.
+        setting: What the new process measures.
+        environment: Variables to set beside the present ones.
+
+    Returns:
+        The last line that it writes, a JSON list.
+    """
+    command = [sys.executable, script, "--child", json.dumps(setting)]
+    variables = os.environ | dict(environment or {})
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=variables)
+    found: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def reset_peak() -> int:
