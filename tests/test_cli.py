@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import datasets
 import pytest
@@ -109,6 +111,45 @@ def test_evaluate_baselines_beside_the_model(model, dataset, tmp_path, capsys):
     ]  # fmt: skip
     assert main(["evaluate", "bm25", dataset, "--output", str(out)]) == 0
     assert json.loads(out.read_text())["metrics"] == content["baselines"]["bm25"]["metrics"]
+    assert main(["evaluate", "bm25", dataset, "--documents", "image", "--output", str(out)]) == 0
+    content = json.loads(out.read_text())
+    assert content["settings"]["documents"] == "image"
+    assert (content["by_kind"]["image"]["mrr@10"], content["by_kind"]["text"]["mrr@10"]) == (0.0, 1.0)
+    assert "top_k" in fails(capsys, "evaluate", "bm25", dataset, "--ks", "10", "--top-k", "5")
+
+
+def test_what_is_evaluated_is_kept_when_a_baseline_fails(model, dataset, tmp_path, capsys):
+    out = tmp_path / "r.json"
+    assert "/no/model" in fails(capsys, "evaluate", model, dataset, "--baselines", "/no/model", "--output", str(out))
+    assert json.loads(out.read_text())["metrics"]["mrr@10"] > 0
+
+
+def test_a_run_file_is_refused_before_anything_is_embedded(model, tmp_path, capsys):
+    whole = toy_dataset()
+    renamed = whole.corpus.map(lambda row: {"id": row["id"].replace("-", " ")})
+    data = replace(whole, corpus=renamed, qrels={"q-pic": {"img red": 1}})
+    save_retrieval_dataset({"test": data}, tmp_path / "data", "# Toy")
+    assert main(["evaluate", model, str(tmp_path / "data"), "--run-file", str(tmp_path / "a.run")]) == 2
+    captured = capsys.readouterr()
+    assert "the id 'img red' is empty or holds white space" in captured.err
+    assert captured.out == ""
+
+
+def test_the_table_shows_the_cut_offs_that_are_asked_for(model, dataset, capsys):
+    assert main(["evaluate", model, dataset, "--ks", "5", "20"]) == 0
+    head = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| queries"))
+    assert [cell.strip() for cell in head.split("|")[2:-1]] == [
+        "MRR@5", "NDCG@5", "Recall@5", "MRR@20", "NDCG@20", "Recall@20",
+    ]  # fmt: skip
+
+
+def test_a_baseline_of_the_same_name_has_a_row_of_its_own(model, dataset, tmp_path, capsys, monkeypatch):
+    other = tmp_path / Path(model).name
+    tiny_model(seed=5).save_pretrained(other)
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", model, dataset, "--baselines", other.name]) == 0
+    table = capsys.readouterr().out.split("\n\n")[-4]
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [f"{other.name} (evaluated)", other.name]
 
 
 def test_evaluate_with_spoiled_captions(dataset, tmp_path):
@@ -217,7 +258,20 @@ def test_mteb_on_a_data_set_of_ones_own(model, dataset, tmp_path, capsys):
     table = capsys.readouterr().out
     assert main(["evaluate", model, dataset, "--output", str(out)]) == 0
     assert f"| {json.loads(out.read_text())['metrics']['mrr@10']:.4f} |" in table
-    assert list((tmp_path / "results").rglob("ToyT2ITRetrieval.json"))
+    assert list((tmp_path / "results").rglob("Toy*T2ITRetrieval.json"))
+    other = tmp_path / "another" / Path(model).name  # a model and data of the same names
+    tiny_model(seed=5).save_pretrained(other)
+    turned = toy_dataset()
+    turned = replace(turned, name=Path(dataset).name, qrels={"q-txt": {"txt-sea": 1}})
+    save_retrieval_dataset({"test": turned}, tmp_path / "turned" / Path(dataset).name, "# Toy")
+    both = [dataset, str(tmp_path / "turned" / Path(dataset).name)]
+    asked = [word for path in both for word in ("--dataset", path)]
+    capsys.readouterr()
+    assert main(["mteb", str(other), *asked, "--output", str(tmp_path / "results")]) == 0
+    rows = [line.split("|")[2].strip() for line in capsys.readouterr().out.splitlines()[2:]]
+    for path, row in zip(both, rows, strict=True):
+        assert main(["evaluate", str(other), path, "--output", str(out)]) == 0
+        assert f"{json.loads(out.read_text())['metrics']['mrr@10']:.4f}" == row
     capsys.readouterr()
     assert main(["mteb", model, "--tasks", "NoSuchTask"]) == 2
     assert "NoSuchTask" in capsys.readouterr().err

@@ -47,6 +47,12 @@ def test_bm25_cuts_ties_by_document_id_and_takes_other_captions():
     assert set(bm25_run(dataset, captions=["boat", "x", "x", None, "x"])["q"]) == {"d1"}
 
 
+def test_bm25_finds_nothing_where_there_are_no_words():
+    pytest.importorskip("bm25s")
+    dataset = word_dataset({"q": "boat", "r": "sea"})
+    assert bm25_run(dataset, captions=[None, "", "a", None, None]) == {"q": {}, "r": {}}
+
+
 def captioned(count=40):
     ids = [f"i{number:02d}" for number in range(count)] + ["text"]
     texts = [f"caption {number}" for number in range(count)] + ["a text"]
@@ -68,6 +74,7 @@ def test_swapped_captions_belong_to_others():
     swapped = spoiled_captions(dataset, swap=0.5)
     assert sum(a != b for a, b in zip(own, swapped, strict=True)) == 20
     assert sorted(swapped) == sorted(own)
+    assert sum(a != b for a, b in zip(own, spoiled_captions(dataset, swap=0.02), strict=True)) == 2  # one has no other
     assert swapped[-1] == "a text"
     assert spoiled_captions(toy_dataset(), drop=1.0) == [None, None, None, None, "tea is a drink", "the sea is wide"]
     with pytest.raises(ValueError, match="swap must lie between 0 and 1"):

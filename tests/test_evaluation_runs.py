@@ -46,13 +46,21 @@ def test_ids_that_the_format_cannot_hold(tmp_path):
     [
         "q1\td1\t1\nq1\td2\t0\n\nq2\td1\t2\n",
         "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t0\nq2\td1\t2\n",
-        "q1 0 d1 1\nq1 0 d2 0\nq2 0 d1 2\n",
+        "\ufeffq1 0 d1 1\nq1 0 d2 0\nq2 0 d1 2\n",
+        "q1\t0\td1\t1\nq1 0 d2\t0\nq2 0 d1 2\n",
         "q1 0 d1 1 4\nq1 0 d2 0 4\nq2 0 d1 2 4\nq2 0 d1 2 4\n",
     ],
 )
 def test_judgements_are_read_in_every_form(tmp_path, text):
     (tmp_path / "qrels").write_text(text)
     assert read_qrels(tmp_path / "qrels") == {"q1": {"d1": 1, "d2": 0}, "q2": {"d1": 2}}
+
+
+def test_ids_between_tabs_may_hold_blanks(tmp_path):
+    (tmp_path / "qrels").write_text("q 1\tnew york\t1\nq 2\tyork\t0\n")
+    assert read_qrels(tmp_path / "qrels") == {"q 1": {"new york": 1}, "q 2": {"york": 0}}
+    (tmp_path / "a.run").write_text("\ufeffq Q0 d 1 0.5 tag\n", encoding="utf-8")
+    assert read_run(tmp_path / "a.run") == {"q": {"d": 0.5}}
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,18 @@ def test_runs_are_compared_query_by_query():
     assert (same.p_value, same.low, same.high) == (1.0, 0.0, 0.0)
 
 
+def test_the_rounding_of_sums_is_no_difference():
+    relevant = {f"d{i}": 1 for i in range(6)}
+    qrels = {f"q{i}": relevant for i in range(40)}
+    rng = np.random.default_rng(0)
+    short = {q: {f"d{i}" if i % 3 else f"x{i}": float(s) for i, s in enumerate(rng.random(12))} for q in qrels}
+    long = {q: row | {f"y{i}": -1.0 - i for i in range(37)} for q, row in short.items()}
+    for one in compare_runs(short, long, qrels, ["map", "ndcg@1000"], samples=100):
+        assert (one.better, one.worse, one.difference, one.p_value) == (0, 0, 0.0, 1.0)
+    noise = np.array([3e-17, -1e-17, 0.5])
+    assert randomisation_test(np.zeros(3), noise, samples=10**4) == 1.0  # of one difference both signs reach as far
+
+
 def test_results_depend_on_the_seed_alone():
     values = np.random.default_rng(3).random(50)
     assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)

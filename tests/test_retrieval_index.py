@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ciea_hf.retrieval.index import FlatIndex, top_k_with_ties
+from ciea_hf.retrieval.index import FlatIndex, inner_products, top_k_with_ties
 
 
 def integer_vectors(seed, rows, width=4):
@@ -77,3 +77,13 @@ def test_bad_arguments_are_named():
         index.search(torch.eye(3), 0)
     with pytest.raises(ValueError, match=r"\(queries, 3\)"):
         index.search(torch.eye(4), 1)
+
+
+@pytest.mark.parametrize("documents", [1, 5, 6, 7, 63, 64, 65, 130])
+def test_equal_documents_score_alike_wherever_they_stand(documents):
+    rng = torch.Generator().manual_seed(0)
+    queries, one = torch.randn(3, 100, generator=rng), torch.randn(1, 100, generator=rng)
+    scores = inner_products(queries, one.repeat(documents, 1))
+    assert scores.shape == (3, documents)
+    assert torch.equal(scores, scores[:, :1].expand_as(scores))
+    torch.testing.assert_close(scores[:, :1], queries @ one.T)

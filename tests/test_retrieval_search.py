@@ -19,6 +19,7 @@ from ciea_hf.retrieval import (
     model_fingerprint,
 )
 from ciea_hf.retrieval.corpus import MANIFEST
+from tests.helpers import tiny_model
 from tests.toy_retrieval import ToyEncoder, picture, toy_dataset
 
 
@@ -178,6 +179,24 @@ def test_dot_product_models_keep_their_lengths():
     assert np.linalg.norm(encode_queries(ToyEncoder(), ["red cup"])) == pytest.approx(1)
 
 
+def assert_processor_and_pooling_count():
+    model = tiny_model()
+    before = model_fingerprint(model)
+    assert model_fingerprint(tiny_model()) == before
+    model.processor.max_text_length = 7
+    shorter = model_fingerprint(model)
+    model.processor.image_processor.image_mean = [0.1, 0.2, 0.3]
+    assert len({before, shorter, model_fingerprint(model)}) == 3
+    pipeline = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh())
+    pipeline.config = model.config  # as sentence-transformers gives its pipelines one
+    found = {model_fingerprint(pipeline)}
+    pipeline[1] = torch.nn.ReLU()
+    found.add(model_fingerprint(pipeline))
+    pipeline.truncate_dim = 8
+    found.add(model_fingerprint(pipeline))
+    assert len(found) == 3
+
+
 def test_fingerprint_follows_the_weights():
     torch.manual_seed(0)
     layer, twin = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
@@ -185,5 +204,6 @@ def test_fingerprint_follows_the_weights():
     twin.load_state_dict(layer.state_dict())
     assert model_fingerprint(layer) == model_fingerprint(twin)
     assert model_fingerprint(layer) != model_fingerprint(layer.half())
+    assert_processor_and_pooling_count()
     with pytest.raises(TypeError, match="object is no torch module"):
         model_fingerprint(object())

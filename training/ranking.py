@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ciea_hf.evaluation.evaluator import judged_queries
 from ciea_hf.evaluation.metrics import metrics_by_kind, ranking_metrics
-from ciea_hf.retrieval.index import id_ranks, top_k_with_ties
+from ciea_hf.retrieval.index import id_ranks, inner_products, top_k_with_ties
 from ciea_hf.training.distributed import gather_objects, process_rank, world_size
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ class DevRanking:
         """Best scores and corpus rows of each query; equal scores go to the higher id, as in the final evaluation."""
         best = (np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64))
         for rows, embeddings in self._document_blocks(embedder):
-            scores, columns = top_k_with_ties(queries @ embeddings.T, self._ranks[rows].to(queries.device), DEPTH)
+            scores, columns = top_k_with_ties(
+                inner_products(queries, embeddings), self._ranks[rows].to(queries.device), DEPTH
+            )
             best = self._merge([best, (scores.cpu().numpy(), rows.numpy()[columns.cpu().numpy()])])
         return self._merge(gather_objects(best))
 

@@ -85,7 +85,7 @@ def _qrels(arguments: argparse.Namespace) -> dict[str, dict[str, int]]:
 def _table(found: Sequence[Comparison], confidence: float) -> str:
     from ciea_hf.evaluation.report import metric_title, text_table
 
-    cells = [["metric", "A", "B", "B - A", f"{confidence:.0%} interval", "p", "better", "worse"]]
+    cells = [["metric", "A", "B", "B - A", f"{100 * confidence:g}% interval", "p", "better", "worse"]]
     for one in found:
         numbers = [f"{one.a:.4f}", f"{one.b:.4f}", f"{one.difference:+.4f}", f"{one.low:+.4f} to {one.high:+.4f}"]
         cells.append([metric_title(one.metric), *numbers, f"{one.p_value:.4f}", str(one.better), str(one.worse)])

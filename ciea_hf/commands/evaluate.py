@@ -20,6 +20,7 @@ from ciea_hf.commands import common
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from ciea_hf.data import RetrievalDataset
     from ciea_hf.evaluation import EvaluationResult
@@ -61,22 +62,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print the tables, write the files."""
-    from ciea_hf.evaluation.runs import write_run
+    from ciea_hf.evaluation.runs import check_ids, write_run
 
     dataset = common.load_dataset(arguments.dataset, arguments.split, arguments.format)
+    if arguments.run_file:
+        check_ids([*dataset.qrels, *dataset.corpus_ids])
     result = _evaluate(arguments.model, arguments.documents, dataset, arguments, arguments.embeddings)
     common.write(f"{result.dataset} ({result.split}), {result.counts['documents']} documents\n")
     common.write(result.table())
     common.write("\n" + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.seconds.items()))
     if arguments.run_file:
         write_run(result.run, arguments.run_file, tag=Path(arguments.model).name)
+    content = {"model": arguments.model, **result.to_dict()}
+    if arguments.output:  # before the baselines, one of which may fail
+        common.write_json(content, arguments.output)
     baselines = {name: _baseline(name, dataset, arguments) for name in arguments.baselines}
     if baselines:
-        _write_comparison({_title(arguments.model, arguments.documents): result, **baselines})
-    if arguments.output:
+        title = _title(arguments.model, arguments.documents)
+        _write_comparison({f"{title} (evaluated)" if title in baselines else title: result, **baselines})
+    if arguments.output and baselines:
         others = {name: baseline.to_dict() for name, baseline in baselines.items()}
-        content = {"model": arguments.model, **result.to_dict()} | ({"baselines": others} if others else {})
-        common.write_json(content, arguments.output)
+        common.write_json({**content, "baselines": others}, arguments.output)
     return 0
 
 
@@ -90,6 +96,7 @@ def _evaluate(
     name: str, documents: str, dataset: RetrievalDataset, arguments: argparse.Namespace, folder: Path | None = None
 ) -> EvaluationResult:
     from ciea_hf.evaluation import evaluate, score_run
+    from ciea_hf.evaluation.evaluator import run_depth
     from ciea_hf.evaluation.robustness import spoiled_captions
     from ciea_hf.retrieval import DocumentView
 
@@ -101,10 +108,10 @@ def _evaluate(
     if name == BM25:
         from ciea_hf.evaluation.baselines import bm25_run
 
-        depth, start = arguments.top_k or max(100, *arguments.ks), time.perf_counter()
-        found = bm25_run(dataset, depth, captions)
+        depth, start = run_depth(arguments.ks, arguments.top_k), time.perf_counter()
+        found = bm25_run(dataset, depth, _words(dataset, documents, captions))
         result = score_run(found, dataset, arguments.ks, {"search": round(time.perf_counter() - start, 3)})
-        return replace(result, settings={"system": BM25, "top_k": depth, **noise})
+        return replace(result, settings={"system": BM25, "documents": documents, "top_k": depth, **noise})
     result = evaluate(
         common.load_encoder(name, arguments.device),
         dataset,
@@ -115,6 +122,19 @@ def _evaluate(
         folder=folder,
     )
     return replace(result, settings={**result.settings, **noise})
+
+
+def _words(
+    dataset: RetrievalDataset, documents: str, captions: Sequence[str | None] | None
+) -> Sequence[str | None] | None:
+    """What BM25 reads: of pictures without their captions nothing."""
+    if documents != "image":
+        return captions
+    from ciea_hf.retrieval.documents import document_records
+
+    records = document_records(dataset)
+    texts = [record.text for record in records] if captions is None else captions
+    return [None if record.kind == "image" else text for record, text in zip(records, texts, strict=True)]
 
 
 def _title(model: str, documents: str) -> str:

@@ -36,7 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     dataset = common.load_dataset(arguments.dataset, arguments.split, arguments.format)
     model = common.load_encoder(arguments.model, arguments.device)
     path = Path(arguments.dataset)
-    source = {"path": str(path.resolve()) if path.exists() else arguments.dataset, "format": arguments.format}
+    on_disk = arguments.dataset != common.DEMO and path.exists()
+    source = {"path": str(path.resolve()) if on_disk else arguments.dataset, "format": arguments.format}
     options = common.encoding_options(arguments)
     view = DocumentView(dataset, on_broken_image=arguments.on_broken_image)
     missing = encode_part(model, dataset, arguments.output, view, options, source, arguments.part)

@@ -198,10 +198,11 @@ def judgements(path: Path, report: Report = raise_errors) -> Iterator[Judgement]
     """Iterate over a file of judgements, in any of the forms in use.
 
     Three columns ``query document relevance`` (UniVL-DR, BEIR; a header is skipped), four (TREC, the second is ignored)
-    or five, with a task at the end (M-BEIR), separated by white space.
+    or five, with a task at the end (M-BEIR), separated by tabs, so that ids may hold blanks, or else by white space.
     """
     for place, line in text_lines(path, report):
-        columns = line.split()
+        columns = [column.strip() for column in line.split("\t")]
+        columns = columns if len(columns) in _JUDGED else line.split()
         if place.number == 1 and columns[-1] == "score":
             continue
         if len(columns) not in _JUDGED:

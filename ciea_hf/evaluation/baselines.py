@@ -47,9 +47,12 @@ def bm25_run(
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs at DEBUG by default
     records = document_records(dataset)
     texts = [record.text or "" for record in records] if captions is None else [text or "" for text in captions]
-    index = bm25s.BM25(k1=k1, b=b)
-    index.index(_tokens(bm25s, texts), show_progress=False)
     queries = judged_queries(dataset)
+    words_of = _tokens(bm25s, texts)
+    if not any(words_of):  # pictures without captions, say
+        return {name: {} for name in queries}
+    index = bm25s.BM25(k1=k1, b=b)
+    index.index(words_of, show_progress=False)
     ids = [record.id for record in records]
     ranks = id_ranks(ids)
     run: dict[str, dict[str, float]] = {}

@@ -59,8 +59,7 @@ class EvaluationResult:
         """Return a Markdown table: one row over all queries, one for each kind of positive."""
         rows = {f"all ({self.counts['queries']})": self.metrics}
         rows |= {f"{kind} ({self.counts[f'queries/{kind}']})": values for kind, values in self.by_kind.items()}
-        chosen = {} if metrics is None else {"metrics": metrics}
-        return metrics_table(rows, label="queries", **chosen)
+        return metrics_table(rows, metrics, label="queries")
 
 
 def evaluate(
@@ -98,9 +97,7 @@ def evaluate(
         0.5312
     """
     cutoffs = sorted(set(ks))
-    depth = max(100, *cutoffs) if top_k is None else top_k
-    if cutoffs and depth < cutoffs[-1]:
-        raise ValueError(f"top_k must be at least the highest cut-off {cutoffs[-1]}, got {depth}")
+    depth = run_depth(cutoffs, top_k)
     options = options or EncodingOptions()
     view = documents if isinstance(documents, DocumentView) else DocumentView(dataset, documents)
     queries = judged_queries(dataset)
@@ -114,6 +111,18 @@ def evaluate(
     clock.lap("search")
     settings = {"documents": view.documents, "top_k": depth, "dtype": options.dtype, "batch_size": options.batch_size}
     return score_run(run, dataset, cutoffs, clock.seconds, settings)
+
+
+def run_depth(ks: Sequence[int], top_k: int | None = None) -> int:
+    """Return how many documents a run keeps for each query: 100, or what the highest cut-off needs, if None is said.
+
+    Raises:
+        ValueError: If ``top_k`` is less than the highest cut-off.
+    """
+    depth = max(100, *ks) if top_k is None else top_k
+    if ks and depth < max(ks):
+        raise ValueError(f"top_k must be at least the highest cut-off {max(ks)}, got {depth}")
+    return depth
 
 
 def score_run(

@@ -15,6 +15,7 @@ import torch
 from ciea_hf.modeling import CIEAModel
 from ciea_hf.retrieval.documents import model_input
 from ciea_hf.retrieval.encoding import CHUNK, encode_inputs
+from ciea_hf.retrieval.fingerprint import model_fingerprint
 from ciea_hf.utils import require
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def model_meta(model: CIEAModel, name: str, folder: str | None = None, revision:
         model: The model.
         name: ``organization/model``.
         folder: Where the model is loaded from; the Hub, by ``name``, if None.
-        revision: The commit on the Hub, or any string that tells versions apart.
+        revision: The commit on the Hub, or any string that tells versions apart, by which mteb keeps results; the
+            model's fingerprint if None.
 
     Returns:
         An ``mteb.ModelMeta``. Its training data are those that the model's card names; unknown (None) if it names none.
@@ -110,7 +112,7 @@ def model_meta(model: CIEAModel, name: str, folder: str | None = None, revision:
         loader=MTEBEncoder.load,
         loader_kwargs={"folder": folder} if folder else {},
         name=name,
-        revision=revision or "local",
+        revision=revision or model_fingerprint(model),
         release_date=None,
         languages=["eng-Latn"],
         n_parameters=weights,

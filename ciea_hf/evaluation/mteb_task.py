@@ -15,7 +15,8 @@ def retrieval_task(dataset: RetrievalDataset, name: str | None = None) -> Any:
 
     Args:
         dataset: Corpus, queries and judgements.
-        name: What the task is called; made from the data set's name if None.
+        name: What the task is called; made from the data set's name and fingerprint if None. mteb keeps results by the
+            names of model and task, so that data sets of one name need names of their own.
 
     Returns:
         An instance of ``mteb.AbsTaskRetrieval``, ready for ``mteb.evaluate``.
@@ -26,7 +27,7 @@ def retrieval_task(dataset: RetrievalDataset, name: str | None = None) -> Any:
 
     class Task(AbsTaskRetrieval):  # type: ignore[misc, unused-ignore]  # mteb may be missing
         metadata = TaskMetadata(
-            name=name or "".join(filter(str.isalnum, dataset.name.title())) + "T2ITRetrieval",
+            name=name or f"{''.join(filter(str.isalnum, dataset.name.title()))}{dataset.fingerprint[:6]}T2ITRetrieval",
             description=f"Retrieve text and captioned pictures of {dataset.name}.",
             reference=None,
             dataset={"path": dataset.name, "revision": dataset.fingerprint},

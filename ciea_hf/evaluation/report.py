@@ -17,22 +17,33 @@ def metric_title(name: str) -> str:
     return _NAMES.get(stem, stem) + mark + cutoff
 
 
-def metrics_table(rows: Mapping[str, Mapping[str, float]], metrics: Sequence[str] = HEADLINE, label: str = "") -> str:
+def metrics_table(
+    rows: Mapping[str, Mapping[str, float]], metrics: Sequence[str] | None = None, label: str = ""
+) -> str:
     """Lay metrics out as a Markdown table whose columns line up in a terminal too.
 
     Args:
         rows: Row title to metrics.
         metrics: Which metrics to show, in this order. Those that no row has are left out; a value that one row lacks
-            is a dash.
+            is a dash. By default the usual ones, or of other cut-offs MRR, NDCG and Recall at each.
         label: Title of the first column.
 
     Returns:
         The table, without a newline at the end.
     """
-    shown = [name for name in metrics if any(name in row for row in rows.values())]
+    chosen = _usual(rows) if metrics is None else metrics
+    shown = [name for name in chosen if any(name in row for row in rows.values())]
     cells = [[label, *map(metric_title, shown)]]
     cells += [[title, *(f"{row[name]:.4f}" if name in row else "-" for name in shown)] for title, row in rows.items()]
     return text_table(cells)
+
+
+def _usual(rows: Mapping[str, Mapping[str, float]]) -> Sequence[str]:
+    cutoffs = (name.partition("@")[2] for row in rows.values() for name in row)
+    found = {int(cutoff) for cutoff in cutoffs if cutoff.isdecimal()}
+    if found <= {1, 10, 100}:
+        return HEADLINE
+    return [f"{stem}@{cutoff}" for cutoff in sorted(found) for stem in ("mrr", "ndcg", "recall")]
 
 
 def text_table(cells: Sequence[Sequence[str]]) -> str:

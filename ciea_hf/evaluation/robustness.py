@@ -23,7 +23,8 @@ def spoiled_captions(
     Args:
         dataset: Its corpus is read; it is not changed.
         drop: Share of captioned pictures that lose their caption, from 0 to 1.
-        swap: Share of captioned pictures that pass their captions around in a circle, from 0 to 1.
+        swap: Share of captioned pictures that pass their captions around in a circle, from 0 to 1; two at least, unless
+            it is 0. Of captions that occur several times a picture may get the same one back.
         seed: Of the choice.
 
     Returns:
@@ -40,7 +41,7 @@ def spoiled_captions(
     captioned = [place for place, record in enumerate(records) if record.kind == "image" and record.text]
     rng = np.random.default_rng(seed)
     for_swap, for_drop = rng.permutation(captioned).tolist(), rng.permutation(captioned).tolist()
-    swapped = for_swap[: round(swap * len(captioned))]
+    swapped = for_swap[: max(round(swap * len(captioned)), 2 if swap else 0)]
     for place, giver in zip(swapped, swapped[1:] + swapped[:1], strict=True):
         texts[place] = records[giver].text
     for place in for_drop[: round(drop * len(captioned))]:

@@ -6,16 +6,18 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ciea_hf.data.lines import judgements
 from ciea_hf.evaluation.metrics import rank_documents
 from ciea_hf.utils import atomic_write
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable
 
+    from ciea_hf.data.places import Place
     from ciea_hf.evaluation.metrics import Run
 
 _RUN_COLUMNS = 6
-_QRELS_COLUMNS = {3: (0, 1, 2), 4: (0, 2, 3), 5: (0, 2, 3)}  # their number: where query, document and judgement are
 
 
 def write_run(run: Run, path: str | os.PathLike[str], tag: str = "ciea") -> None:
@@ -34,9 +36,8 @@ def write_run(run: Run, path: str | os.PathLike[str], tag: str = "ciea") -> None
     name = "-".join(tag.split()) or "ciea"
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for query, scores in run.items():
-            _check_id(query)
+            check_ids([query, *scores])
             for rank, document in enumerate(rank_documents(scores), start=1):
-                _check_id(document)
                 file.write(f"{query} Q0 {document} {rank} {scores[document]:.9g} {name}\n")
 
 
@@ -55,7 +56,7 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
             line.
     """
     run: dict[str, dict[str, float]] = {}
-    with Path(path).open(encoding="utf-8") as file:
+    with Path(path).open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             columns = line.split()
             if not columns:
@@ -76,7 +77,7 @@ def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
     """Read judgements, in any of the forms in use.
 
     Three columns ``query document relevance`` (UniVL-DR, BEIR; a header is skipped), four (TREC, the second is ignored)
-    or five, with a task at the end (M-BEIR), separated by white space.
+    or five, with a task at the end (M-BEIR), separated by tabs or else by white space.
 
     Args:
         path: The file.
@@ -89,27 +90,27 @@ def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
         ValueError: If a line is of another form, or judges a document again and otherwise; the message names the line.
     """
     qrels: dict[str, dict[str, int]] = {}
-    with Path(path).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            columns = line.split()
-            if not columns or (number == 1 and columns[-1] == "score"):
-                continue
-            if len(columns) not in _QRELS_COLUMNS:
-                raise ValueError(f"{path}:{number}: judgements have 3, 4 or 5 columns, got {len(columns)}")
-            query, document, text = (columns[place] for place in _QRELS_COLUMNS[len(columns)])
-            judgement = _judgement(text, f"{path}:{number}")
-            if qrels.setdefault(query, {}).setdefault(document, judgement) != judgement:
-                raise ValueError(
-                    f"{path}:{number}: document {document!r} is judged twice for query {query!r}, differently"
-                )
+    for place, query, document, score in judgements(Path(path), _raise):
+        if qrels.setdefault(query, {}).setdefault(document, score) != score:
+            raise ValueError(f"{place}: document {document!r} is judged twice for query {query!r}, differently")
     return qrels
 
 
-def _judgement(text: str, place: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{place}: {text!r} is no whole number") from None
+def check_ids(names: Iterable[str]) -> None:
+    """Make sure that run files can hold ids.
+
+    Raises:
+        ValueError: If one is empty or holds white space.
+    """
+    for name in names:
+        if not name or name.split() != [name]:
+            raise ValueError(f"the id {name!r} is empty or holds white space: a TREC run file cannot hold it")
+
+
+def _raise(kind: str, place: Place, name: str | None, message: str) -> None:  # noqa: ARG001
+    if kind == "missing-file":
+        raise FileNotFoundError(f"{place}: {message}")
+    raise ValueError(f"{place}: {message}")
 
 
 def _score(text: str, place: str) -> float:
@@ -120,8 +121,3 @@ def _score(text: str, place: str) -> float:
     if math.isnan(score):
         raise ValueError(f"{place}: {text!r} is no score")
     return score
-
-
-def _check_id(name: str) -> None:
-    if not name or name.split() != [name]:
-        raise ValueError(f"the id {name!r} is empty or holds white space: a TREC run file cannot hold it")

@@ -1,4 +1,4 @@
-"""A hash of what a model computes: its weights, configuration and prompts."""
+"""A hash of what a model computes: its weights and all that decides what inputs become."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 # What saving and loading change in a configuration without changing what the model computes.
 _VOLATILE = {"_name_or_path", "transformers_version", "architectures", "auto_map", "dtype", "torch_dtype"}
 
 
 def model_fingerprint(model: Any) -> str:
-    """Hash the weights, configuration and prompts of a model.
+    """Hash the weights, configuration and prompts of a model, its processor or how it pools and cuts its inputs.
 
     Args:
         model: A ``torch.nn.Module``, or any object with a string attribute ``fingerprint``.
@@ -46,8 +47,23 @@ def _settings(model: torch.nn.Module) -> dict[str, Any]:
     return {
         "config": _stable(settings),
         "prompts": getattr(model, "prompts", None),
-        "pipeline": str(model) if config is None else None,
+        "processor": _processor_settings(model),
+        # modules of sentence-transformers: pooling and what else is no part of the language model's configuration
+        "pipeline": None if isinstance(model, PreTrainedModel) else str(model),
+        "cut": [getattr(model, name, None) for name in ("max_seq_length", "truncate_dim")],
     }
+
+
+def _processor_settings(model: torch.nn.Module) -> Any:
+    """What a CIEA model makes of texts and images before it sees them; None where it has no processor."""
+    try:
+        processor: Any = getattr(model, "processor", None)
+    except (OSError, ValueError):  # it was never set, or does not lie where the model was read
+        return None
+    if not hasattr(processor, "to_dict"):
+        return None
+    words = json.dumps(processor.tokenizer.get_vocab(), sort_keys=True).encode()
+    return {"settings": _stable(processor.to_dict()), "words": hashlib.sha256(words).hexdigest()}
 
 
 def _stable(value: Any) -> Any:

@@ -13,6 +13,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+_PANEL = 64  # columns; what matrix products compute at once divides it
+
 Matrix = NDArray[np.floating] | Tensor
 
 
@@ -117,7 +119,7 @@ class FlatIndex:
         for start, documents in self._document_blocks():
             ranks = self._tie_rank[start : start + len(documents)]
             for i, block in enumerate(blocks):
-                scores, positions = top_k_with_ties(block @ documents.T, ranks, top_k)
+                scores, positions = top_k_with_ties(inner_products(block, documents), ranks, top_k)
                 best[i] = self._merge(best[i], (scores, positions + start), top_k)
         return SearchResult(
             torch.cat([scores for scores, _ in best]).cpu().numpy(),
@@ -135,6 +137,23 @@ class FlatIndex:
         scores, positions = torch.cat([best[0], new[0]], dim=1), torch.cat([best[1], new[1]], dim=1)
         order = _descending(scores, self._tie_rank[positions])[:, :top_k]
         return scores.gather(1, order), positions.gather(1, order)
+
+
+def inner_products(queries: Tensor, documents: Tensor) -> Tensor:
+    """Score documents so that those of equal embeddings get equal scores, wherever they stand.
+
+    Matrix products sum up the last few columns in another order than full panels of them; rows of zeros fill those up.
+
+    Args:
+        queries: (queries, D).
+        documents: (documents, D).
+
+    Returns:
+        (queries, documents).
+    """
+    missing = -len(documents) % _PANEL
+    filled = torch.nn.functional.pad(documents, (0, 0, 0, missing)) if missing else documents
+    return (queries @ filled.T)[:, : len(documents)]
 
 
 def top_k_with_ties(scores: Tensor, tie_rank: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
