@@ -133,7 +133,8 @@ def draw_chart(rows: Sequence[Row]) -> Figure:
     marvel = next((row for row in rows if row.title == "MARVEL"), None)
     if marvel is not None:
         axes.axvline(marvel.means[0], color="black", linestyle="--", linewidth=0.8)
-        axes.text(marvel.means[0], -1.2, "MARVEL", ha="center", va="bottom", fontsize=8)
+        above = axes.get_xaxis_transform()
+        axes.text(marvel.means[0], 1.0, "MARVEL", ha="center", va="bottom", fontsize=8, transform=above)
     axes.set_yticks(places, [f"{row.title}  ({row.seeds})" for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.12 * max(mean + deviation for mean, deviation in zip(means, deviations, strict=True)))
