@@ -133,6 +133,8 @@ def test_the_benchmark_runs_from_end_to_end_and_goes_on(data, tmp_path, monkeypa
     (record,) = read_records(tmp_path / "results" / "openclipart")
     assert record.variant == "marvel"
     assert set(record.settings) == {"warm_up", "in_batch", "material"}
+    assert set(record.settings["material"]) == {"train", "tower"}
+    assert not {"dataset", "vision_model"} & record.settings["in_batch"].keys()  # the preset's are not what was used
     assert str(tmp_path) not in json.dumps(record.settings)
     test = load_retrieval_dataset(data, "test")
     page = (tmp_path / "results" / "openclipart.md").read_text(encoding="utf-8")

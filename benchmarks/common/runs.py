@@ -33,8 +33,8 @@ class Runs:
         folder: Where records are kept.
         work: Where models are trained.
         test: What they are evaluated on.
-        material: Arguments that name data and towers, where they are not the preset's: they come before the variant's
-            and are no part of the settings, since paths differ from machine to machine.
+        material: Options and values that name data and towers, where they are not the preset's: they come before the
+            variant's and are no part of the settings, since paths differ from machine to machine.
         made_of: What these paths hold, for the settings.
     """
 
@@ -50,7 +50,11 @@ class Runs:
     def told(self, variant: Variant) -> dict[str, dict[str, object]]:
         """What a variant's stages are told, whatever the seed."""
         given = settings(variant, self.steps, self.warm_up_steps)
-        return given if self.made_of is None else {**given, "material": dict(self.made_of)}
+        if self.made_of is None:
+            return given
+        named = {option.removeprefix("--").replace("-", "_") for option in self.material[::2]}
+        stages = {stage: {n: v for n, v in values.items() if n not in named} for stage, values in given.items()}
+        return {**stages, "material": dict(self.made_of)}
 
     def records(self) -> list[Record]:
         """The finished runs that were told and evaluated as runs would be now; others are left aside."""
