@@ -66,9 +66,9 @@ def test_containers(model: CIEAModel, tmp_path: Path) -> None:
     texts = ["a red cat", "bread", "the small house"]
     expected = model.encode(texts)
     for inputs in (tuple(texts), np.array(texts), np.array(texts, dtype=object)):
-        np.testing.assert_array_equal(model.encode(inputs), expected)
+        np.testing.assert_allclose(model.encode(inputs), expected, atol=1e-5)
     table = datasets.Dataset.from_dict({"text": texts})
-    np.testing.assert_array_equal(model.encode(table["text"]), expected)
+    np.testing.assert_allclose(model.encode(table["text"]), expected, atol=1e-5)
     path = tmp_path / "cat.png"
     picture().save(path)
     for single in (picture(), path, str(path), np.asarray(picture()), torch.tensor(np.asarray(picture()))):
@@ -84,11 +84,11 @@ def test_tensors_and_lists(model: CIEAModel) -> None:
     tensor = model.encode(mixed_inputs(), convert_to_tensor=True)
     assert isinstance(tensor, torch.Tensor)
     assert tensor.dtype == torch.float32
-    np.testing.assert_array_equal(tensor, expected)
+    np.testing.assert_allclose(tensor, expected, atol=1e-5)
     rows = model.encode(mixed_inputs(), convert_to_numpy=False)
     assert isinstance(rows, list)
     assert all(isinstance(row, torch.Tensor) and row.shape == (32,) for row in rows)
-    np.testing.assert_array_equal(torch.stack(rows), expected)
+    np.testing.assert_allclose(torch.stack(rows), expected, atol=1e-5)
     assert model.encode("bread", convert_to_tensor=True).shape == (32,)
     assert model.encode("bread", convert_to_numpy=False).shape == (32,)
 
@@ -129,7 +129,7 @@ def test_normalised_and_truncated(model: CIEAModel) -> None:
     plain = model.encode(mixed_inputs())
     unit = model.encode(mixed_inputs(), normalize_embeddings=True)
     np.testing.assert_allclose(unit, plain / np.linalg.norm(plain, axis=1, keepdims=True), **close)
-    np.testing.assert_array_equal(model.encode(mixed_inputs(), truncate_dim=5), plain[:, :5])
+    np.testing.assert_allclose(model.encode(mixed_inputs(), truncate_dim=5), plain[:, :5], atol=1e-5)
     short = model.encode(mixed_inputs(), truncate_dim=5, normalize_embeddings=True)
     np.testing.assert_allclose(np.linalg.norm(short, axis=1), np.ones(7), **close)
 
@@ -140,9 +140,9 @@ def test_precisions_are_sentence_transformers_own(model: CIEAModel, precision: A
     embeddings = model.encode(mixed_inputs(), precision=precision)
     expected = quantize_embeddings(plain, precision=precision)
     assert embeddings.dtype == expected.dtype
-    np.testing.assert_array_equal(embeddings, expected)
+    np.testing.assert_allclose(embeddings, expected, atol=1e-5)
     tensor = model.encode(mixed_inputs(), precision=precision, convert_to_tensor=True)
-    np.testing.assert_array_equal(tensor, expected)
+    np.testing.assert_allclose(tensor, expected, atol=1e-5)
 
 
 def test_precision_needs_sentence_transformers(model: CIEAModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_the_state_of_the_model_is_left_as_it_was() -> None:
     model = tiny_model(extractor_dropout=0.9)
     expected = model.encode(mixed_inputs())
     model.train()
-    np.testing.assert_array_equal(model.encode(mixed_inputs()), expected)  # without dropout
+    np.testing.assert_allclose(model.encode(mixed_inputs()), expected, atol=1e-5)  # without dropout
     assert model.training
     assert model.text_model.training
     with pytest.raises(ValueError, match="cannot be decoded"):
