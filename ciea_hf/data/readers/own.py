@@ -1,7 +1,7 @@
 """The project's own form, on disk or on the Hub, which is that of mteb's data sets, too.
 
-Configurations ``corpus``, ``queries`` and ``qrels`` as folders of parquet files, or where the header of ``README.md``
-says they are.
+Configurations ``corpus``, ``queries`` and ``qrels`` as folders of parquet files, where the header of ``README.md`` says
+they are, or as single files: ``corpus.parquet``, ``queries-test.parquet``.
 mteb's other names are read as well: ``query`` for ``queries``, ``default`` for ``qrels``, ``_id`` for ``id``.
 """
 
@@ -44,10 +44,20 @@ def recognises(path: str) -> bool:
 def _tables(folder: Path, config: str) -> dict[str, list[Path]]:
     """List a configuration's parquet files by split."""
     for name in NAMES[config]:
-        found = shards_by_split(folder / name) or _declared(folder, name)
+        found = shards_by_split(folder / name) or _declared(folder, name) or _single_files(folder, name, config)
         if found:
             return found
     return {}
+
+
+def _single_files(folder: Path, name: str, config: str) -> dict[str, list[Path]]:
+    """List the files of a configuration that stand in the folder itself: NAME.parquet or NAME-SPLIT.parquet."""
+    whole = "train" if config == "qrels" else config  # as `datasets` calls the split of files without one
+    return {
+        whole if stem == name else stem[len(name) + 1 :]: files
+        for stem, files in shards_by_split(folder).items()
+        if stem == name or re.match(rf"{name}[-_.].", stem)
+    }
 
 
 def _declared(folder: Path, config: str) -> dict[str, list[Path]]:
