@@ -4,7 +4,9 @@
   python benchmarks/openclipart.py --data data/openclipart    # goes on where the last call stopped
   python benchmarks/openclipart.py --report                   # draws the table from what is there, trains nothing
 
-First a miniature vision tower is trained on the pictures of the training queries and their words.
+First a miniature vision tower is trained on the pictures of the training queries and their words. The
+trained systems also answer the queries that they were trained on, and those of the test split with pictures taken away:
+what they learnt, and what of it carries over.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.ablation_report import draw_chart, make_rows, make_table
+import numpy as np
+from common.ablation_report import draw_chart, make_rows, make_table, spread
 from common.clipart_tower import RECIPE, train_clipart_tower
 from common.files import add_run_arguments, make_parser, say, write_result
 from common.records import Record, first_ranks, rounded_metrics
@@ -27,6 +30,7 @@ from common.variants import VARIANTS
 from ciea_hf.data import load_retrieval_dataset
 from ciea_hf.evaluation import score_run
 from ciea_hf.evaluation.baselines import bm25_run
+from ciea_hf.evaluation.report import text_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         {"train": splits["train"].fingerprint, "tower": hashlib.sha256(_weights(tower)).hexdigest()},
     )
     chosen = [] if parsed.report else list(SYSTEMS.values())
-    runs.finish(chosen, parsed.seeds, lambda: report(runs, tower, parsed.output))
+    runs.finish(chosen, parsed.seeds, lambda: report(runs, splits["train"], tower, parsed.output))
     return 0
 
 
@@ -75,8 +79,8 @@ def _weights(tower: Path) -> bytes:
     return (tower / "model.safetensors").read_bytes()
 
 
-def report(runs: Runs, tower: Path, output: Path) -> None:
-    """Draw the table and the chart from whatever is there, BM25 beside it."""
+def report(runs: Runs, train: RetrievalDataset, tower: Path, output: Path) -> None:
+    """Draw the tables and the chart from whatever is there, BM25 beside it."""
     records = runs.records()
     if not records:
         say(f"no finished run in {runs.folder}: there is no table to draw")
@@ -84,7 +88,9 @@ def report(runs: Runs, tower: Path, output: Path) -> None:
     rows = with_bm25(records, runs.test)
     probe = json.loads((tower / "probe.json").read_text(encoding="utf-8"))
     content = {**runs.configuration(records), "tower": probe}
-    write_result(output, NAME, make_page(rows, runs, probe), draw_chart(rows), content, runs.test)
+    others = runs.repeat("train", train), runs.repeat("captions", runs.test, "caption")
+    page = make_page(rows, runs, probe) + carrying_over(records, *others)
+    write_result(output, NAME, page, draw_chart(rows), content, runs.test)
 
 
 def with_bm25(records: Sequence[Record], test: RetrievalDataset) -> list[Row]:
@@ -118,6 +124,28 @@ randomisation test over queries (their values averaged over seeds).
 ![chart](openclipart.png)
 
 The resolved configuration of every row is in [openclipart.yaml](openclipart.yaml).
+"""
+
+
+def carrying_over(test: Sequence[Record], train: Sequence[Record], captions: Sequence[Record]) -> str:
+    """Write what was learnt, and what of it carries over, as a section of the page."""
+    lines = [["system", "seeds", "training queries", "test queries", "test queries, captions alone"]]
+    for title, name in TITLES.items():
+        sides = [{r.seed: r.metrics["image"]["mrr@10"] for r in side if r.variant == name}
+                 for side in (train, test, captions)]  # fmt: skip
+        shared = sorted(set.intersection(*map(set, sides)))
+        if shared:
+            values = np.array([[side[seed] for seed in shared] for side in sides])
+            deviations = values.std(axis=1, ddof=1) if len(shared) > 1 else np.full(len(sides), np.nan)
+            cells = map(spread, values.mean(axis=1), deviations)
+            lines.append([title, str(len(shared)), *cells])
+    return f"""
+## What carries over
+
+MRR@10 of image queries: those that the systems were trained on; those of the test split; and these again, where the
+trained systems are shown no picture. Mean ± standard deviation over seeds.
+
+{text_table(lines)}
 """
 
 

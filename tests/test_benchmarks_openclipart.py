@@ -28,10 +28,11 @@ from common.clipart_tower import (
     train_clipart_tower,
     word_auc,
 )
-from common.records import read_records
+from common.records import Record, read_records
 
+from ciea_hf import CIEAModel
 from ciea_hf.data import load_retrieval_dataset
-from ciea_hf.evaluation import score_run
+from ciea_hf.evaluation import evaluate, score_run
 from ciea_hf.evaluation.baselines import bm25_run
 from ciea_hf.training.presets import config_from_arguments
 from ciea_hf.training.stages import run_stages
@@ -143,9 +144,34 @@ def test_the_benchmark_runs_from_end_to_end_and_goes_on(data, tmp_path, monkeypa
     assert [cell.strip() for cell in row.split("|")[2:5]] == ["BM25", "1", f"{bm25:.3f}"]
     assert "9 documents" in page
     assert Image.open(tmp_path / "results" / "openclipart.png").width > 400
+    model = next(tmp_path.glob("work/marvel-seed0-*")) / "in_batch" / "best"
+    expected = [
+        evaluate(CIEAModel.from_pretrained(model), load_retrieval_dataset(data, split), documents=documents)
+        for split, documents in (("train", "full"), ("test", "full"), ("test", "caption"))
+    ]
+    row = page.splitlines()[-1]
+    assert "What carries over" in page
+    assert [cell.strip() for cell in row.split("|")[1:6]] == [
+        "MARVEL", "1", *(f"{result.by_kind['image']['mrr@10']:.3f}" for result in expected)
+    ]  # fmt: skip
     capsys.readouterr()
+    monkeypatch.setattr(runs, "evaluate", None)  # nothing is evaluated twice
     assert openclipart.main([*command, "--report"]) == 0
+    assert (tmp_path / "results" / "openclipart.md").read_text(encoding="utf-8") == page
     assert "run 1" not in capsys.readouterr().out
+
+
+def test_a_condition_leaves_runs_from_elsewhere_aside(data, tmp_path, capsys):
+    test = load_retrieval_dataset(data, "test")
+    benchmark = runs.Runs(openclipart.SYSTEMS, 1, 1, tmp_path / "records", tmp_path / "work", test)
+    told = json.loads(json.dumps(benchmark.told(openclipart.SYSTEMS["marvel"])))
+    metrics = {"image": {"mrr@10": 0.5}}
+    made = Record("marvel", 0, 1, told, test.fingerprint, None, 1.0, metrics, [2])
+    made.write(benchmark.folder)
+    assert benchmark.repeat("captions", test, "caption") == []
+    assert "marvel, seed 0, captions: there is no model at" in capsys.readouterr().out
+    made.write(benchmark.folder / "captions")
+    assert benchmark.repeat("captions", test, "caption") == [made]
 
 
 def test_without_its_data_the_benchmark_says_how_to_make_them(tmp_path, monkeypatch, capsys):

@@ -79,14 +79,16 @@ def _row(group: str, title: str, mine: Mapping[int, Record], baseline: Mapping[i
     )
 
 
+def spread(mean: float, deviation: float) -> str:
+    """Write a mean and the deviation over seeds, which a single run (NaN) has not."""
+    return f"{mean:.3f}" if np.isnan(deviation) else f"{mean:.3f} ± {deviation:.3f}"
+
+
 def make_table(rows: Sequence[Row]) -> str:
     """Lay the rows out as a Markdown table; a group's name stands in its first row."""
     lines = [list(HEAD)]
     for before, row in zip([None, *rows], rows, strict=False):
-        cells = [
-            f"{mean:.3f}" if np.isnan(deviation) else f"{mean:.3f} ± {deviation:.3f}"
-            for mean, deviation in zip(row.means, row.deviations, strict=True)
-        ]
+        cells = [spread(mean, deviation) for mean, deviation in zip(row.means, row.deviations, strict=True)]
         difference = NONE if row.difference is None else f"{row.difference:+.3f}"
         p_value = NONE if row.p_value is None else f"{row.p_value:.4f}"
         group = "" if before is not None and before.group == row.group else row.group

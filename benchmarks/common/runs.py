@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ciea_hf.commands.common import load_encoder
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ciea_hf.data import RetrievalDataset
+
+STAGE = "in_batch"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Runs:
         warm = self._train("warm-up-" + variant.family, seed, known, variant.warm_up(self.warm_up_steps))
         start = ("--model", str(warm / "warm_up" / "best"))
         folder = self._train(variant.name, seed, told, (*variant.training(self.steps), *start))
-        stage = folder / "in_batch"
+        stage = folder / STAGE
         result = evaluate(load_encoder(str(stage / "best")), self.test, documents=variant.documents)
         record = Record(
             variant=variant.name,
@@ -104,11 +106,43 @@ class Runs:
         shutil.rmtree(stage / "checkpoints", ignore_errors=True)
         return record
 
+    def repeat(self, name: str, data: RetrievalDataset, documents: str | None = None) -> list[Record]:
+        """Evaluate the finished runs under another condition, each of which leaves a record in the folder of its name.
+
+        A run that was trained on another machine is left aside unless its record is there.
+
+        Args:
+            name: Of the condition.
+            data: Other queries.
+            documents: What is seen of a document; what the variant sees if None.
+        """
+        folder, found = self.folder / name, []
+        known = {(record.variant, record.seed): record for record in read_records(folder)}
+        for run in self.records():
+            before = known.get((run.variant, run.seed))
+            if before and before == replace(run, data=data.fingerprint, metrics=before.metrics, ranks=before.ranks):
+                found.append(before)
+                continue
+            model = self._folder(run.variant, run.seed, run.settings) / STAGE / "best"
+            if not model.is_dir():
+                say(f"left aside: {run.variant}, seed {run.seed}, {name}: there is no model at {model}")
+                continue
+            chosen = documents or self.variants[run.variant].documents
+            result = evaluate(load_encoder(str(model)), data, documents=chosen)
+            ranks = first_ranks(result.run, data)
+            found.append(replace(run, data=data.fingerprint, metrics=rounded_metrics(result), ranks=ranks))
+            found[-1].write(folder)
+            say(f"{run.variant}, seed {run.seed}, {name}: {found[-1].metrics['image']['mrr@10']:.4f}")
+        return found
+
     def _train(self, name: str, seed: int, told: object, arguments: Sequence[str]) -> Path:
-        """Train in a folder whose name changes with what the training is told."""
-        mark = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
         arguments = (*self.material, *arguments, "--seed", str(seed), "--trackers=")
-        return launch_training(self.work / f"{name}-seed{seed}-{mark}", arguments)
+        return launch_training(self._folder(name, seed, told), arguments)
+
+    def _folder(self, name: str, seed: int, told: object) -> Path:
+        """Where something is trained; the name changes with what the training is told."""
+        mark = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+        return self.work / f"{name}-seed{seed}-{mark}"
 
     def configuration(self, records: Sequence[Record]) -> dict[str, object]:
         """What the runs depended on, for the record beside a table."""
