@@ -29,6 +29,7 @@ else:
 logger = logging.get_logger(__name__)
 
 Model = TypeVar("Model", bound="AssemblyMixin")
+SETTINGS_FILE = "config_sentence_transformers.json"
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -76,6 +77,9 @@ class AssemblyMixin(Base):
     ) -> None:
         """Save a complete folder: weights, configuration, processor, remote code and sentence-transformers files.
 
+        A `SentenceTransformer` that holds the model has written its own prompts and settings before it saves the model:
+        they stay, and its prompts become those of `config`.
+
         Args:
             save_directory: The folder; made if it does not exist.
             is_main_process: Whether this process writes what is not weights.
@@ -83,6 +87,9 @@ class AssemblyMixin(Base):
                 `push_to_hub` may be given.
             **kwargs: As in `PreTrainedModel.save_pretrained`.
         """
+        settings = _settings_of_sentence_transformers(save_directory) if "safe_serialization" in kwargs else None
+        if settings is not None:
+            self.config.prompts = {name: prompt or "" for name, prompt in settings["prompts"].items()}
         repo_id = kwargs.pop("repo_id", Path(save_directory).name)
         upload = {
             name: kwargs.pop(name) for name in ("commit_message", "private", "create_pr", "revision") if name in kwargs
@@ -91,7 +98,7 @@ class AssemblyMixin(Base):
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if is_main_process and processor is not None:
             processor.save_pretrained(save_directory)
-            write_sentence_transformers_files(save_directory, self.config.prompts)
+            _write_sentence_transformers_files(save_directory, self.config.prompts, settings)
         if push_to_hub and is_main_process:
             self.push_to_hub(repo_id, token=kwargs.get("token"), **upload)
 
@@ -179,12 +186,22 @@ def _measure_patches(vision_model: PreTrainedModel, image_processor: Any, layer:
     return min(grid, states)  # a hierarchical tower ends with fewer states than it has patches
 
 
-def write_sentence_transformers_files(folder: str | os.PathLike[str], prompts: dict[str, str]) -> None:
+def _settings_of_sentence_transformers(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """What a `SentenceTransformer` has written of itself into a folder; `None` where there is no such file."""
+    path = Path(folder) / SETTINGS_FILE
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content if "__version__" in content and isinstance(content.get("prompts"), dict) else None
+
+
+def _write_sentence_transformers_files(
+    folder: str | os.PathLike[str], prompts: dict[str, str], settings: dict[str, Any] | None
+) -> None:
     """Write what makes `SentenceTransformer(folder)` load the model through its stock Transformer module.
 
     Args:
         folder: The model's folder.
         prompts: Prompts by name.
+        settings: What a `SentenceTransformer` says of itself; `None` for a model alone.
     """
     embeddings = {"method": "forward", "method_output_name": "embeddings"}
     modalities = ("text", "image", "image+text", "text+image")
@@ -202,7 +219,8 @@ def write_sentence_transformers_files(folder: str | os.PathLike[str], prompts: d
             "processing_kwargs": {"chat_template": {"restore_suffix": False}},
             "unpad_inputs": False,
         },
-        "config_sentence_transformers.json": {
+        SETTINGS_FILE: settings
+        or {
             "model_type": "SentenceTransformer",
             "prompts": prompts,
             "default_prompt_name": None,

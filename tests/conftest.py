@@ -35,9 +35,36 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def fresh_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the test's own."""
+    monkeypatch.setenv("CIEA_HF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def fresh_engine(cache: Path) -> None:
     """Begin a run anew, though Accelerate keeps its state as long as the process lives, and with an empty cache."""
     from tests.toy_training import reset_engine
 
     reset_engine()
-    monkeypatch.setenv("CIEA_HF_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a saved model."""
+    from tests.helpers import tiny_model
+
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a saved data set."""
+    from ciea_hf.data import save_retrieval_dataset
+    from tests.toy_retrieval import toy_dataset
+
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    save_retrieval_dataset({"test": toy_dataset()}, folder, "# Toy")
+    return str(folder)

@@ -10,15 +10,8 @@ from safetensors import safe_open
 
 from ciea_hf import CIEAModel
 from ciea_hf.cli import main
+from tests.commands import fails
 from tests.helpers import picture, text_config, tiny_model, vision_config
-from tests.test_cli import fails
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model().save_pretrained(folder)
-    return str(folder)
 
 
 def test_encode_texts_pictures_and_lines(model, tmp_path, capsys):

@@ -75,6 +75,22 @@ def test_saved_and_loaded_again(text: str, folders: dict[str, Path], tmp_path: P
     assert {path.name for path in folders[text].iterdir()} <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_their_settings_are_saved(folders: dict[str, Path], tmp_path: Path) -> None:
+    prompts = {"query": "red cat ", "document": ""}
+    settings = {"prompts": prompts, "default_prompt_name": "query", "similarity_fn_name": "dot", "truncate_dim": 16}
+    theirs = SentenceTransformer(str(folders["t5"]), **settings)
+    theirs.save_pretrained(str(tmp_path))
+    again = SentenceTransformer(str(tmp_path))
+    assert {name: getattr(again, name) for name in settings} == settings
+    np.testing.assert_allclose(again.encode("a dog"), theirs.encode("a dog"), **close)
+    mine = CIEAModel.from_pretrained(tmp_path)
+    assert mine.config.prompts == prompts
+    np.testing.assert_allclose(mine.encode_query("a dog")[:16], theirs.encode("a dog"), **close)
+    mine.config.prompts = {"query": "the "}
+    mine.save_pretrained(tmp_path)  # a model alone says what it is
+    assert SentenceTransformer(str(tmp_path)).prompts["query"] == "the "
+
+
 def test_long_texts_are_cut_at_the_same_place(folders: dict[str, Path]) -> None:
     theirs, mine = SentenceTransformer(str(folders["t5"])), CIEAModel.from_pretrained(folders["t5"])
     long = " ".join(["the red cat is under the big tree"] * 30)

@@ -113,6 +113,8 @@ def load_dataset(name: str, split: str, data_format: str = "auto") -> RetrievalD
 def load_encoder(name: str, device: str | None = None) -> Encoder:
     """Load a CIEA model, or any other model through sentence-transformers.
 
+    A folder of sentence-transformers in which more modules follow the CIEA model is loaded by sentence-transformers, too.
+
     Args:
         name: Folder or Hub id.
         device: Where to put it; the first GPU, or else the CPU, if None.
@@ -120,22 +122,45 @@ def load_encoder(name: str, device: str | None = None) -> Encoder:
     Raises:
         FileNotFoundError: If ``name`` is a folder without a model, or a path that does not exist.
         ImportError: If the model is none of ours and sentence-transformers is not installed.
+        ValueError: If there is no such device, or the weights cannot be read.
     """
-    import torch
     from transformers.utils import logging
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if _model_type(name) == "ciea":
-        from ciea_hf import CIEAModel
+    chosen = _device(device)
+    from safetensors import SafetensorError
 
-        model: Encoder = CIEAModel.from_pretrained(name).eval().to(chosen)
-        return model
-    from ciea_hf.utils import require
+    try:
+        if _model_type(name) == "ciea" and _stands_alone(name):
+            from ciea_hf import CIEAModel
 
-    encoder: Encoder = require("sentence_transformers", extra="eval").SentenceTransformer(name, device=chosen)
+            model: Encoder = CIEAModel.from_pretrained(name).eval().to(chosen)
+            return model
+        from ciea_hf.utils import require
+
+        encoder: Encoder = require("sentence_transformers", extra="eval").SentenceTransformer(name, device=chosen)
+    except SafetensorError as error:
+        raise ValueError(
+            f"the weights of {name} cannot be read: {error}; a file that was not copied whole, or a pointer of Git LFS "
+            "in its place?"
+        ) from error
     return encoder
+
+
+def _device(name: str | None) -> str:
+    """The device to use: the one that is named, if it is there."""
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        there += ["mps"] if torch.backends.mps.is_available() else []
+        raise ValueError(f"--device must be one of {', '.join(there)} here, got {name!r}") from error
+    return name
 
 
 def _model_type(name: str) -> str | None:
@@ -154,3 +179,11 @@ def _model_type(name: str) -> str | None:
     content, _ = PretrainedConfig.get_config_dict(name)
     kind = content.get("model_type")
     return None if kind is None else str(kind)
+
+
+def _stands_alone(name: str) -> bool:
+    """Whether a CIEA model is all that a folder or repository holds, and no module of sentence-transformers follows."""
+    from transformers.utils import cached_file
+
+    path = cached_file(name, "modules.json", _raise_exceptions_for_missing_entries=False)
+    return path is None or len(json.loads(Path(path).read_text(encoding="utf-8"))) <= 1
