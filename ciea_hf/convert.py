@@ -30,8 +30,10 @@ RENAMED = (
     (r"^information_extract\.feed_forward\.2\.", "extractor.fc2."),
     (r"^information_extract\.", "extractor."),
 )
-# position ids are no weights; CLIP's text side and its projections take no part in the model
-IGNORED = re.compile(r"\.position_ids$|^clip_model\.(text_model|text_projection|visual_projection|logit_scale)")
+# position ids and GPT-2's causal masks are no weights; CLIP's text side and its projections take no part in the model
+IGNORED = re.compile(
+    r"\.position_ids$|\.attn\.(masked_)?bias$|^clip_model\.(text_model|text_projection|visual_projection|logit_scale)"
+)
 
 
 def convert_checkpoint(
@@ -57,7 +59,10 @@ def convert_checkpoint(
         ValueError: If the file is no such checkpoint, or its weights do not fit; missing, unexpected and misshapen keys
             are named.
     """
-    state = {_rename(name): tensor for name, tensor in read_state_dict(checkpoint).items() if not IGNORED.search(name)}
+    weights = {  # written under DistributedDataParallel, names begin with "module."
+        name.removeprefix("module."): tensor for name, tensor in read_state_dict(checkpoint).items()
+    }
+    state = {_rename(name): tensor for name, tensor in weights.items() if not IGNORED.search(name)}
     table = next((name for name in TOKEN_TABLES if name in state), None)
     if table is None:
         raise ValueError(f"{checkpoint}: no token table among the weights; expected one of {', '.join(TOKEN_TABLES)}")
@@ -142,7 +147,6 @@ def read_state_dict(checkpoint: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _rename(name: str) -> str:
-    name = name.removeprefix("module.")  # written under DistributedDataParallel
     for pattern, replacement in RENAMED:
         renamed = re.sub(pattern, replacement, name)
         if renamed != name:

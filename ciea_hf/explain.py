@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from ciea_hf.modeling.encoding_ciea import evaluating
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -45,7 +47,7 @@ def embed_image_parts(
     """Embed captioned pictures, whole and in parts.
 
     Args:
-        model: The model, in evaluation mode.
+        model: The model; what it drops out in training stays.
         images: PIL images or paths.
         captions: The caption of each.
         batch_size: Pictures of one forward pass.
@@ -58,8 +60,12 @@ def embed_image_parts(
     """
     if len(images) != len(captions) or not images:
         raise ValueError(f"each picture needs one caption, got {len(images)} picture(s) and {len(captions)} caption(s)")
+    blank = [caption for caption in captions if not isinstance(caption, str) or not caption.strip()]
+    if blank:
+        raise ValueError(f"a caption must be a text that holds a word, got {blank[0]!r}")
     starts = range(0, len(images), batch_size)
-    batches = [_embed(model, images[i : i + batch_size], captions[i : i + batch_size]) for i in starts]
+    with evaluating(model):
+        batches = [_embed(model, images[i : i + batch_size], captions[i : i + batch_size]) for i in starts]
     documents, extracted, projected, weights = zip(*batches, strict=True)
     return ImageParts(
         torch.cat(documents), torch.cat(extracted), torch.cat(projected),
@@ -80,12 +86,15 @@ def complement_map(model: CIEAModel, image: Any, caption: str) -> NDArray[np.flo
         nothing of the patch, near 0 where it does.
 
     Raises:
-        ValueError: If the model has no extractor, the caption is blank, or the patches form no square grid.
+        ValueError: If the model has no extractor or weighs all patches alike, the caption is blank, or the patches form
+            no square grid.
 
     Example:
         >>> complement_map(model, "scene.png", "the necktie and the watermelon").shape  # doctest: +SKIP
         (7, 7)
     """
+    if model.config.extractor_weights == "uniform":
+        raise ValueError("the model weighs all patches alike (`extractor_weights='uniform'`): there is no map to show")
     weights = embed_image_parts(model, [image], [caption]).weights
     if weights is None:
         raise ValueError("the model has no extractor (`use_extractor=False`), so it weighs no patches")
@@ -127,9 +136,6 @@ def overlay_complement(model: CIEAModel, image: Any, caption: str) -> Image.Imag
 def _embed(
     model: CIEAModel, images: Sequence[Any], captions: Sequence[str]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    blank = next((caption for caption in captions if not caption.strip()), None)
-    if blank is not None:
-        raise ValueError(f"a caption must hold a word, got {blank!r}")
     prompt = model.config.prompts.get("document", "")
     batch = model.processor(text=[prompt + caption for caption in captions], images=list(images)).to(model.device)
     features = model.get_vision_features(batch.pop("pixel_values"))

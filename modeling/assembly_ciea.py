@@ -38,12 +38,14 @@ class AssemblyMixin(Base):
 
     _processor: CIEAProcessor | None = None
     _hub_arguments: dict[str, Any] | None = None
+    _folder: Path | None = None  # where the model was read, whatever the working directory is later
 
     @property
     def processor(self) -> CIEAProcessor:
         """The processor, read from where the model was read on first use.
 
         Raises:
+            FileNotFoundError: If the folder has gone from which the model was read.
             ValueError: If the model was not read from a folder or the Hub, and no processor was set.
         """
         if self._processor is None:
@@ -52,7 +54,13 @@ class AssemblyMixin(Base):
                     "the model has no processor: set `model.processor = CIEAProcessor(...)`, or load the model with "
                     "`from_pretrained` from a folder that holds one"
                 )
-            self._processor = CIEAProcessor.from_pretrained(self.config.name_or_path, **(self._hub_arguments or {}))
+            if self._folder is not None and not self._folder.is_dir():  # and a name on the Hub it never was
+                raise FileNotFoundError(
+                    f"the folder {self._folder}, from which the model was read, has gone: set `model.processor = "
+                    "CIEAProcessor(...)`"
+                )
+            origin = self._folder or self.config.name_or_path
+            self._processor = CIEAProcessor.from_pretrained(origin, **(self._hub_arguments or {}))
         return self._processor
 
     @processor.setter
@@ -63,9 +71,14 @@ class AssemblyMixin(Base):
     def from_pretrained(cls: type[Model], pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Read a model from a folder or the Hub, as `PreTrainedModel` does; the processor comes on demand."""
         hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
-        check_weight_files(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
+        folder = None
+        if pretrained_model_name_or_path is not None:  # None: a configuration and a state dict are given
+            check_weight_files(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
+            folder = Path(pretrained_model_name_or_path) if Path(pretrained_model_name_or_path).is_dir() else None
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded)._hub_arguments = hub_arguments
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model._hub_arguments = hub_arguments
+        model._folder = None if folder is None else folder.resolve()
         return loaded
 
     def save_pretrained(  # type: ignore[override]  # the rest by name

@@ -77,23 +77,23 @@ class EncodingMixin(Base):
             truncate_dim: Keep only the first dimensions.
 
         Returns:
-            Embeddings (inputs, dimensions) in float32, or (dimensions,) for a single input.
+            Embeddings (inputs, dimensions) in float32, also of no inputs; or (dimensions,) for a single input.
 
         Raises:
-            ValueError: If there is nothing to embed, an image is broken, or an argument is out of its choices.
-            TypeError: If an input is of another type.
+            ValueError: If an input is empty, an image is broken, or an argument is out of its choices.
+            TypeError: If an input is of another type, or several devices are given.
             FileNotFoundError: If a path names no file. Each names the input's position in the list.
         """
         _check_choices(precision, batch_size, truncate_dim, self.config.hidden_size)
         single = not _is_batch(inputs)
-        if not single and len(inputs) == 0:
-            raise ValueError("`inputs` is an empty list; there is nothing to embed")
         documents = parse_documents([inputs] if single else inputs)
         text_prompt = self._prompt(prompt_name, prompt)
+        if isinstance(device, list | tuple):
+            raise TypeError(f"`device` must be one device, got {device!r}; SentenceTransformer encodes on several")
         if device is not None:
             self.to(device)
         show = show_progress_bar if show_progress_bar is not None else logger.isEnabledFor(INFO)
-        with _evaluating(self):
+        with evaluating(self):
             embeddings = self._encode_documents(documents, text_prompt, batch_size, show)
         if truncate_dim is not None:
             embeddings = embeddings[:, :truncate_dim]
@@ -101,13 +101,27 @@ class EncodingMixin(Base):
             embeddings = F.normalize(embeddings, dim=-1)
         return _convert(embeddings, single, precision, convert_to_numpy, convert_to_tensor)
 
-    def encode_query(self, inputs: Any, prompt_name: str | None = None, **kwargs: Any) -> Embeddings:
+    def encode_query(
+        self,
+        inputs: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        **kwargs: Any,
+    ) -> Embeddings:
         """Embed queries: `encode` with the prompt named `"query"`, if there is one; the same arguments."""
-        return self._encode_as("query", inputs, prompt_name, **kwargs)
+        return self._encode_as("query", inputs, prompt_name, prompt, batch_size=batch_size, **kwargs)
 
-    def encode_document(self, inputs: Any, prompt_name: str | None = None, **kwargs: Any) -> Embeddings:
+    def encode_document(
+        self,
+        inputs: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        **kwargs: Any,
+    ) -> Embeddings:
         """Embed documents: `encode` with the prompt `"document"`, `"passage"` or `"corpus"`, if any; the same."""
-        return self._encode_as("document", inputs, prompt_name, **kwargs)
+        return self._encode_as("document", inputs, prompt_name, prompt, batch_size=batch_size, **kwargs)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
         """Cosine of every embedding with every other, in float32.
@@ -125,13 +139,15 @@ class EncodingMixin(Base):
         """Cosine of each embedding with its counterpart, in float32: two times (a, dimensions) give (a,)."""
         return (_unit_rows(embeddings1) * _unit_rows(embeddings2)).sum(dim=-1)
 
-    def _encode_as(self, task: str, inputs: Any, prompt_name: str | None, **kwargs: Any) -> Embeddings:
+    def _encode_as(
+        self, role: str, inputs: Any, prompt_name: str | None, prompt: str | None, /, **kwargs: Any
+    ) -> Embeddings:
         valid = list(inspect.signature(self.encode).parameters)
         if unknown := kwargs.keys() - valid:
             raise TypeError(f"unknown argument(s) {', '.join(sorted(unknown))}; there are {', '.join(valid)}")
-        if prompt_name is None and kwargs.get("prompt") is None:
-            prompt_name = next((name for name in TASK_PROMPTS[task] if name in self.config.prompts), None)
-        return self.encode(inputs, prompt_name=prompt_name, **kwargs)
+        if prompt_name is None and prompt is None:
+            prompt_name = next((name for name in TASK_PROMPTS[role] if name in self.config.prompts), None)
+        return self.encode(inputs, prompt_name, prompt, **kwargs)
 
     def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
         if prompt is not None or prompt_name is None:
@@ -147,6 +163,8 @@ class EncodingMixin(Base):
         """Embed in batches of one kind and like length: (documents, D), float32."""
         embeddings = torch.empty(len(documents), self.config.hidden_size, device=self.device)
         batches = list(_batches(documents, batch_size))
+        if not batches:
+            return embeddings
         tqdm = importlib.import_module("tqdm.auto").tqdm  # transformers' own may be switched off; this was asked for
         progress = tqdm(total=len(documents), desc="Encoding", unit="doc", disable=not show_progress_bar)
         with progress, ThreadPoolExecutor(max_workers=1) as loader:  # decodes the next batch while this one computes
@@ -198,7 +216,8 @@ def _batches(documents: list[Document], batch_size: int) -> Iterator[list[int]]:
 
 
 @contextmanager
-def _evaluating(module: torch.nn.Module) -> Iterator[None]:
+def evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode for a while."""
     training = module.training
     module.eval()
     try:
@@ -211,7 +230,7 @@ def _convert(
     embeddings: torch.Tensor, single: bool, precision: Precision, convert_to_numpy: bool, convert_to_tensor: bool
 ) -> Embeddings:
     """Quantise, and give the container that was asked for."""
-    if precision != "float32":
+    if precision != "float32" and len(embeddings):
         embeddings = torch.from_numpy(np.asarray(_quantize(embeddings.cpu().numpy(), precision)))
     result = embeddings[0] if single else embeddings
     if convert_to_tensor:

@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageOps
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
+MAX_ELONGATION = 64
 # what Pillow raises for broken files
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -87,6 +88,9 @@ def parse_documents(values: Iterable[Any]) -> list[Document]:
 def load_image(image: ImageInput) -> Image.Image:
     """Decode an image to RGB, turned as its EXIF orientation says, transparency laid on white.
 
+    Of an image more than 64 times as long as wide the middle is taken: scaled to the tower's size by its shorter side,
+    as most image processors do before they take the middle, a line of 1 x 10,000 pixels would fill gigabytes.
+
     Args:
         image: A PIL image, a path, encoded bytes, a `data:image/` URI, an array, or the `{"bytes": ..., "path": ...}`
             of a data set.
@@ -109,7 +113,7 @@ def load_image(image: ImageInput) -> Image.Image:
     try:
         opened = image if isinstance(image, Image.Image) else Image.open(_source(image))
         _check_size(opened)
-        return _to_rgb(ImageOps.exif_transpose(opened))
+        return _to_rgb(_without_far_ends(ImageOps.exif_transpose(opened)))
     except DECODING_ERRORS as error:
         raise ValueError(f"{name} cannot be decoded: {error}") from error
 
@@ -171,15 +175,34 @@ def _check_size(image: Image.Image) -> None:
         raise ValueError(f"it has {image.width} x {image.height} pixels; `PIL.Image.MAX_IMAGE_PIXELS` is {limit}")
 
 
+def _without_far_ends(image: Image.Image) -> Image.Image:
+    """The middle of a very elongated image."""
+    longest = MAX_ELONGATION * min(image.size)
+    width, height = (min(side, longest) for side in image.size)
+    if (width, height) == image.size:
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip
-        shades = np.asarray(image)
-        return Image.fromarray((shades // 257 if shades.max() > 255 else shades).astype(np.uint8)).convert("RGB")
+    if image.mode[0] in "IF":  # 16 or 32 bits per pixel, which Pillow would clip
+        return Image.fromarray(_shades(image)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _shades(image: Image.Image) -> np.ndarray[Any, Any]:
+    """Grey values 0 to 255 of an image of integers of up to 16 bits, or of floats, in [0, 1] or beyond."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        values = values * 255 if values.min() >= 0 and values.max() <= 1 else values
+        return np.nan_to_num(values).clip(0, 255).round().astype(np.uint8)
+    wide = image.mode != "I" or values.max() > 255  # Pillow reads 8 bits as L, but others may hold them as I
+    return (values.clip(0, 65535) // 257 if wide else values.clip(0, 255)).astype(np.uint8)
 
 
 def _image_of_array(array: np.ndarray[Any, Any]) -> Image.Image:

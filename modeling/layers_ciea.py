@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.generic import maybe_autocast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,10 +47,11 @@ def complement_weights(patches: torch.Tensor, token_embeddings: torch.Tensor, to
     Returns:
         The weights, (images, P), float32.
     """
-    patches = F.normalize(patches.float(), dim=-1)
-    token_embeddings = F.normalize(token_embeddings.float(), dim=-1)
-    similarity = (patches @ token_embeddings.transpose(1, 2) + 1.00001) / 2  # (images, P, T)
-    return 1 - (similarity * token_mask[:, None, :]).amax(dim=-1)
+    with maybe_autocast(device_type=patches.device.type, enabled=False):  # whose products would be in half precision
+        patches = F.normalize(patches.float(), dim=-1)
+        token_embeddings = F.normalize(token_embeddings.float(), dim=-1)
+        similarity = (patches @ token_embeddings.transpose(1, 2) + 1.00001) / 2  # (images, P, T)
+        return 1 - (similarity * token_mask[:, None, :]).amax(dim=-1)
 
 
 class ComplementaryInformationExtractor(GradientCheckpointingLayer):

@@ -69,6 +69,12 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         self.projector = nn.Linear(config.vision_hidden_size, config.hidden_size)
         self.extractor = ComplementaryInformationExtractor(config) if config.use_extractor else None
         self.text_model = AutoModel.from_config(config.text_config)
+        table = self.get_input_embeddings().weight
+        if table.shape[1] != config.hidden_size:
+            raise ValueError(
+                f"`text_config`: the token embeddings of this {config.text_config.model_type!r} have {table.shape[1]} "
+                f"dimensions, its states {config.hidden_size}; choose a language model that has one width for both"
+            )
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self.post_init()  # type: ignore[no-untyped-call]
 
@@ -217,8 +223,8 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         """Run the language model and pool its states to one embedding each: (batch, D)."""
         pooling, language_model = self.config.pooling, self.text_model
         if pooling == "decoder_start":
-            start = torch.full_like(attention_mask[:, :1], self.config.pooling_decoder_start_token_id)
-            kwargs["decoder_input_ids"] = start
+            start = self.config.pooling_decoder_start_token_id
+            kwargs["decoder_input_ids"] = torch.full_like(attention_mask[:, :1], start, dtype=torch.long)
         elif self.config.text_config.is_encoder_decoder:  # its encoder alone
             language_model = self.text_model.get_encoder()
         if hasattr(self.config.text_config, "use_cache"):
@@ -226,14 +232,16 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         inputs_embeds = inputs_embeds.to(self.text_model.dtype)
         outputs = language_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, return_dict=True, **kwargs)
         states = outputs.last_hidden_state
-        if pooling in ("decoder_start", "cls"):
+        if pooling == "decoder_start":
             return cast("torch.Tensor", states[:, 0])
         if pooling == "mean":
             mask = attention_mask[..., None].to(states.dtype)
             return cast("torch.Tensor", (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1))
-        positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
-        last = (positions * attention_mask).argmax(dim=1)  # (batch,)
-        return cast("torch.Tensor", states[torch.arange(states.shape[0], device=states.device), last])
+        # the first token or the last one that is attended, whichever side is padded
+        positions = torch.arange(1, attention_mask.shape[1] + 1, device=attention_mask.device)
+        order = positions if pooling == "last_token" else positions.flip(0)
+        chosen = (order * attention_mask).argmax(dim=1)  # (batch,)
+        return cast("torch.Tensor", states[torch.arange(states.shape[0], device=states.device), chosen])
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

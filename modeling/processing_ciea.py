@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.utils import logging
 
 from .inputs_ciea import Document, load_image
 from .limits_ciea import check_image_patches, check_image_size
@@ -13,6 +14,13 @@ from .limits_ciea import check_image_patches, check_image_size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+logger = logging.get_logger(__name__)
+
+ALWAYS = {
+    "truncation": True,
+    "return_attention_mask": True,
+    "add_special_tokens": True,
+}  # arguments that change nothing
 IMAGE_TOKENS = ("<im_patch>", "<im_start>", "<im_end>")  # the placeholder, the mark before and the mark after
 
 
@@ -81,7 +89,8 @@ class CIEAProcessor(ProcessorMixin):
             max_length: Tokens that a text or a caption may have; `max_text_length` if `None`.
             padding: `"longest"` (the default), `"max_length"`, or another of the tokenizer's choices.
             return_tensors: Framework of the tensors, as in transformers.
-            **kwargs: `text_kwargs`, `images_kwargs` and `common_kwargs` as in transformers.
+            **kwargs: `images_kwargs` for the image processor; `text_kwargs` and `common_kwargs` with any of these
+                arguments. Others are ignored with a warning, as in transformers.
 
         Returns:
             `input_ids` and `attention_mask`, (batch, T), and, if there are images, `pixel_values`
@@ -91,9 +100,12 @@ class CIEAProcessor(ProcessorMixin):
             ValueError: If texts and images differ in number, an input is empty, or an image is broken.
         """
         options: dict[str, Any] = {"max_length": max_length, "padding": padding, "return_tensors": return_tensors}
-        for group in ("text_kwargs", "common_kwargs"):
-            options.update({name: value for name, value in kwargs.pop(group, {}).items() if name in options})
         images_kwargs = kwargs.pop("images_kwargs", {})
+        given = {**kwargs.pop("text_kwargs", {}), **kwargs.pop("common_kwargs", {}), **kwargs}
+        options.update({name: value for name, value in given.items() if name in options})
+        ignored = [name for name, value in given.items() if name not in options and ALWAYS.get(name) != value]
+        if ignored:
+            logger.warning("CIEAProcessor knows no argument %s: ignored", ", ".join(ignored))
         texts, pictures = _pair(text, images)
         batch = self.tokenize(texts, [picture is not None for picture in pictures], **options)
         loaded = [_load(picture, position) for position, picture in enumerate(pictures) if picture is not None]
@@ -135,6 +147,7 @@ class CIEAProcessor(ProcessorMixin):
         padded = self.tokenizer.pad(
             {"input_ids": ids},
             padding=padding,
+            padding_side="right",
             max_length=width if padding == "max_length" else None,
             return_attention_mask=True,
             return_tensors=return_tensors,

@@ -252,8 +252,13 @@ def test_arguments_out_of_their_choices(model: CIEAModel, settings: dict[str, An
 
 def test_nothing_to_embed_and_unknown_arguments(model: CIEAModel) -> None:
     for nothing in ([], (), np.array([], dtype=object)):
-        with pytest.raises(ValueError, match="`inputs` is an empty list; there is nothing to embed"):
-            model.encode(nothing)
+        assert model.encode(nothing, normalize_embeddings=True, truncate_dim=8).shape == (0, 8)
+    with pytest.raises(TypeError, match=r"`device` must be one device, got .*SentenceTransformer encodes on several"):
+        model.encode("a cat", device=["cpu", "cpu"])  # type: ignore[arg-type]
+    for encode in (model.encode_query, model.encode_document):
+        with pytest.raises(TypeError, match=r"unknown argument\(s\) task; there are inputs, .*batch_size"):
+            encode("a cat", task="query")
+        np.testing.assert_array_equal(encode(["a cat"], None, "red ", 2), model.encode(["a cat"], prompt="red "))
     for encode in (model.encode_query, model.encode_document):
         with pytest.raises(TypeError, match=r"unknown argument\(s\) batchsize; there are inputs, .*batch_size"):
             encode("a cat", batchsize=3)

@@ -71,7 +71,19 @@ def test_overlay_is_bright_where_the_caption_says_least(model):
 def test_errors_name_what_is_wrong(model):
     with pytest.raises(ValueError, match="no extractor"):
         complement_map(tiny_model(use_extractor=False), picture(), "a cat")
-    with pytest.raises(ValueError, match="must hold a word, got ' '"):
+    with pytest.raises(ValueError, match="must be a text that holds a word, got ' '"):
         complement_map(model, picture(), " ")
     with pytest.raises(ValueError, match=r"1 picture\(s\) and 0 caption"):
         embed_image_parts(model, [picture()], [])
+
+
+def test_what_is_shown_is_not_dropped_out_of_and_is_measured(model):
+    model.train()
+    first, second = (embed_image_parts(model, pictures(), CAPTIONS).documents for _ in range(2))
+    assert model.training
+    model.eval()
+    torch.testing.assert_close(first, second)
+    with pytest.raises(ValueError, match="weighs all patches alike"):
+        complement_map(tiny_model(extractor_weights="uniform"), picture(), "a cat")
+    with pytest.raises(ValueError, match="got None"):
+        complement_map(model, picture(), None)

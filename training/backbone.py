@@ -52,6 +52,8 @@ def load_model(config: TrainingConfig, previous: Path | None, work: Path) -> CIE
         model = _from_authors(Path(start), config, overrides)
     elif start is not None:
         model = CIEAModel.from_pretrained(start, dtype=torch.float32, **overrides)
+        if not model.config.use_extractor and config.use_extractor is None:
+            logger.warning("%s has no extractor, as MARVEL; `use_extractor: true` would give it a new one", start)
     elif config.vision_model and config.text_model:
         vision, text = _backbones(config, work)
         model = CIEAModel.from_vision_text_pretrained(vision, text, **overrides)

@@ -87,12 +87,23 @@ class Checkpoints:
         return target
 
     def load_last(self) -> Progress | None:
-        """Load the last whole checkpoint into what the accelerator has prepared; None if there is none."""
+        """Load the last whole checkpoint into what the accelerator has prepared; None if there is none.
+
+        Raises:
+            ValueError: If it was saved of other parameters than are trained now.
+        """
         found = self.all()
         if not found:
             return None
         content: dict[str, Any] = json.loads((found[-1] / PROGRESS).read_text(encoding="utf-8"))
-        self.accelerator.load_state(str(found[-1]))
+        try:
+            self.accelerator.load_state(str(found[-1]))
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"checkpoint {found[-1]} does not fit what is trained now; were `freeze`, `lora` or the model others? "
+                f"({' '.join(str(error).split())[:300]})"
+            ) from error
+        self.accelerator.step = 0  # checkpoints stand between steps, whatever `gradient_accumulation_steps` was
         return Progress(**content)
 
     def all(self) -> list[Path]:

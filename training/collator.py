@@ -116,7 +116,7 @@ class Collator:
         has_image = [False] * len(texts) if has_image is None else has_image
         batch = self.processor.tokenize(texts, has_image, max_length=self.max_length, return_tensors="np")
         rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
-        return [ids[: int(mask.sum())].tolist() for ids, mask in rows]
+        return [ids[mask.astype(bool)].tolist() for ids, mask in rows]
 
     def _reduce(self, examples: Sequence[Example], queries: Sequence[list[int]]) -> tuple[list[list[int]], list[int]]:
         """Token ids of the reduced queries, and which query each belongs to."""

@@ -217,6 +217,9 @@ def canonical_name(name: str, known: Iterable[str] | None = None) -> str:
 def _convert_stages(name: str, value: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(value, Mapping):
         raise TypeError(f"`{name}` must map stages to their values, got {value!r}")
+    for stage, values in value.items():
+        if not isinstance(values or {}, Mapping):
+            raise TypeError(f"`{name}`: {stage!r} must map options to their values, got {values!r}")
     return {
         canonical_name(stage, STAGES): {canonical_name(option): setting for option, setting in (values or {}).items()}
         for stage, values in value.items()

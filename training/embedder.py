@@ -66,7 +66,7 @@ class Embedder(nn.Module):
                 parts.append(part)
         nothing = self.model.logit_scale.new_empty(0, self.model.config.hidden_size)
         # an output of this pass, not the parameter itself; fillers take part in the backward pass, with gradients of 0
-        logit_scale = self.model.logit_scale * 1.0 + 0.0 * sum(without_use)
+        logit_scale = self.model.logit_scale * 1.0 + 0.0 * sum(without_use) + self._anchor()
         return torch.cat(embeddings or [nothing]), torch.cat(parts or [nothing]), logit_scale
 
     def _embed_group(self, given: InputGroup) -> tuple[Tensor, Tensor]:
@@ -80,6 +80,13 @@ class Embedder(nn.Module):
             found: tuple[Tensor, Tensor] = checkpoint(self._embed, *tensors, use_reentrant=False)
             return found
         return embed_cached(self._embed, tensors, [p for p in self.model.parameters() if p.requires_grad])
+
+    def _anchor(self) -> Tensor | float:
+        """0 with a gradient of 0: where the scale is frozen, nothing that is trained may have a part in a batch."""
+        if self.model.logit_scale.requires_grad or self.in_step:
+            return 0.0
+        trained = next((p for p in self.model.parameters() if p.requires_grad), None)
+        return 0.0 if trained is None else 0.0 * trained.flatten()[0]
 
     def _fillers(self, groups: Sequence[InputGroup]) -> list[InputGroup]:
         """Groups of one row, as many as this process has fewer than the one that has most, with images and without."""

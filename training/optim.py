@@ -46,7 +46,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Sort the trained parameters by learning rate and weight decay.
 
-    Vectors (biases, norms) and scalars (the logit scale) are not decayed. The projector and the extractor, which no
+    Biases, vectors (norms) and scalars (the logit scale) are not decayed. The projector and the extractor, which no
     backbone brings, may have a rate of their own.
 
     Args:
@@ -70,7 +70,8 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             part = "new" if name.split(".")[0] in NEW_PARTS else "pretrained"
-            groups[f"{part}/{'decayed' if parameter.ndim >= 2 else 'not decayed'}"]["params"].append(parameter)
+            decayed = parameter.ndim >= 2 and "bias" not in name  # T5's relative biases are a matrix
+            groups[f"{part}/{'decayed' if decayed else 'not decayed'}"]["params"].append(parameter)
     found = [group for group in groups.values() if group["params"]]
     if not found:
         raise ValueError("nothing is left to train: `freeze` takes out every parameter")

@@ -81,9 +81,12 @@ class StageFolder:
 
     def _log_changes(self, before: dict[str, Any]) -> None:
         now = json.loads(json.dumps(config_as_dict(self.config)))
-        for name in sorted(now.keys() - FREE_TO_CHANGE):
-            if before.get(name) != now[name]:
-                logger.warning("resuming with another %s: %s, before %s", name, now[name], before.get(name))
+        changed = [name for name in sorted(now.keys() - FREE_TO_CHANGE) if before.get(name) != now[name]]
+        if self.result() is not None and changed:
+            logger.warning("stage %s is finished: %s has no effect", self.config.stage, ", ".join(changed))
+            return
+        for name in changed:
+            logger.warning("resuming with another %s: %s, before %s", name, now[name], before.get(name))
 
     def begin(self) -> None:
         """Write down what the stage is told, and clear away what a killed run left half written."""

@@ -49,7 +49,7 @@ def load_preset(name: str) -> TrainingConfig:
 
     Raises:
         FileNotFoundError: If there is no such preset; the message lists them.
-        ValueError: If the file holds an unknown option.
+        ValueError: If the file cannot be read, or holds an unknown option.
     """
     if name in preset_names():
         text = (resources.files("ciea_hf.training") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
@@ -57,7 +57,13 @@ def load_preset(name: str) -> TrainingConfig:
         text = Path(name).read_text(encoding="utf-8")
     else:
         raise FileNotFoundError(f"no preset or file {name!r}; presets: {', '.join(preset_names())}")
-    return updated(TrainingConfig(), yaml.safe_load(text) or {})
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{name}: expected options and their values, found a {type(values).__name__}")  # noqa: TRY004
+    return updated(TrainingConfig(), values)
 
 
 def config_from_arguments(arguments: Sequence[str]) -> TrainingConfig:

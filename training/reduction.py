@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -11,6 +10,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Reduction = Literal["delete", "mask"]
+MOST_CAPTIONS = 100_000  # whose tokens are kept
 
 
 def reduce_tokens(
@@ -54,11 +54,8 @@ class QueryReducer:
         self._mask = mask_token_id(tokenizer) if reduction == "mask" else None
         self._kept = frozenset([*tokenizer.all_special_ids, *tokenizer(prompt, add_special_tokens=False)["input_ids"]])
 
-        @lru_cache(maxsize=100_000)
-        def tokens_of(text: str) -> frozenset[int]:
-            return frozenset(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-        self._tokens_of = tokens_of
+        self._tokenizer = tokenizer
+        self._known: dict[str, frozenset[int]] = {}
 
     def __call__(self, tokens: Sequence[int], captions: Iterable[str]) -> list[int] | None:
         """Take out of a query every token that occurs in any of the captions, special tokens aside.
@@ -72,6 +69,19 @@ class QueryReducer:
         """
         shared = frozenset().union(*(self._tokens_of(caption) for caption in captions))
         return reduce_tokens(tokens, shared, self._kept, self._mask)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is known: workers that are spawned find it out themselves."""
+        return {**self.__dict__, "_known": {}}
+
+    def _tokens_of(self, caption: str) -> frozenset[int]:
+        """Tokens of a caption, its first word also as it is written behind a space, as byte-level tokenizers do."""
+        if caption not in self._known:
+            if len(self._known) >= MOST_CAPTIONS:
+                self._known.clear()
+            forms = self._tokenizer([caption, f" {caption}"], add_special_tokens=False)["input_ids"]
+            self._known[caption] = frozenset(token for form in forms for token in form)
+        return self._known[caption]
 
 
 def mask_token_id(tokenizer: PreTrainedTokenizerBase) -> int:

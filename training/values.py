@@ -38,7 +38,10 @@ def convert(name: str, kind: Any, value: Any) -> Any:
 
 def _scalar(name: str, kind: type, value: Any) -> Any:
     if isinstance(value, str) and kind is not str:
-        read = yaml.safe_load(value)
+        try:
+            read = yaml.safe_load(value)
+        except yaml.YAMLError:
+            read = value
         value = float(value) if isinstance(read, str) and kind is float and _is_number(value) else read  # 5e-6
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

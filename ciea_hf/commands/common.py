@@ -113,7 +113,7 @@ def load_dataset(name: str, split: str, data_format: str = "auto") -> RetrievalD
 def load_encoder(name: str, device: str | None = None) -> Encoder:
     """Load a CIEA model, or any other model through sentence-transformers.
 
-    A folder of sentence-transformers in which more modules follow the CIEA model is loaded by sentence-transformers, too.
+    A CIEA model that further modules of sentence-transformers follow is loaded by sentence-transformers, too.
 
     Args:
         name: Folder or Hub id.
