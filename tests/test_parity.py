@@ -136,3 +136,13 @@ def test_missing_file_and_wrong_content(settings: dict[str, Any], tmp_path: Path
     torch.save({"model": {"projector.bias": torch.zeros(2)}}, path)
     with pytest.raises(ValueError, match="token table"):
         convert(settings, path)
+
+
+def test_names_of_other_writers(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Written under DistributedDataParallel, with CLIP's text side, and a causal mask that was a buffer once."""
+    content = torch.load(CHECKPOINT, weights_only=True)
+    extra = {"clip_model.text_projection.weight": torch.zeros(2, 2), "t5_model.h.0.attn.masked_bias": torch.zeros(1)}
+    content["model"] = {f"module.{name}": tensor for name, tensor in {**content["model"], **extra}.items()}
+    torch.save(content, tmp_path / "ddp.pt")
+    same, plain = convert(settings, tmp_path / "ddp.pt").state_dict(), convert(settings).state_dict()
+    assert all(torch.equal(same[name], tensor) for name, tensor in plain.items())
