@@ -61,7 +61,7 @@ def parse_document(value: Any) -> Document:
     if isinstance(value, Mapping):
         return _parse_mapping(value)
     if isinstance(value, str):
-        if _names_image(value):
+        if names_image(value):
             return Document(None, _check_image(value))
         if not value.strip():
             raise ValueError("the text is empty")
@@ -149,7 +149,7 @@ def _check_image(image: Any) -> ImageInput:
     return image
 
 
-def _names_image(text: str) -> bool:
+def names_image(text: str) -> bool:
     """Whether sentence-transformers, too, takes the string for an image."""
     if text.startswith("data:image/"):
         return True

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import modules
 
 from ciea_hf import CIEAModel
 from ciea_hf.cli import main
@@ -68,3 +70,30 @@ def test_convert_makes_a_complete_folder(tmp_path, capsys):
     again = CIEAModel.from_pretrained(tmp_path / "out")
     document = [{"text": "a red cat", "image": picture(1)}]
     np.testing.assert_allclose(again.encode(document), marvel.encode(document), atol=1e-6)
+
+
+def test_a_model_of_sentence_transformers_takes_files(tmp_path, capsys):
+    """CIEA with modules behind it is loaded whole, and pictures reach it by their paths."""
+    picture(1).save(tmp_path / "one.png")
+    (tmp_path / "docs.JSONL").write_bytes(b'\xef\xbb\xbf{"text": "a cat", "image": "one.png"}\n')
+    tiny_model().save_pretrained(tmp_path / "ciea")
+    whole = SentenceTransformer(str(tmp_path / "ciea"))
+    whole.append(modules.Dense(32, 8))
+    whole.save_pretrained(str(tmp_path / "whole"))
+    inputs = [str(tmp_path / name) for name in ("docs.JSONL", "one.png")]
+    assert main(["encode", str(tmp_path / "whole"), *inputs, "--output", str(tmp_path / "o.npy")]) == 0
+    assert "2 x 8" in capsys.readouterr().out
+    image = str(tmp_path / "one.png")
+    expected = [whole.encode_document(item) for item in ({"text": "a cat", "image": image}, image)]
+    np.testing.assert_allclose(np.load(tmp_path / "o.npy"), expected, atol=1e-5)
+
+
+def test_lines_that_cannot_be_read_are_named(model, tmp_path, capsys):
+    output = ["--output", str(tmp_path / "o.npy")]
+    for name, content, message in (
+        ("a.jsonl", b'{"image": 7}', "a.jsonl:1: 'image' must be a text, got 7"),
+        ("b.txt", b"fine\ncaf\xe9\n", "b.txt:2: the line is not UTF-8"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert message in fails(capsys, "encode", model, str(tmp_path / name), *output)
+    assert "--output: " in fails(capsys, "encode", model, "--text", "a", "--output", "/proc/none/o.npy")

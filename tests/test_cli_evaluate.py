@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import datasets
 import pytest
+import torch
 
 from ciea_hf.cli import main
 from ciea_hf.data import save_retrieval_dataset
@@ -181,3 +183,32 @@ def test_mteb_on_a_data_set_of_ones_own(model, dataset, tmp_path, capsys):
     capsys.readouterr()
     assert main(["mteb", model, "--tasks", "NoSuchTask"]) == 2
     assert "NoSuchTask" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--output", "--run-file"])
+def test_where_nothing_can_be_written_nothing_is_evaluated(model, dataset, tmp_path, capsys, option):
+    message = fails(capsys, "evaluate", model, dataset, option, str(tmp_path))
+    assert f"{option}: {tmp_path} is a folder; name a file" in message
+    (tmp_path / "file").write_text("")
+    message = fails(capsys, "evaluate", model, dataset, option, str(tmp_path / "file" / "r"))
+    assert f"{option}: {tmp_path}/file/r cannot be written" in message
+    assert capsys.readouterr().out == ""
+
+
+def test_rankings_are_written_though_scores_are_kept(model, dataset, tmp_path):
+    pytest.importorskip("mteb")
+    command = ["mteb", model, "--dataset", dataset, "--output", str(tmp_path / "results")]
+    assert main(command) == 0
+    assert main([*command, "--predictions", str(tmp_path / "rankings")]) == 0
+    assert list((tmp_path / "rankings").rglob("*.json"))
+
+
+def test_weights_and_devices_that_are_none_are_named(model, dataset, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    for content in (b"version https://git-lfs.github.com/spec/v1\n", (broken / "model.safetensors").read_bytes()[:99]):
+        (broken / "model.safetensors").write_bytes(content)
+        assert f"the weights of {broken} cannot be read" in fails(capsys, "evaluate", str(broken), dataset)
+    assert "--device must be one of cpu" in fails(capsys, "evaluate", model, dataset, "--device", "gpu")
+    if not torch.cuda.is_available():
+        assert "got 'cuda'" in fails(capsys, "evaluate", model, dataset, "--device", "cuda")

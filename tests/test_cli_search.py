@@ -8,9 +8,10 @@ import re
 import pytest
 from PIL import Image
 
+import ciea_hf.data.dataset as dataset_module
 from ciea_hf.cli import main
 from tests.commands import fails
-from tests.helpers import tiny_model
+from tests.helpers import picture, tiny_model
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -61,3 +62,88 @@ def test_search_in_an_index_folder(model, dataset, tmp_path, capsys):
     tiny_model(seed=1).save_pretrained(other)
     capsys.readouterr()
     assert "another model" in fails(capsys, "search", str(other), str(index), "a red cat")
+
+
+def folder_of_pictures(folder, count=4):
+    """A data set whose pictures are files."""
+    names = [f"p{number}" for number in range(count)]
+    (folder / "qrels").mkdir(parents=True)
+    for number, name in enumerate(names):
+        picture(number).save(folder / f"{name}.png")
+    rows = [{"id": name, "text": f"the {name}", "image": f"{name}.png"} for name in names]
+    (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "queries.jsonl").write_text(json.dumps({"id": "q", "text": "a red cat"}))
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\tp1\t1\n")
+    return str(folder)
+
+
+def test_pictures_that_were_replaced_are_embedded_anew(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(dataset_module, "FINGERPRINTED_IMAGES", 1)  # the first; of the others the sizes tell
+    data, index = folder_of_pictures(tmp_path / "data"), str(tmp_path / "index")
+    assert main(["index", model, data, "--output", index]) == 0
+    assert main(["search", model, data, "a red cat"]) == 0
+    before = capsys.readouterr().out
+    Image.new("RGB", (99, 40), "red").save(tmp_path / "data" / "p3.png")
+    assert main(["search", model, data, "a red cat"]) == 0
+    assert capsys.readouterr().out != before
+    assert "another corpus" in fails(capsys, "index", model, data, "--output", index)
+    sheet = str(tmp_path / "a.png")
+    assert "has changed since it was indexed" in fails(capsys, "search", model, index, "x", "--images", sheet)
+    assert main(["search", model, index, "a red cat"]) == 0
+
+
+def test_a_broken_picture_is_never_passed_over_unasked(model, tmp_path, capsys, caplog):
+    data, index = folder_of_pictures(tmp_path / "data"), str(tmp_path / "index")
+    (tmp_path / "data" / "p2.png").write_bytes(b"no picture")
+    lenient = ["--on-broken-image", "caption"]
+    commands = ["search", model, data, "a red cat"], ["index", model, data, "--output", index]
+    for command in commands:
+        assert "picture of document 'p2' (row 2) is broken" in fails(capsys, *command)
+        assert main([*command, *lenient]) == 0
+        capsys.readouterr()
+    assert "picture of document 'p2' (row 2) is broken" in fails(capsys, *commands[0])
+    assert "another on_broken_image" in fails(capsys, *commands[1])
+    sheet = tmp_path / "hits.png"
+    assert main([*commands[0], *lenient, "--images", str(sheet)]) == 0
+    assert sheet.is_file()
+    assert "the picture of document 'p2' is broken" in caplog.text
+
+
+def test_an_index_has_decided_on_its_options(model, dataset, tmp_path, capsys):
+    index = str(tmp_path / "index")
+    assert main(["index", model, dataset, "--output", index, "--documents", "caption"]) == 0
+    for option in (["--split", "dev"], ["--dtype", "float16"], ["--on-broken-image", "caption"]):
+        assert f"{option[0]} is for `ciea index`" in fails(capsys, "search", model, index, "x", *option)
+    assert main(["search", model, index, "a red cat", "--query-id", "q-pic"]) == 0
+    from_index = capsys.readouterr().out
+    assert main(["search", model, dataset, "a red cat", "--query-id", "q-pic", "--documents", "caption"]) == 0
+    assert capsys.readouterr().out == from_index
+
+
+def test_a_folder_with_another_manifest_is_no_index(model, tmp_path, capsys):
+    data = folder_of_pictures(tmp_path / "data")
+    (tmp_path / "data" / "manifest.json").write_text("{}")
+    assert main(["search", model, data, "a red cat"]) == 0
+    (tmp_path / "data" / "documents.jsonl").write_text("")
+    assert "its manifest.json is of something else" in fails(capsys, "search", model, data, "a red cat")
+
+
+def test_a_text_of_a_files_name_is_a_text(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"id": "a", "text": "cat.png"}, {"id": "b", "text": "data:image/png is a prefix"}]
+    (tmp_path / "data" / "qrels").mkdir(parents=True)
+    (tmp_path / "data" / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "data" / "queries.jsonl").write_text(json.dumps({"id": "q", "text": "cat.png"}))
+    (tmp_path / "data" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta\t1\n")
+    printed = []
+    for _ in range(2):
+        assert main(["search", model, "data", "cat.png", "--no-cache"]) == 0
+        printed.append(capsys.readouterr().out)
+        picture().save("cat.png")
+    assert printed[0] == printed[1]
+
+
+@pytest.mark.parametrize("option", ["--json", "--images"])
+def test_where_nothing_can_be_written_nothing_is_searched(model, dataset, tmp_path, capsys, option):
+    assert f"{option}: {tmp_path} is a folder" in fails(capsys, "search", model, dataset, "x", option, str(tmp_path))
+    assert capsys.readouterr().out == ""

@@ -8,9 +8,11 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 
+from ciea_hf.cli import main
 from ciea_hf.data import column_values, load_retrieval_dataset
 from ciea_hf.data.loading import open_source
 from tests import specimens
+from tests.commands import fails
 from tests.specimens import CAPTIONS, COLOURS, TEXTS
 
 
@@ -101,3 +103,23 @@ def test_beir_folders(tmp_path):
     (folder / "qrels" / "test.tsv").unlink()
     specimens.write_lines(folder / "qrels" / "test.jsonl", [{"query-id": "q5", "corpus-id": "d6aa1", "score": 2}])
     assert load_retrieval_dataset(folder, "test").qrels == {"q5": {"d6aa1": 2}}
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_corpus_alone_can_be_searched(tmp_path, model, cache, capsys, form):
+    folder = (specimens.json_form if form == "jsonl" else specimens.mteb)(tmp_path / "data")
+    for name in ("queries", "query", "qrels"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / "queries.jsonl").unlink(missing_ok=True)
+    data = load_retrieval_dataset(folder, split=None)
+    assert (len(data.corpus_ids), len(data.queries), data.qrels) == (9, 0, {})
+    lenient = ["--on-broken-image", "caption"]
+    assert main(["search", model, str(folder), "red", "--top-k", "9", *lenient]) == 0
+    assert main(["index", model, str(folder), "--output", str(tmp_path / "index"), *lenient]) == 0
+    assert "9 documents, complete" in capsys.readouterr().out
+    assert main(["search", model, str(tmp_path / "index"), "red", "--images", str(tmp_path / "hits.png")]) == 0
+    capsys.readouterr()
+    alone = "has no split: a corpus without queries and judgements can only be searched"
+    for command in (["evaluate", model], ["data", "check"], ["data", "convert"]):
+        more = [str(tmp_path / "converted")] if "convert" in command else []
+        assert alone in fails(capsys, *command, str(folder), *more)

@@ -90,4 +90,6 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="one number for each query"):
         bootstrap_interval([])
     with pytest.raises(ValueError, match=r"mrr@10; got 'mrr'"):
-        compare_runs({}, {}, {"q": {"d": 1}}, ["mrr"])
+        compare_runs({"q": {}}, {"q": {}}, {"q": {"d": 1}}, ["mrr"])
+    with pytest.raises(ValueError, match=r"run_b and the judgements have no query in common; .* are '7', 'q'"):
+        compare_runs({"q": {}}, {"7": {}}, {"q": {"d": 1}})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from ciea_hf import metrics
@@ -46,3 +48,11 @@ def test_repeated_documents_are_refused(metric):
 def test_unknown_metrics_are_named():
     with pytest.raises(ValueError, match="one of retrieval, got 'bleu'"):
         metrics.path("bleu")
+
+
+def test_judgements_may_be_fractions(metric):
+    run, qrels = {"q": {"a": 0.9, "b": 0.8}}, {"q": {"b": 0.5}}
+    predictions, references = metrics.as_examples(run, qrels)
+    found = metric.compute(predictions=predictions, references=references, ks=[10])
+    assert found == pytest.approx(ranking_metrics(run, qrels, [10]))
+    assert found["ndcg@10"] == pytest.approx(1 / math.log2(3))

@@ -142,7 +142,7 @@ def test_faults_name_the_document():
 
     with pytest.raises(ValueError, match="'txt-tea' is not finite"):
         encode_corpus(Broken(), toy_dataset())
-    with pytest.raises(ValueError, match=r"no image.* documents='caption'"):
+    with pytest.raises(ValueError, match=r"no image.* `documents` 'caption'"):
         encode_corpus(TextOnly(), toy_dataset())
     whole = toy_dataset()
     bad = corpus_from_columns(["a", "bad"], ["x", "y"], [None, b"no picture"])

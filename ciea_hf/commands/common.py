@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from ciea_hf.retrieval.encoding import Encoder, EncodingOptions
 
 DEMO = "demo"
+PARTS = ("full", "caption", "image")  # of a document
 MODEL_HELP = "folder or Hub id of a CIEA model, or of any sentence-transformers model"
 DATASET_HELP = "folder or Hub id of a data set, or 'demo' for the embedded benchmark"
 
@@ -20,6 +22,24 @@ DATASET_HELP = "folder or Hub id of a data set, or 'demo' for the embedded bench
 def write(text: str) -> None:
     """Write a line to standard output."""
     sys.stdout.write(text + "\n")
+
+
+def check_output(option: str, path: Path | None) -> None:
+    """See that a file can be written, before anything is computed that would be lost.
+
+    Raises:
+        OSError: If it cannot.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise IsADirectoryError(f"{option}: {path} is a folder; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(f"{option}: {path} cannot be written: {error.strerror or error}") from error
 
 
 def write_json(content: Any, path: Path) -> None:
@@ -68,7 +88,7 @@ def add_encoding_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "float16"), default="float32", help="how embeddings are kept (default: float32)"
     )
-    parser.add_argument("--shard-size", type=positive, default=50_000, help="documents of one shard (default: 50000)")
+    parser.add_argument("--shard-size", type=positive, default=10_000, help="documents of one shard (default: 10000)")
     parser.add_argument("--workers", type=int, default=1, help="threads that decode pictures ahead (default: 1)")
 
 
@@ -79,6 +99,13 @@ def add_broken_image_argument(parser: argparse.ArgumentParser) -> None:
         choices=("fail", "caption"),
         default="fail",
         help="what a picture does that cannot be decoded: stop, or leave the document its caption (default: fail)",
+    )
+
+
+def add_documents_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--documents``, which a ``DocumentView`` takes."""
+    parser.add_argument(
+        "--documents", choices=PARTS, default="full", help="which part of the documents the model gets (default: full)"
     )
 
 
@@ -95,8 +122,15 @@ def encoding_options(arguments: argparse.Namespace) -> EncodingOptions:
     )
 
 
-def load_dataset(name: str, split: str, data_format: str = "auto") -> RetrievalDataset:
-    """Load a data set by path or Hub id, or the embedded benchmark by the name ``demo``."""
+def load_dataset(name: str, split: str, data_format: str = "auto", corpus_is_enough: bool = False) -> RetrievalDataset:
+    """Load a data set by path or Hub id, or the embedded benchmark by the name ``demo``.
+
+    Args:
+        name: Path, id or ``demo``.
+        split: Of the data set.
+        data_format: Its format.
+        corpus_is_enough: Whether a corpus may stand alone, without queries and judgements.
+    """
     if not sys.stderr.isatty():
         from ciea_hf.utils import require
 
@@ -106,8 +140,10 @@ def load_dataset(name: str, split: str, data_format: str = "auto") -> RetrievalD
 
         return load_benchmark(split)
     from ciea_hf.data import load_retrieval_dataset
+    from ciea_hf.data.loading import open_source
 
-    return load_retrieval_dataset(name, split=split, format=data_format)
+    alone = corpus_is_enough and not open_source(name, data_format).splits
+    return load_retrieval_dataset(name, split=None if alone else split, format=data_format)
 
 
 def load_encoder(name: str, device: str | None = None) -> Encoder:

@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Embed and write."""
     if arguments.output.suffix not in OUTPUTS:
         raise ValueError(f"--output must end in {' or '.join(OUTPUTS)}, got {arguments.output}")
+    common.check_output("--output", arguments.output)
     items = [item for name in arguments.inputs for item in read_items(name)]
     items += [Item(f"text-{number}", text) for number, text in enumerate(arguments.text)]
     if not items:
@@ -89,19 +90,26 @@ def read_items(name: str) -> Iterator[Item]:
     if name == "-":
         yield from _texts(sys.stdin, "stdin")
     elif path.is_dir():
-        yield from (Item(str(file), file) for file in sorted(path.rglob("*")) if file.suffix.lower() in PICTURES)
+        yield from (Item(str(file), str(file)) for file in sorted(path.rglob("*")) if file.suffix.lower() in PICTURES)
     elif not path.exists():
         raise FileNotFoundError(f"there is nothing at {name}; give a text with --text")
     elif path.suffix.lower() in PICTURES:
-        yield Item(name, path)
-    elif path.suffix == ".txt":
-        with path.open(encoding="utf-8") as file:
-            yield from _texts(file, path.name)
-    elif path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as file:
-            yield from (_object(line, path, number) for number, line in enumerate(file, start=1) if line.strip())
+        yield Item(name, name)
+    elif path.suffix.lower() == ".txt":
+        yield from _texts(_lines(path), path.name)
+    elif path.suffix.lower() == ".jsonl":
+        yield from (_object(line, path, number) for number, line in enumerate(_lines(path), start=1) if line.strip())
     else:
         raise ValueError(f"{name} is of no known kind: a picture ({', '.join(PICTURES)}), .txt, .jsonl or a folder")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}:{number}: the line is not UTF-8: {error}") from None
 
 
 def _texts(lines: Any, name: str) -> Iterator[Item]:
@@ -115,8 +123,11 @@ def _object(line: str, path: Path, number: int) -> Item:
         raise ValueError(f"{path}:{number}: no JSON: {error}") from None
     if not isinstance(row, dict) or not (row.get("text") or row.get("image")):
         raise ValueError(f'{path}:{number}: needs an object with "text" or "image"')
-    image = path.parent / row["image"] if row.get("image") else None
-    if image is not None and not image.is_file():
+    for key in ("text", "image"):
+        if row.get(key) is not None and not isinstance(row[key], str):
+            raise ValueError(f"{path}:{number}: {key!r} must be a text, got {row[key]!r}")
+    image = str(path.parent / row["image"]) if row.get("image") else None
+    if image is not None and not Path(image).is_file():
         raise FileNotFoundError(f"{path}:{number}: there is no picture at {image}")
     content = {"text": row["text"], "image": image} if row.get("text") and image else row.get("text") or image
     return Item(str(row.get("id", f"{path.name}:{number}")), content)

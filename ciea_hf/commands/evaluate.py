@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 HELP = "score a model on a data set"
 BM25 = "bm25"
-PARTS = ("full", "caption", "image")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=f"{common.MODEL_HELP}, or 'bm25'")
     parser.add_argument("dataset", metavar="DATASET", help=common.DATASET_HELP)
     common.add_dataset_arguments(parser)
-    parser.add_argument(
-        "--documents", choices=PARTS, default="full", help="which part of the documents the model gets (default: full)"
-    )
+    common.add_documents_argument(parser)
     parser.add_argument("--baselines", nargs="+", default=[], metavar="SYSTEM", help="systems to set beside it")
     parser.add_argument(
         "--ks", type=common.positive, nargs="+", default=[1, 10, 100], help="cut-offs (default: 1 10 100)"
@@ -64,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print the tables, write the files."""
     from ciea_hf.evaluation.runs import check_ids, write_run
 
+    common.check_output("--output", arguments.output)
+    common.check_output("--run-file", arguments.run_file)
     dataset = common.load_dataset(arguments.dataset, arguments.split, arguments.format)
     if arguments.run_file:
         check_ids([*dataset.qrels, *dataset.corpus_ids])
@@ -87,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _baseline(name: str, dataset: RetrievalDataset, arguments: argparse.Namespace) -> EvaluationResult:
-    if name in PARTS:
+    if name in common.PARTS:
         return _evaluate(arguments.model, name, dataset, arguments)
     return _evaluate(name, arguments.documents, dataset, arguments)
 

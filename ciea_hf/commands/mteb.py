@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         encode_kwargs={"batch_size": arguments.batch_size, "show_progress_bar": sys.stderr.isatty()},
         cache=mteb.ResultCache(cache_path=arguments.output) if arguments.output else None,
         prediction_folder=arguments.predictions,
+        overwrite_strategy="always" if arguments.predictions else "only-missing",  # what is kept has no rankings
         show_progress_bar=sys.stderr.isatty(),
     )
     common.write(_table(results))

@@ -8,6 +8,7 @@ The embeddings of a data set are kept in the cache (CIEA_HF_CACHE), so that the 
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from ciea_hf.commands import common
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
     from ciea_hf.data import RetrievalDataset
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="JSON", help="write the hits here")
     parser.add_argument("--no-cache", action="store_true", help="do not keep the embeddings")
     common.add_dataset_arguments(parser)
+    common.add_documents_argument(parser)
     common.add_model_arguments(parser)
     common.add_encoding_arguments(parser)
     common.add_broken_image_argument(parser)
@@ -46,16 +47,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Search, print the hits, draw the sheet."""
     from ciea_hf.retrieval import Retriever, load_corpus
-    from ciea_hf.retrieval.corpus import MANIFEST
+    from ciea_hf.retrieval.corpus import is_encoded_corpus
 
+    common.check_output("--json", arguments.json)
+    common.check_output("--images", arguments.images)
     if not arguments.queries and not arguments.query_id:
         raise ValueError("give at least one QUERY, or --query-id")
+    indexed = is_encoded_corpus(arguments.dataset)
+    if indexed:
+        _refuse_decided(arguments)
     model = common.load_encoder(arguments.model, arguments.device)
-    if (Path(arguments.dataset) / MANIFEST).is_file():
+    if indexed:
         corpus = load_corpus(arguments.dataset, model)
         dataset = _indexed_dataset(corpus) if arguments.images or arguments.query_id else None
     else:
-        dataset = common.load_dataset(arguments.dataset, arguments.split, arguments.format)
+        dataset = common.load_dataset(arguments.dataset, arguments.split, arguments.format, corpus_is_enough=True)
         corpus = _encode(model, dataset, arguments)
     queries = arguments.queries + _texts_of(dataset, arguments.query_id)
     retriever = Retriever.from_corpus(model, corpus, device=getattr(model, "device", None))
@@ -73,23 +79,42 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_decided(arguments: argparse.Namespace) -> None:
+    """Options that an index has decided on are no options of a search in it."""
+    parser = argparse.ArgumentParser()
+    for add in (common.add_dataset_arguments, common.add_documents_argument, common.add_broken_image_argument):
+        add(parser)
+    common.add_encoding_arguments(parser)
+    for name, value in vars(parser.parse_args([])).items():
+        if getattr(arguments, name) != value:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} is for `ciea index`: {arguments.dataset} is an index, which has decided on it")
+
+
 def _encode(model: Encoder, dataset: RetrievalDataset, arguments: argparse.Namespace) -> EncodedCorpus:
     from ciea_hf.retrieval import DocumentView, encode_corpus, model_fingerprint
     from ciea_hf.utils import cache_dir
 
     options = common.encoding_options(arguments)
-    view = DocumentView(dataset, on_broken_image=arguments.on_broken_image)
+    view = DocumentView(dataset, arguments.documents, on_broken_image=arguments.on_broken_image)
     if arguments.no_cache:
         return encode_corpus(model, dataset, view=view, options=options)
     name = f"{model_fingerprint(model)[:16]}-{dataset.corpus_fingerprint[:16]}-{options.dtype}-{options.shard_size}"
+    name += "" if view.documents == "full" else f"-{view.documents}"
+    name += "" if view.on_broken_image == "fail" else f"-broken-{view.on_broken_image}"
     return encode_corpus(model, dataset, cache_dir() / "embeddings" / name, view, options)
 
 
 def _indexed_dataset(corpus: EncodedCorpus) -> RetrievalDataset:
+    from ciea_hf.retrieval import DocumentView
+
     source = corpus.source
     if "path" not in source:
         raise ValueError("the index does not say where its data set is: leave out --images and --query-id")
-    return common.load_dataset(source["path"], source["split"], source.get("format", "auto"))
+    dataset = common.load_dataset(source["path"], source["split"], source.get("format", "auto"), corpus_is_enough=True)
+    if corpus.fingerprint not in (DocumentView(dataset, part).fingerprint for part in common.PARTS):
+        raise ValueError(f"{source['path']} has changed since it was indexed: run `ciea index` into another folder")
+    return dataset
 
 
 def _texts_of(dataset: RetrievalDataset | None, identifiers: Sequence[str]) -> list[str]:

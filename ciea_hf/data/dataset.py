@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ciea_hf.data.columns import CORPUS_COLUMNS, MODALITIES, QUERY_COLUMNS, column_values
-from ciea_hf.data.images import EncodedImage, image_bytes, location_in_folder
+from ciea_hf.data.images import EncodedImage, file_size, image_bytes, location_in_folder
 from ciea_hf.utils import require
 
 if TYPE_CHECKING:
@@ -117,6 +117,9 @@ def _hash_images(corpus: datasets.Dataset, digest: hashlib._Hash) -> None:
         digest.update(repr(compute.binary_length(compute.struct_field(batch["image"], "bytes")).to_pylist()).encode())
         paths = compute.struct_field(batch["image"], "path").to_pylist()
         digest.update(repr([path and location_in_folder(path) for path in paths]).encode())
+        empty = compute.is_null(compute.struct_field(batch["image"], "bytes")).to_pylist()
+        sizes = [file_size(path) for path, without_bytes in zip(paths, empty, strict=True) if path and without_bytes]
+        digest.update(repr(sizes).encode() if any(sizes) else b"")
     step = max(1, len(encoded) // FINGERPRINTED_IMAGES)
     for image in encoded.select(range(0, len(encoded), step))[:]["image"].to_pylist():
         digest.update(_content(image))

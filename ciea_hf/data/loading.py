@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
+from ciea_hf.data.dataset import SHARED_SPLIT
 from ciea_hf.data.places import Report, raise_errors
 from ciea_hf.data.readers import clueweb, edis, json_form, mbeir, own, webqa, webqa_original
 from ciea_hf.data.source import Source, dataset_of, no_split
@@ -70,14 +71,19 @@ def open_source(path_or_id: str | Path, format: str = "auto", report: Report = r
     return _open(_format_of(path, format), path, report)
 
 
-def load_retrieval_dataset(path_or_id: str | Path, split: str = "test", format: str = "auto") -> RetrievalDataset:  # noqa: A002
+def load_retrieval_dataset(
+    path_or_id: str | Path,
+    split: str | None = "test",
+    format: str = "auto",  # noqa: A002
+) -> RetrievalDataset:
     """Load one split of a retrieval data set.
 
     Images stay on disk until they are decoded. Splits of one corpus share it while one of them is in use.
 
     Args:
         path_or_id: A folder, a file, or the id of a data set on the Hugging Face Hub.
-        split: ``"train"``, ``"dev"`` or ``"test"``, or whatever the data set calls its splits.
+        split: ``"train"``, ``"dev"`` or ``"test"``, or whatever the data set calls its splits; None for the corpus
+            without queries, which need not be there.
         format: A key of :data:`FORMATS`, or ``"auto"``: the first that recognises the path.
 
     Raises:
@@ -88,9 +94,9 @@ def load_retrieval_dataset(path_or_id: str | Path, split: str = "test", format: 
     path = str(path_or_id)
     chosen = _format_of(path, format)
     source = _open(chosen, path, raise_errors)
-    if split not in source.splits:
+    if split is not None and split not in source.splits:
         raise no_split(source, split)
-    name = source.corpus_name(split)
+    name = source.corpus_name(SHARED_SPLIT if split is None else split)
     key = (chosen, path, name, *map(_state, source.corpus_files(name)))
     corpus = _corpora.get(key)
     dataset = dataset_of(source, split, corpus)

@@ -237,6 +237,8 @@ def document_tables(documents: Iterable[Document], size: int) -> Iterator[pa.Tab
 
 def no_split(source: Source, split: str) -> ValueError:
     """Return the error for a split that a source has not."""
+    if not source.splits:
+        return ValueError(f"{source.path} has no split: a corpus without queries and judgements can only be searched")
     return ValueError(f"{source.path} has no split {split!r}; it has {source.splits}")
 
 
@@ -244,27 +246,32 @@ def chosen_splits(source: Source, splits: Iterable[str] | None) -> list[str]:
     """List the splits that are asked for, all if None, each once and in the order of the source.
 
     Raises:
-        ValueError: If the source has not one of them.
+        ValueError: If the source has not one of them, or none at all.
     """
     wanted = source.splits if splits is None else list(splits)
+    if not source.splits:
+        raise no_split(source, "")
     for split in wanted:
         if split not in source.splits:
             raise no_split(source, split)
     return [split for split in source.splits if split in wanted]
 
 
-def dataset_of(source: Source, split: str, corpus: datasets.Dataset | None = None) -> RetrievalDataset:
+def dataset_of(source: Source, split: str | None, corpus: datasets.Dataset | None = None) -> RetrievalDataset:
     """Make the data set of one split.
 
     Args:
         source: Of the data.
-        split: One of its splits.
+        split: One of its splits; None for the corpus without queries.
         corpus: The split's corpus, if it is at hand already.
 
     Raises:
         ValueError: If there is no such split, or the source is at fault; the message names file, line and id.
         FileNotFoundError: If a file is missing.
     """
+    if split is None:
+        table = source.corpus(source.corpus_name(SHARED_SPLIT)) if corpus is None else corpus
+        return RetrievalDataset(table, queries_from_columns([], []), {}, source.name, SHARED_SPLIT)
     if split not in source.splits:
         raise no_split(source, split)
     table = source.corpus(source.corpus_name(split)) if corpus is None else corpus

@@ -73,8 +73,12 @@ def compare_runs(
         One comparison for each metric.
 
     Raises:
-        ValueError: If a metric is unknown or an argument is out of range.
+        ValueError: If a metric is unknown, an argument is out of range, or a run shares no query with the judgements.
     """
+    for name, run in (("run_a", run_a), ("run_b", run_b)):
+        if not run.keys() & qrels.keys():
+            queries = ", ".join(repr(next(iter(side), None)) for side in (run, qrels))
+            raise ValueError(f"{name} and the judgements have no query in common; their first ones are {queries}")
     ks = [int(cutoff) for _, _, cutoff in (name.partition("@") for name in metrics) if cutoff.isdecimal()] or [1]
     _, first = metric_columns(run_a, qrels, ks)
     _, second = metric_columns(run_b, qrels, ks)

@@ -37,11 +37,13 @@ class EncodedCorpus:
         shards: Matrices (documents of the shard, D), in memory or memory-mapped.
         records: Id, kind and text of every document, by position over all shards.
         source: What the manifest says of the data set: ``name``, ``split`` and, if given, ``path``.
+        fingerprint: Of the :class:`DocumentView` that was embedded.
     """
 
     shards: list[NDArray[np.floating]]
     records: list[DocumentRecord]
     source: dict[str, str] = field(default_factory=dict)
+    fingerprint: str = ""
 
     @property
     def ids(self) -> list[str]:
@@ -86,7 +88,7 @@ def encode_corpus(
     records = document_records(dataset)
     starts = range(0, len(view), options.shard_size)
     shards = [encode_documents(model, view, records, start, options) for start in starts]
-    return EncodedCorpus(shards, records, _origin(dataset, source))
+    return EncodedCorpus(shards, records, _origin(dataset, source), view.fingerprint)
 
 
 def encode_part(
@@ -135,6 +137,11 @@ def encode_part(
     return sum(not path.exists() for path in shards)
 
 
+def is_encoded_corpus(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder was written by :func:`encode_corpus`, be it complete or not."""
+    return all((Path(folder) / name).is_file() for name in (MANIFEST, DOCUMENTS))
+
+
 def load_corpus(folder: str | os.PathLike[str], model: Encoder | None = None) -> EncodedCorpus:
     """Open an encoded corpus, memory-mapped.
 
@@ -152,7 +159,7 @@ def load_corpus(folder: str | os.PathLike[str], model: Encoder | None = None) ->
     target = Path(folder)
     if not (target / MANIFEST).is_file():
         raise FileNotFoundError(f"{target} is no encoded corpus: it holds no {MANIFEST}")
-    manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+    manifest = _read_manifest(target)
     if model is not None and manifest["model"] != model_fingerprint(model):
         raise ValueError(f"{target} was encoded by another model than the one given")
     records = _read_records(target / DOCUMENTS)
@@ -168,7 +175,7 @@ def load_corpus(folder: str | os.PathLike[str], model: Encoder | None = None) ->
             f"{target} is broken: {manifest['documents']} documents in {MANIFEST}, {len(records)} in {DOCUMENTS}, "
             f"{sum(map(len, shards))} embeddings"
         )
-    return EncodedCorpus(shards, records, manifest["source"])
+    return EncodedCorpus(shards, records, manifest["source"], manifest["corpus"])
 
 
 def _origin(dataset: RetrievalDataset, source: Mapping[str, str] | None) -> dict[str, str]:
@@ -186,23 +193,43 @@ def _manifest(model: Encoder, view: DocumentView, options: EncodingOptions, sour
         "corpus": view.fingerprint,
         "documents": len(view),
         "normalized": normalizes(model),
+        "on_broken_image": view.on_broken_image,
         **kept,
         "source": source,
     }
 
 
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / MANIFEST} cannot be read: {error}") from error
+    needed = ("model", "corpus", "documents", "shard_size", "source", "on_broken_image")
+    if not isinstance(content, dict) or any(name not in content for name in needed):
+        raise ValueError(f"{folder} is no encoded corpus: its {MANIFEST} is of something else")
+    return content
+
+
+def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
 def _claim_folder(folder: Path, manifest: dict[str, Any]) -> None:
     path = folder / MANIFEST
     if not path.exists():
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        _write_manifest(path, manifest)
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    differing = [name for name in manifest if name != "source" and manifest[name] != found.get(name)]
+    found = _read_manifest(folder)
+    # what broken pictures would have stopped holds none: the rest may be read in another way
+    free = ("source", "on_broken_image") if found["on_broken_image"] == "fail" else ("source",)
+    differing = [name for name in manifest if name not in free and manifest[name] != found.get(name)]
     if differing:
         raise ValueError(
             f"{folder} holds embeddings with another {', '.join(differing)}: choose another folder, or delete this one"
         )
+    if found["on_broken_image"] != manifest["on_broken_image"]:
+        _write_manifest(path, {**found, "on_broken_image": manifest["on_broken_image"]})
 
 
 def _write_records(path: Path, records: Sequence[DocumentRecord]) -> None:

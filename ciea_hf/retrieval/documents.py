@@ -127,12 +127,16 @@ def model_input(text: str | None, image: Any) -> Any:
 
 
 def image_lookup(dataset: RetrievalDataset) -> Callable[[str], Image.Image | None]:
-    """Return a function that decodes the picture of a document id, or gives None where there is none."""
+    """Return a function that decodes the picture of a document id; None where there is none, or it is broken."""
     positions = {name: position for position, name in enumerate(dataset.corpus_ids)}
 
     def image_of(document: str) -> Image.Image | None:
         position = positions.get(document)
-        image: Image.Image | None = None if position is None else dataset.corpus[position]["image"]
+        try:
+            image: Image.Image | None = None if position is None else dataset.corpus[position]["image"]
+        except DECODING_ERRORS as error:
+            logger.warning("the picture of document %r is broken: %s", document, error)
+            return None
         return image
 
     return image_of

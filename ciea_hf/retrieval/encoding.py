@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from ciea_hf.modeling.inputs_ciea import names_image
 from ciea_hf.utils import map_ahead
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class EncodingOptions:
 
     batch_size: int = 64
     dtype: str = "float32"
-    shard_size: int = 50_000
+    shard_size: int = 10_000
     num_workers: int = 1
     show_progress_bar: bool = False
 
@@ -95,7 +96,7 @@ def _encode_chunk(
     for kind, modality in (("image", "image"), ("image,text", ("image", "text"))):
         if hasattr(model, "supports") and any(_kind(item) == kind for item in inputs) and not model.supports(modality):
             raise ValueError(
-                f"this model takes no {kind} documents; choose which part it gets: documents='caption' or 'image'"
+                f"this model takes no {kind} documents; choose which part it gets: `documents` 'caption' or 'image'"
             )
     try:
         rows = encode_inputs(model.encode_document, inputs, batch_size, normalizes(model))
@@ -130,7 +131,8 @@ def encode_inputs(
 
     Args:
         encode: ``encode_query`` or ``encode_document`` of a model.
-        inputs: Texts, pictures, dicts of both, and None for a document of which nothing is left: it becomes zeros.
+        inputs: Texts (those that name a picture's file, too), pictures, dicts of both, and None for a document of which
+            nothing is left: it becomes zeros.
         batch_size: Inputs of one forward pass.
         normalize: Scale embeddings to length 1.
 
@@ -138,6 +140,8 @@ def encode_inputs(
         (inputs, D), in the order of the inputs.
     """
     groups: dict[str, list[int]] = {}
+    # a text is one even where there happens to be a picture of its name
+    inputs = [f" {item} " if isinstance(item, str) and names_image(item) else item for item in inputs]
     for position, item in enumerate(inputs):
         groups.setdefault(_kind(item), []).append(position)
     groups.pop("nothing", None)

@@ -1,7 +1,8 @@
 """The own form as JSON lines, which BEIR's folders are, too.
 
 ``corpus.jsonl`` (id, text, image: a path in the folder), ``queries.jsonl`` or ``queries/{split}.jsonl`` (id, text), and
-judgements for each split: ``qrels/{split}.tsv``, ``.txt`` or ``.jsonl`` (query-id, corpus-id, score).
+judgements for each split: ``qrels/{split}.tsv``, ``.txt`` or ``.jsonl`` (query-id, corpus-id, score). A corpus may
+stand alone, to be searched.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def recognises(path: str) -> bool:
-    """Whether a folder holds a corpus and judgements."""
-    return (Path(path) / "corpus.jsonl").is_file() and (Path(path) / "qrels").is_dir()
+    """Whether a folder holds a corpus."""
+    return (Path(path) / "corpus.jsonl").is_file()
 
 
 class JsonForm(Source):
@@ -86,6 +87,7 @@ class JsonForm(Source):
 
     @cached_property
     def _judged(self) -> dict[str, Path]:
-        files = sorted((Path(self.path) / "qrels").iterdir())
+        folder = Path(self.path) / "qrels"
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
         found = {file.stem: file for file in files if file.suffix in (".tsv", ".txt", ".jsonl")}
         return {split: found[split] for split in in_order(found)}

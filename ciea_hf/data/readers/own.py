@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NAMES = {"corpus": ("corpus",), "queries": ("queries", "query"), "qrels": ("qrels", "default")}
 """Each configuration, and what it may be called."""
+ALONE = ["queries", "qrels"]  # what a corpus lacks that can only be searched
 
 
 def recognises(path: str) -> bool:
@@ -109,10 +110,11 @@ class OwnForm(Source):
     def __init__(self, path: str, report: Report = raise_errors) -> None:
         super().__init__(path, report)
         self._folder = Path(path) if Path(path).exists() else None
-        for config in NAMES:
-            if self._folder is not None and not _tables(self._folder, config):
+        if self._folder is not None:
+            lacking = [config for config in NAMES if not _tables(self._folder, config)]
+            if lacking and lacking != ALONE:
                 needs = ", ".join(NAMES)
-                raise FileNotFoundError(f"{self._folder / config} holds no parquet file; a data set needs {needs}")
+                raise FileNotFoundError(f"{self._folder / lacking[0]} holds no parquet file; a data set needs {needs}")
 
     @property
     def splits(self) -> list[str]:
@@ -198,13 +200,15 @@ class OwnForm(Source):
         there = require("datasets", extra="eval").get_dataset_config_names(self.path)
         found = {config: [name for name in NAMES[config] if name in there] for config in NAMES}
         lacking = [config for config, names in found.items() if not names]
-        if lacking:
+        if lacking and lacking != ALONE:
             raise ValueError(f"{self.path}: no configuration {lacking}; it has {there}")
-        return {config: names[0] for config, names in found.items()}
+        return {config: names[0] for config, names in found.items() if names}
 
     def _splits(self, config: str) -> dict[str, list[Path]]:
         if self._folder is not None:
             return _tables(self._folder, config)
+        if config not in self._configs:
+            return {}
         names = require("datasets", extra="eval").get_dataset_split_names(self.path, self._configs[config])
         return {name: [] for name in names}
 

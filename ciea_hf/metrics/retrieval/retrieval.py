@@ -48,7 +48,7 @@ class Retrieval(evaluate.Metric):  # type: ignore[misc]  # evaluate is untyped
             features=datasets.Features(
                 {
                     "predictions": {"documents": names, "scores": datasets.List(datasets.Value("float32"))},
-                    "references": {"documents": names, "judgements": datasets.List(datasets.Value("int64"))},
+                    "references": {"documents": names, "judgements": datasets.List(datasets.Value("float64"))},
                 }
             ),
             reference_urls=["https://github.com/usnistgov/trec_eval"],
