@@ -17,6 +17,7 @@ from ciea_hf.utils import atomic_write
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+BEST = "best"  # what training calls the best model of a stage, in the stage's folder
 RUN_FILE = "run.json"
 RESULTS_FILE = "eval_results.json"
 CONFIGURATION_FILES = ("training_config.yaml", "training_config.yml", "training_config.json")
@@ -53,8 +54,8 @@ def collect_run(folder: Path, given: Mapping[str, Any] | None) -> dict[str, Any]
     """Put a run's record together: what is given, before what the files in and beside the folder say.
 
     Args:
-        folder: The model's folder. Its `run.json` and `training_config.yaml` (or `.json`) are read; of its parent, the
-            run's folder, only where the model's own folder lacks them.
+        folder: The model's folder. Its `run.json` and `training_config.yaml` (or `.json`) are read; where it is `best`,
+            the best model of a run, those of its parent, the run's folder, too.
         given: Any of `RUN_KEYS`.
 
     Returns:
@@ -67,7 +68,7 @@ def collect_run(folder: Path, given: Mapping[str, Any] | None) -> dict[str, Any]
     if unknown:
         raise ValueError(f"`run` has unknown key(s) {', '.join(unknown)}; valid keys: {', '.join(RUN_KEYS)}")
     record: dict[str, Any] = {}
-    for place in (folder.parent, folder):
+    for place in (folder.parent, folder) if folder.name == BEST else (folder,):
         record.update(_read_mapping(place / RUN_FILE))
         configuration = next((place / name for name in CONFIGURATION_FILES if (place / name).is_file()), None)
         if configuration is not None:
@@ -85,7 +86,7 @@ def collect_results(folder: Path, given: Mapping[str, Any] | None, run: Mapping[
     """Bring evaluation results into one form.
 
     Args:
-        folder: The model's folder, whose `eval_results.json`, or its parent's, is read if nothing is given.
+        folder: The model's folder, whose `eval_results.json` is read if nothing is given.
         given: What `EvaluationResult.to_dict()` gives, several of those by name, or metrics alone.
         run: The run's record, which names the data set where the results do not.
 
@@ -96,8 +97,7 @@ def collect_results(folder: Path, given: Mapping[str, Any] | None, run: Mapping[
         ValueError: If the results have none of these forms.
     """
     if given is None:
-        places = (folder / RESULTS_FILE, folder.parent / RESULTS_FILE)
-        given = next((_read_mapping(place) for place in places if place.is_file()), {})
+        given = _read_mapping(folder / RESULTS_FILE)
     if not given:
         return []
     if "metrics" in given:

@@ -78,7 +78,9 @@ class AssemblyMixin(Base):
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model._hub_arguments = hub_arguments
-        model._folder = None if folder is None else folder.resolve()
+        if folder is not None:  # its relative path would look like a name on the Hub
+            model._folder = folder.resolve()
+            model.config._name_or_path = str(model._folder)
         return loaded
 
     def save_pretrained(  # type: ignore[override]  # the rest by name
@@ -159,6 +161,9 @@ class AssemblyMixin(Base):
         """
         vision_model = AutoModel.from_pretrained(vision, config=_vision_config(vision), dtype=torch.float32)
         text_model = AutoModel.from_pretrained(text, dtype=torch.float32)
+        for tower, origin in ((vision_model, vision), (text_model, text)):
+            if Path(origin).is_dir():  # a relative path would look like a name on the Hub
+                tower.config._name_or_path = str(Path(origin).resolve())
         tokenizer = AutoTokenizer.from_pretrained(text)
         image_processor = AutoImageProcessor.from_pretrained(vision)
         processor = CIEAProcessor(image_processor, tokenizer)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.hub_server import MemoryHub
 
 UPLOAD, COMMIT, ALWAYS = r"^PUT /lfs", r"^POST .*/commit/", 10_000
-AS_IT_WAS = "org/ciea is as it was: nothing was committed. Run the same again to go on"
+AS_IT_WAS = "The files of org/ciea are as they were: nothing was committed. Run the same again to go on"
 
 
 @pytest.fixture

@@ -6,14 +6,16 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 import torch
 from safetensors.numpy import load_file
 
 from ciea_hf import CIEAModel
-from ciea_hf.hub import pull, push
+from ciea_hf.hub import HubError, pull, push
 from ciea_hf.model_cards import write_model_card
 from tests.helpers import picture, tiny_model
 from tests.hub_client import python_without_the_package
+from tests.hub_state import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,6 +123,33 @@ def test_pull_into_a_folder(hub: MemoryHub, tmp_path: Path) -> None:
     hub.requests.clear()
     pull("org/ciea", folder=tmp_path / "here")
     assert hub.received("^GET .*/resolve/") == []
+
+
+def test_pull_into_a_folder_leaves_nothing_old_there(hub: MemoryHub, tmp_path: Path) -> None:
+    push(tiny_model(), "org/ciea")
+    folder = pull("org/ciea", folder=tmp_path / "here")
+    (folder / "notes.txt").write_text("mine")
+    push(tiny_model(seed=7), "org/ciea", max_shard_size="100KB")
+    pull("org/ciea", folder=folder)
+    assert not (folder / "model.safetensors").exists()
+    assert np.allclose(embed(CIEAModel.from_pretrained(folder)), embed(tiny_model(seed=7)), atol=1e-5)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_is_never_taken_for_another_repository(hub: MemoryHub, tmp_path: Path) -> None:
+    push(tiny_model(), "org/one")
+    push(tiny_model(seed=7), "org/two")
+    folder = pull("org/one", folder=tmp_path / "here")
+    assert pull("org/one", folder=folder, local_files_only=True) == folder
+    with pytest.raises(HubError, match="org/one was not fetched: it is not in the cache"):
+        pull("org/one", folder=folder, local_files_only=True, revision="v2")
+    for offline in (False, True):
+        with pytest.raises(FileExistsError, match="holds something else than org/two: name a new or empty folder"):
+            pull("org/two", folder=folder, local_files_only=offline)
+    with pytest.raises(HubError, match="org/two was not fetched"):
+        pull("org/two", folder=tmp_path / "new", local_files_only=True)
+    hub.faults.append(Fault("/api/models", 503, times=10_000))
+    assert pull("org/one", folder=folder) == folder
 
 
 def test_with_the_package_no_trust_is_needed(hub: MemoryHub) -> None:

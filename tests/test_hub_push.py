@@ -10,11 +10,13 @@ import pytest
 import torch
 
 import ciea_hf
+from ciea_hf import CIEAModel
 from ciea_hf.hub import HubError, push
 from ciea_hf.model_cards import write_model_card
 from tests.helpers import tiny_model
 from tests.hub_rules import metadata_errors
 from tests.hub_server import READER
+from tests.toy_training import BACKBONES, save_backbones
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -200,6 +202,21 @@ def test_folders_that_towers_came_from_are_not_published(hub: MemoryHub, folder:
     assert push(folder, "org/ciea").sent == ()
 
 
+def test_towers_of_relative_folders_are_no_names_on_the_hub(
+    hub: MemoryHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_backbones(tmp_path / "towers")
+    CIEAModel.from_vision_text_pretrained(*(f"towers/{name}" for name in BACKBONES)).save_pretrained("my/model")
+    model = CIEAModel.from_pretrained("my/model")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    push(model, "org/ciea")
+    files = hub.repositories["org/ciea"].files()
+    assert b"towers" not in files["README.md"] + files["config.json"]
+    assert b"my/model" not in files["README.md"] + files["config.json"]
+
+
 def test_an_incomplete_folder_is_refused_before_anything_is_asked(hub: MemoryHub, folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "layers_ciea.py").unlink()
@@ -220,6 +237,9 @@ def test_arguments_are_checked(hub: MemoryHub, folder: Path) -> None:
         push(folder, "org/ciea", revision="0" * 40)
     with pytest.raises(TypeError, match="max_shard_size: only for a model"):
         push(folder, "org/ciea", max_shard_size="1MB")
+    for given in (folder, tiny_model()):
+        with pytest.raises(TypeError, match=r"unknown argument\(s\) privat; there are .*, private, .*max_shard_size"):
+            push(given, "org/ciea", privat=True)
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         push(folder / "absent", "org/ciea")
     assert hub.requests == []

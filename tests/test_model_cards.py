@@ -162,6 +162,15 @@ def test_files_beside_the_folder_are_read(folder: Path) -> None:
     assert "`cafe`" in render_model_card(folder)
 
 
+def test_files_beside_a_folder_of_no_run_are_left_alone(folder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(folder, tmp_path / "models" / "mine")
+    (other.parent / "eval_results.json").write_text(json.dumps(RESULTS))
+    (other.parent / "run.json").write_text("[1, 2]")
+    (folder.parent / "eval_results.json").write_text(json.dumps(RESULTS))  # of whatever was evaluated there
+    for place in (other, folder):
+        assert "OpenMoji Scenes" not in render_model_card(place)
+
+
 def test_what_was_given_is_kept_so_that_the_card_can_be_made_again(folder: Path, tmp_path: Path) -> None:
     first = write_model_card(folder, run=RUN, results=RESULTS).read_text()
     moved = shutil.copytree(folder, tmp_path / "elsewhere" / "best")

@@ -4,7 +4,7 @@
   ciea push runs/ciea/best org/name --create-pr --message "Trained on twice the data"
   ciea push runs/ciea/best org/name --dry-run look-at-this    # everything that would be sent, and the card
 
-Files that are there already are not sent again. After a failure the repository is as it was, and the same command goes
+Files that are there already are not sent again. After a failure its files are as they were, and the same command goes
 on where it stopped.
 """
 

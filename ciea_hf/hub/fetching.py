@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
@@ -14,9 +15,12 @@ from ciea_hf.hub.checks import check_folder, pickle_problems
 from ciea_hf.hub.errors import HUB_EXCEPTIONS, explain, is_transient
 from ciea_hf.hub.patience import with_patience
 from ciea_hf.hub.remote import RemoteState, read_remote
+from ciea_hf.utils import atomic_write
 
 if TYPE_CHECKING:
     import os
+
+RECEIPT = Path(".cache", "huggingface", "ciea-pull.json")  # beside huggingface_hub's own notes
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +40,8 @@ def pull(
     Args:
         repo_id: The repository, `owner/name`.
         revision: A branch, a tag or, best, the hash of the commit whose code you have read; `main` if None.
-        folder: Where to put the files; Hugging Face's cache if None.
+        folder: Where to put the files; Hugging Face's cache if None. What an earlier pull put there, and the repository
+            no longer has, is removed.
         token: As in huggingface_hub; the token of `hf auth login` if None.
         local_files_only: Whether to look in the cache only.
 
@@ -45,18 +50,23 @@ def pull(
 
     Raises:
         HubError: If the Hub refuses or cannot be reached, and the cache does not hold the model.
+        FileExistsError: If `folder` holds something else than a pull of this repository.
         ValueError: If the repository is not a whole CIEA model, or holds pickles, code of elsewhere or the like.
     """
     chosen = revision or constants.DEFAULT_REVISION
     source = Source(HfApi(token=token), repo_id, chosen, None if folder is None else Path(folder))
+    source.check_folder_is_free()
     remote = None
     if not local_files_only and not constants.HF_HUB_OFFLINE:
         remote = with_patience(source.list_or_cached, repo_id, failed="was not fetched")
     problems = pickle_problems(remote.files if remote else ())
     if problems:
         raise ValueError(f"{repo_id} is refused, and nothing of it was fetched: {'; '.join(problems)}")
+    if remote is not None:
+        source.claim(remote)
     place = with_patience(lambda: source.fetch(local_files_only=remote is None), repo_id, failed="was not fetched")
     if remote is not None:
+        source.settle(remote)
         _check_contents(place, remote)
     check_folder(place)
     return place
@@ -71,8 +81,58 @@ class Source:
     revision: str
     folder: Path | None
 
+    def check_folder_is_free(self) -> None:
+        """See that the folder is empty, or holds this repository.
+
+        Raises:
+            FileExistsError: If it holds something else.
+        """
+        if self.folder is None or not self.folder.exists():
+            return
+        if not self.folder.is_dir() or (any(self.folder.iterdir()) and self._receipt().get("repo_id") != self.repo_id):
+            raise FileExistsError(f"{self.folder} holds something else than {self.repo_id}: name a new or empty folder")
+
+    def claim(self, remote: RemoteState) -> None:
+        """Note whose files the folder is going to hold, so that an interrupted pull can go on."""
+        if self.folder is not None:
+            self._note(sorted({*self._receipt().get("files", ()), *remote.files}))
+
+    def settle(self, remote: RemoteState) -> None:
+        """Remove what an earlier pull left in the folder and the repository no longer has; note what is there."""
+        if self.folder is None:
+            return
+        for name in set(self._receipt().get("files", ())) - remote.files.keys():
+            if is_inside(name):
+                (self.folder / name).unlink(missing_ok=True)
+                logger.info("removed %s, which %s no longer has", self.folder / name, self.repo_id)
+        self._note(sorted(remote.files), self.revision, remote.commit)
+
+    def _note(self, files: list[str], revision: str | None = None, commit: str | None = None) -> None:
+        content = {"repo_id": self.repo_id, "revision": revision, "commit": commit, "files": files}
+        with atomic_write(self._receipt_file) as path:
+            path.write_text(json.dumps(content), encoding="utf-8")
+
+    def _receipt(self) -> dict[str, Any]:
+        """What pulls have put into the folder; empty where there was none."""
+        path = self._receipt_file
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return content
+
+    @property
+    def _receipt_file(self) -> Path:
+        return Path(str(self.folder)) / RECEIPT
+
     def fetch(self, local_files_only: bool) -> Path:
-        """Bring the files here, and return their folder."""
+        """Bring the files here, and return their folder.
+
+        Raises:
+            LocalEntryNotFoundError: If nothing is to be fetched, and they are not here.
+        """
+        if local_files_only and self.folder is not None:  # of which huggingface_hub would not ask what it holds
+            receipt = self._receipt()
+            if self.revision not in (receipt.get("revision"), receipt.get("commit")):
+                raise LocalEntryNotFoundError(f"{self.folder} does not hold {self.repo_id} at {self.revision}")
+            return self.folder
         place = snapshot_download(
             self.repo_id,
             revision=self.revision,
@@ -98,6 +158,11 @@ class Source:
         except LocalEntryNotFoundError:
             return False
         return True
+
+
+def is_inside(name: str) -> bool:
+    """Whether a relative path stays in its folder."""
+    return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
 
 
 def _check_contents(folder: Path, remote: RemoteState) -> None:

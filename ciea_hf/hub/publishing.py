@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import inspect
 import logging
 import re
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 # weights of an earlier push that would stand beside the new ones, and be loaded in their place
 OLD_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json")
+SAVE_OPTIONS = ("max_shard_size", "variant", "state_dict", "save_original_format")
 OLD_RECORDS = (RUN_FILE, RESULTS_FILE)  # they tell of other weights
 
 
@@ -114,9 +116,12 @@ def push(
         HubError: If the Hub refuses or cannot be reached; the message says why, and how to go on.
         FileNotFoundError: If there is no such folder.
         ValueError: If the folder is not a whole CIEA model or holds pickles, or an argument is not valid.
-        TypeError: If `save_options` are given for a folder.
+        TypeError: If `save_options` are unknown, or given for a folder.
     """
     _check_names(repo_id, revision)
+    if unknown := sorted(save_options.keys() - SAVE_OPTIONS):
+        valid = ", ".join((*inspect.signature(push).parameters, *SAVE_OPTIONS)).replace("save_options, ", "")
+        raise TypeError(f"unknown argument(s) {', '.join(unknown)}; there are {valid}")
     with staged(model_or_folder, repo_id, save_options) as files:
         if dry_run is not None:
             write_staged(files, Path(dry_run))
@@ -243,5 +248,6 @@ def _check_names(repo_id: str, revision: str | None) -> None:
 
 def _how_to_go_on(repo_id: str) -> str:
     return (
-        f"{repo_id} is as it was: nothing was committed. Run the same again to go on; what arrived is not sent twice."
+        f"The files of {repo_id} are as they were: nothing was committed. Run the same again to go on; what arrived is "
+        "not sent twice."
     )
