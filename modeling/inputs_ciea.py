@@ -197,12 +197,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _shades(image: Image.Image) -> np.ndarray[Any, Any]:
     """Grey values 0 to 255 of an image of integers of up to 16 bits, or of floats, in [0, 1] or beyond."""
-    values = np.asarray(image)
+    values: np.ndarray[Any, Any] = np.asarray(image)
     if image.mode == "F":
-        values = values * 255 if values.min() >= 0 and values.max() <= 1 else values
-        return np.nan_to_num(values).clip(0, 255).round().astype(np.uint8)
-    wide = image.mode != "I" or values.max() > 255  # Pillow reads 8 bits as L, but others may hold them as I
-    return (values.clip(0, 65535) // 257 if wide else values.clip(0, 255)).astype(np.uint8)
+        values = np.nan_to_num(values * 255 if values.min() >= 0 and values.max() <= 1 else values).round()
+    elif image.mode != "I" or values.max() > 255:  # Pillow reads 8 bits as L, but others may hold them as I
+        values = values.clip(0, 65535) // 257
+    shades: np.ndarray[Any, Any] = values.clip(0, 255).astype(np.uint8)
+    return shades
 
 
 def _image_of_array(array: np.ndarray[Any, Any]) -> Image.Image:

@@ -69,7 +69,7 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         self.projector = nn.Linear(config.vision_hidden_size, config.hidden_size)
         self.extractor = ComplementaryInformationExtractor(config) if config.use_extractor else None
         self.text_model = AutoModel.from_config(config.text_config)
-        table = self.get_input_embeddings().weight
+        table = cast("torch.Tensor", self.get_input_embeddings().weight)
         if table.shape[1] != config.hidden_size:
             raise ValueError(
                 f"`text_config`: the token embeddings of this {config.text_config.model_type!r} have {table.shape[1]} "

@@ -219,7 +219,7 @@ def _model_type(name: str) -> str | None:
 
 def _stands_alone(name: str) -> bool:
     """Whether a CIEA model is all that a folder or repository holds, and no module of sentence-transformers follows."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     path = cached_file(name, "modules.json", _raise_exceptions_for_missing_entries=False)
     return path is None or len(json.loads(Path(path).read_text(encoding="utf-8"))) <= 1
