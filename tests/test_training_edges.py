@@ -7,6 +7,7 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -72,6 +73,28 @@ def test_a_checkpoint_of_other_parameters_is_refused(
 
 
 # --- batches
+
+
+def test_accumulated_gradients_are_the_mean_of_the_batches(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[list[torch.Tensor]] = []
+
+    def record(self: torch.optim.AdamW, *_: Any) -> None:
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        found.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters])
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", record)  # the weights stay: the batches' gradients are comparable
+    run_stages(configured(toy, tmp_path / "single", max_steps=4))
+    reset_engine()
+    run_stages(configured(toy, tmp_path / "double", max_steps=2, gradient_accumulation_steps=2))
+    assert len(found) == 6
+    for step in range(2):
+        for first, second, both in zip(*found[2 * step : 2 * step + 2], found[4 + step], strict=True):
+            torch.testing.assert_close(both, (first + second) / 2, atol=1e-6, rtol=1e-5)
+    assert max(gradient.abs().max() for gradient in found[4]) > 1e-2
+    single, double = (read_log(tmp_path / name / "in_batch") for name in ("single", "double"))
+    assert double[0]["loss"] == pytest.approx((single[0]["loss"] + single[1]["loss"]) / 2)
 
 
 @pytest.mark.parametrize("broken", [0, 24])

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoConfig, AutoModel, CLIPImageProcessorPil, PreTrainedTokenizerFast
 
 from ciea_hf import CIEAModel
 from ciea_hf.training.backbone import load_model, prepare_model
@@ -22,14 +18,8 @@ from ciea_hf.training.objective import Objective
 from ciea_hf.training.ranking import DevRanking
 from ciea_hf.training.reader import CorpusReader
 from ciea_hf.training.stages import run_stages
-from tests.helpers import SPECIALS, WORDS, tiny_model
-from tests.toy_training import configured, read_log, reset_engine, training_data, weights_of
-
-if TYPE_CHECKING:
-    from ciea_hf.data import RetrievalDataset
-
-DATA = Path(__file__).parent / "data"
-
+from tests.helpers import tiny_model
+from tests.toy_training import best_model, configured, moved, read_log, reset_engine, training_data, weights_of
 
 pytestmark = pytest.mark.usefixtures("fresh_engine")
 
@@ -37,14 +27,6 @@ pytestmark = pytest.mark.usefixtures("fresh_engine")
 def log_of(config: TrainingConfig) -> list[dict[str, float]]:
     run_stages(config)
     return read_log(Path(config.output_dir) / "in_batch")
-
-
-def moved(folder: Path, start: Path) -> dict[str, float]:
-    """How far each weight has moved, by name; those that have not are left out."""
-    before, after = weights_of(start), weights_of(folder)
-    assert before.keys() == after.keys()
-    distances = {name: (after[name] - before[name]).abs().max().item() for name in after}
-    return {name: distance for name, distance in distances.items() if distance}
 
 
 # --- precision, compilation, recomputation
@@ -176,14 +158,12 @@ def test_lora_trains_adapters_and_leaves_a_plain_model(toy: Path, tmp_path: Path
     assert {name.split(".")[0] for name in found} == {"text_model", "projector", "extractor", "logit_scale"}
     result = json.loads((tmp_path / "in_batch" / "result.json").read_text())
     again = DevRanking(
-        data := training_data("dev"), CorpusReader(data), Collator((model := _best(tmp_path, "in_batch")).processor)
+        data := training_data("dev"),
+        CorpusReader(data),
+        Collator((model := best_model(tmp_path, "in_batch")).processor),
     )(Embedder(model))
     assert again["mrr@10"] == pytest.approx(result["best_metric"], abs=1e-6)
     assert (tmp_path / "hard" / "best" / "model.safetensors").is_file()
-
-
-def _best(folder: Path, stage: str) -> Any:
-    return AutoModel.from_pretrained(folder / stage / "best")
 
 
 def test_a_resumed_run_with_lora_goes_on(toy: Path, tmp_path: Path) -> None:
@@ -206,7 +186,7 @@ def test_parts_of_the_documents_train(toy: Path, tmp_path: Path, part: str) -> N
     names = list(read_log(tmp_path / "in_batch")[0])
     assert "complementary" not in names  # nothing stands beside a caption
     assert results["hard"]["step"] == 4
-    model = _best(tmp_path, "hard")
+    model = best_model(tmp_path, "hard")
     assert model.config.use_extractor == (part == "image")
     from ciea_hf.training.negatives import load_negatives
 
@@ -238,74 +218,6 @@ def test_variants_of_the_complementary_loss(toy: Path, tmp_path: Path, values: d
         assert log[0]["complementary"] != pytest.approx(plain[0]["complementary"], abs=1e-4)
 
 
-# --- where it starts from
-
-
-@pytest.fixture(scope="module")
-def authors(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Folders of the backbones of the authors' tiny checkpoint, with a tokenizer of its size."""
-    folder = tmp_path_factory.mktemp("authors")
-    settings = json.loads((DATA / "t5_64_16.json").read_text())
-    vocabulary = [*SPECIALS["t5"], *WORDS]
-    vocabulary += [f"word{i}" for i in range(settings["im_patch_id"] - len(vocabulary))]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder / "text")
-    CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}).save_pretrained(
-        folder / "vision"
-    )
-    for name in ("vision", "text"):
-        values = dict(settings[f"{name}_config"])
-        AutoConfig.for_model(values.pop("model_type"), **values).save_pretrained(folder / name)
-    return [str(folder / "vision"), str(folder / "text")]
-
-
-@pytest.mark.parametrize("marvel", [False, True])
-def test_training_starts_from_an_authors_checkpoint(
-    toy: Path, tmp_path: Path, authors: list[str], marvel: bool
-) -> None:
-    checkpoint = DATA / "t5_64_16.model.best.pt"
-    if marvel:  # the same without an extractor, to which a new one is added
-        content = torch.load(checkpoint, weights_only=True)
-        content["model"] = {k: v for k, v in content["model"].items() if not k.startswith("information_extract")}
-        checkpoint = tmp_path / "marvel.pt"
-        torch.save(content, checkpoint)
-    values = {"model": str(checkpoint), "vision_model": authors[0], "text_model": authors[1], "max_steps": 1}
-    weighting = "complement" if marvel else "uniform"
-    options = {"use_extractor": True, "extractor_weights": weighting, "learning_rate": 1e-6}
-    run_stages(configured(toy, tmp_path / "run", **options, **values))
-    trained = weights_of(tmp_path / "run" / "in_batch" / "best")
-    given = torch.load(checkpoint, weights_only=True)["model"]
-    torch.testing.assert_close(trained["projector.weight"], given["projector.weight"], atol=1e-5, rtol=0)
-    assert not torch.equal(trained["projector.weight"], given["projector.weight"])
-    extractor = trained["extractor.fc1.weight"]
-    if not marvel:
-        torch.testing.assert_close(extractor, given["information_extract.feed_forward.0.weight"], atol=1e-5, rtol=0)
-    config = _best(tmp_path / "run", "in_batch").config
-    assert config.use_extractor
-    assert config.extractor_weights == weighting
-
-
-def test_a_checkpoint_alone_is_not_enough(toy: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds weights alone: name its backbones, `vision_model` and `text_model`"):
-        load_model(TrainingConfig(model=str(DATA / "t5_64_16.model.best.pt")), None, tmp_path)
-    with pytest.raises(ValueError, match="name a `model` to start from, or a `vision_model` and a `text_model`"):
-        load_model(TrainingConfig(), None, tmp_path)
-
-
-def test_a_stage_can_name_its_own_start(toy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tiny_model(seed=7).save_pretrained(tmp_path / "other")
-    values = {"max_steps": 1, "learning_rate": 1e-9, "eval_steps": 1}
-    own = {"in_batch": {"model": str(tmp_path / "other")}}
-    run_stages(configured(toy, tmp_path / "own", stage="align,in_batch", stages=own, **values))
-    assert max(moved(tmp_path / "own" / "in_batch" / "best", tmp_path / "other").values()) < 1e-6
-    reset_engine()
-    with caplog.at_level(logging.WARNING, "ciea_hf"):
-        run_stages(configured(toy, tmp_path / "run", stage="align,in_batch", **values))
-    assert "stage in_batch starts from" in caplog.text
-
-
 # --- what is shown
 
 
@@ -330,48 +242,3 @@ def test_a_tracker_that_is_asked_for_must_be_there(toy: Path, tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"`trackers` must be among auto, none, .*wandb.*, got 'wand'"):
         run_stages(configured(toy, tmp_path / "run", trackers="wand"))
     assert not (tmp_path / "run").exists()
-
-
-# --- the dev metric
-
-
-def ranking(data: RetrievalDataset, **kwargs: Any) -> dict[str, float]:
-    model = tiny_model()
-    return DevRanking(data, CorpusReader(data), Collator(model.processor), **kwargs)(Embedder(model))
-
-
-def test_blocks_and_workers_change_no_metric() -> None:
-    data = training_data("dev")
-    expected = ranking(data)
-    assert ranking(data, batch_size=4) == pytest.approx(expected)
-    assert ranking(data, batch_size=7, workers=1) == pytest.approx(expected)
-    assert expected["mrr@10/mixed"] >= 0
-    assert expected["recall@1"] <= expected["recall@10"] <= 1
-
-
-def test_a_sample_of_the_documents_holds_the_relevant_ones() -> None:
-    data = training_data("dev")
-    model = tiny_model()
-    make = functools.partial(DevRanking, data, CorpusReader(data), Collator(model.processor))
-    judged = {data.corpus_ids.index(name) for judged in data.qrels.values() for name in judged}
-    assert len(make(limit=10).rows) == len(judged) == 31
-    assert make().rows == list(range(31))
-    few = training_data("dev")
-    few.qrels.clear()
-    few.qrels["q-bare"] = {"img-bare": 1}
-    sampled = DevRanking(few, CorpusReader(few), Collator(model.processor), limit=10, seed=1)
-    assert len(sampled.rows) == 10
-    assert 24 in sampled.rows
-    other = DevRanking(few, CorpusReader(few), Collator(model.processor), limit=10, seed=2)
-    assert sampled.rows != other.rows
-
-
-def test_evaluating_leaves_mode_and_random_state_alone() -> None:
-    data, model = training_data("dev"), tiny_model()
-    embedder = Embedder(model).train()
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    DevRanking(data, CorpusReader(data), Collator(model.processor))(embedder)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert embedder.training
-    assert model.text_model.training

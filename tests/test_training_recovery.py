@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import random
 import signal
@@ -30,7 +29,6 @@ from tests.toy_training import (
     read_log,
     reset_engine,
     same_weights,
-    save_training_data,
     weights_of,
 )
 
@@ -290,70 +288,3 @@ def test_the_best_model_is_that_of_the_best_evaluation(
 
 def _state(folder: Path, step: int) -> dict[str, torch.Tensor]:
     return weights_of(folder / "checkpoints" / f"step-{step:08d}")
-
-
-def test_accumulated_gradients_are_the_mean_of_the_batches(
-    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found: list[list[torch.Tensor]] = []
-
-    def record(self: torch.optim.AdamW, *_: Any) -> None:
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        found.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters])
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", record)  # the weights stay: the batches' gradients are comparable
-    run_stages(configured(toy, tmp_path / "single", max_steps=4))
-    reset_engine()
-    run_stages(configured(toy, tmp_path / "double", max_steps=2, gradient_accumulation_steps=2))
-    assert len(found) == 6
-    for step in range(2):
-        for first, second, both in zip(*found[2 * step : 2 * step + 2], found[4 + step], strict=True):
-            torch.testing.assert_close(both, (first + second) / 2, atol=1e-6, rtol=1e-5)
-    assert max(gradient.abs().max() for gradient in found[4]) > 1e-2
-    single, double = (read_log(tmp_path / name / "in_batch") for name in ("single", "double"))
-    assert double[0]["loss"] == pytest.approx((single[0]["loss"] + single[1]["loss"]) / 2)
-
-
-@pytest.mark.parametrize("cache", [None, "auto"])
-def test_broken_images_are_counted_named_and_left_out(
-    toy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, cache: str | None
-) -> None:
-    save_training_data(tmp_path / "data", images=12, broken=3)
-    config = configured(
-        toy, tmp_path / "run", dataset=str(tmp_path / "data"), max_steps=25, cache_vision_features=cache
-    )
-    with caplog.at_level(logging.WARNING, "ciea_hf"):
-        result = run_stages(config)["in_batch"]
-    assert list(result["broken"]) == ["img-0", "img-1", "img-2"]
-    left_out = [record.getMessage() for record in caplog.records if record.name.endswith("trainer")]
-    assert sorted(message.split(" is left out:")[0] for message in left_out) == [
-        f"document 'img-{i}'" for i in range(3)
-    ]
-    assert "3 documents were left out" in caplog.text
-
-
-@pytest.mark.parametrize("cache", [None, "auto"])
-def test_a_broken_image_is_fatal_on_request(
-    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], cache: str | None
-) -> None:
-    save_training_data(tmp_path / "data", images=12, broken=3)
-    config = configured(
-        toy, tmp_path / "run", dataset=str(tmp_path / "data"), max_steps=8, on_broken_image="fail",
-        cache_vision_features=cache,
-    )  # fmt: skip
-    assert main(arguments_of(config, tmp_path)) == 2
-    assert "document 'img-" in capsys.readouterr().err
-
-
-def test_a_batch_of_which_nothing_is_left_changes_nothing(
-    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ciea_hf.training.reader import CorpusReader
-
-    def failing(self: CorpusReader, row: int) -> Any:
-        raise ValueError("the disk has gone")
-
-    monkeypatch.setattr(CorpusReader, "read", failing)
-    result = run_stages(configured(toy, tmp_path, dev_split=None, max_steps=2))["in_batch"]
-    assert [line["loss"] for line in read_log(tmp_path / "in_batch")] == [0.0, 0.0]
-    assert result["step"] == 2

@@ -145,3 +145,16 @@ def same_weights(left: Path, right: Path) -> bool:
     """Whether the weights of two folders are equal to the last bit."""
     one, other = weights_of(left), weights_of(right)
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def moved(folder: Path, start: Path) -> dict[str, float]:
+    """How far each weight has moved, by name; those that have not are left out."""
+    before, after = weights_of(start), weights_of(folder)
+    assert before.keys() == after.keys()
+    distances = {name: (after[name] - before[name]).abs().max().item() for name in after}
+    return {name: distance for name, distance in distances.items() if distance}
+
+
+def best_model(folder: Path, stage: str) -> CIEAModel:
+    """The best model of a stage."""
+    return AutoModel.from_pretrained(folder / stage / "best")
