@@ -30,6 +30,7 @@ logger = logging.get_logger(__name__)
 
 Model = TypeVar("Model", bound="AssemblyMixin")
 SETTINGS_FILE = "config_sentence_transformers.json"
+NOT_OF_PUSH = {"tags", "commit_description", "safe_serialization", "use_temp_dir", "save_peft_format"}
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -39,6 +40,7 @@ class AssemblyMixin(Base):
     _processor: CIEAProcessor | None = None
     _hub_arguments: dict[str, Any] | None = None
     _folder: Path | None = None  # where the model was read, whatever the working directory is later
+    _loaded_prompts: dict[str, str] | None = None
 
     @property
     def processor(self) -> CIEAProcessor:
@@ -78,6 +80,7 @@ class AssemblyMixin(Base):
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model._hub_arguments = hub_arguments
+        model._loaded_prompts = dict(model.config.prompts)
         if folder is not None:  # its relative path would look like a name on the Hub
             model._folder = folder.resolve()
             model.config._name_or_path = str(model._folder)
@@ -93,7 +96,7 @@ class AssemblyMixin(Base):
         """Save a complete folder: weights, configuration, processor, remote code and sentence-transformers files.
 
         A `SentenceTransformer` that holds the model has written its own prompts and settings before it saves the model:
-        they stay, and its prompts become those of `config`.
+        they stay, and its prompts become those of `config`, unless these have been changed.
 
         Args:
             save_directory: The folder; made if it does not exist.
@@ -103,8 +106,11 @@ class AssemblyMixin(Base):
             **kwargs: As in `PreTrainedModel.save_pretrained`.
         """
         settings = _settings_of_sentence_transformers(save_directory) if "safe_serialization" in kwargs else None
+        if settings is not None and self._loaded_prompts not in (None, self.config.prompts):
+            settings = None  # the model has been given other prompts since: it is saved by itself
         if settings is not None:
             self.config.prompts = {name: prompt or "" for name, prompt in settings["prompts"].items()}
+            self._loaded_prompts = dict(self.config.prompts)
         repo_id = kwargs.pop("repo_id", Path(save_directory).name)
         upload = {
             name: kwargs.pop(name) for name in ("commit_message", "private", "create_pr", "revision") if name in kwargs
@@ -131,6 +137,10 @@ class AssemblyMixin(Base):
             Address of the commit or of the pull request.
         """
         if __name__ == "ciea_hf.modeling.assembly_ciea":
+            without_use = sorted(kwargs.keys() & NOT_OF_PUSH)
+            if without_use:
+                logger.warning("push_to_hub makes no use of %s; tags stand in the card", ", ".join(without_use))
+            kwargs = {name: value for name, value in kwargs.items() if name not in NOT_OF_PUSH}
             return str(importlib.import_module("ciea_hf.hub").push(self, repo_id, **kwargs).url)
         return str(super().push_to_hub(repo_id, **kwargs))  # type: ignore[arg-type]  # mypy takes it for unbound
 

@@ -230,7 +230,10 @@ def _convert(
     embeddings: torch.Tensor, single: bool, precision: Precision, convert_to_numpy: bool, convert_to_tensor: bool
 ) -> Embeddings:
     """Quantise, and give the container that was asked for."""
-    if precision != "float32" and len(embeddings):
+    if precision != "float32" and not len(embeddings):
+        width = embeddings.shape[1] // 8 if "binary" in precision else embeddings.shape[1]
+        embeddings = torch.empty(0, width, dtype=torch.uint8 if precision.startswith("u") else torch.int8)
+    elif precision != "float32":
         embeddings = torch.from_numpy(np.asarray(_quantize(embeddings.cpu().numpy(), precision)))
     result = embeddings[0] if single else embeddings
     if convert_to_tensor:

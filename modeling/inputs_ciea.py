@@ -108,7 +108,7 @@ def load_image(image: ImageInput) -> Image.Image:
     if isinstance(image, torch.Tensor):
         image = (image.float() if image.is_floating_point() else image).detach().cpu().numpy()
     if isinstance(image, np.ndarray):
-        return _image_of_array(image)
+        return _without_far_ends(_image_of_array(image))
     name = f"image {str(image)[:200]!r}" if isinstance(image, str | os.PathLike) else "image"
     try:
         opened = image if isinstance(image, Image.Image) else Image.open(_source(image))
@@ -199,7 +199,8 @@ def _shades(image: Image.Image) -> np.ndarray[Any, Any]:
     """Grey values 0 to 255 of an image of integers of up to 16 bits, or of floats, in [0, 1] or beyond."""
     values: np.ndarray[Any, Any] = np.asarray(image)
     if image.mode == "F":
-        values = np.nan_to_num(values * 255 if values.min() >= 0 and values.max() <= 1 else values).round()
+        values = np.nan_to_num(values)
+        values = (values * 255 if values.min() >= 0 and values.max() <= 1 else values).round()
     elif image.mode != "I" or values.max() > 255:  # Pillow reads 8 bits as L, but others may hold them as I
         values = values.clip(0, 65535) // 257
     shades: np.ndarray[Any, Any] = values.clip(0, 255).astype(np.uint8)

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-ALWAYS = {
-    "truncation": True,
-    "return_attention_mask": True,
-    "add_special_tokens": True,
-}  # arguments that change nothing
+ALWAYS = {  # what is so anyway
+    "truncation": (True, "longest_first", "only_first"),
+    "return_attention_mask": (True,),
+    "add_special_tokens": (True,),
+}
+OTHER_MODALITIES = ("audio_kwargs", "videos_kwargs")  # of what is not given, sentence-transformers always hands over
 IMAGE_TOKENS = ("<im_patch>", "<im_start>", "<im_end>")  # the placeholder, the mark before and the mark after
 
 
@@ -103,9 +104,10 @@ class CIEAProcessor(ProcessorMixin):
         images_kwargs = kwargs.pop("images_kwargs", {})
         given = {**kwargs.pop("text_kwargs", {}), **kwargs.pop("common_kwargs", {}), **kwargs}
         options.update({name: value for name, value in given.items() if name in options})
-        ignored = [name for name, value in given.items() if name not in options and ALWAYS.get(name) != value]
+        known = (*options, *OTHER_MODALITIES)
+        ignored = [name for name, value in given.items() if name not in known and value not in ALWAYS.get(name, ())]
         if ignored:
-            logger.warning("CIEAProcessor knows no argument %s: ignored", ", ".join(ignored))
+            logger.warning_once(f"CIEAProcessor knows no argument {', '.join(ignored)}: ignored")
         texts, pictures = _pair(text, images)
         batch = self.tokenize(texts, [picture is not None for picture in pictures], **options)
         loaded = [_load(picture, position) for position, picture in enumerate(pictures) if picture is not None]

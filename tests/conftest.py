@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -68,3 +69,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("data") / "toy"
     save_retrieval_dataset({"test": toy_dataset()}, folder, "# Toy")
     return str(folder)
+
+
+@pytest.fixture
+def transformers_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What transformers, and the model with its logger, have logged."""
+    logger = logging.getLogger("transformers")
+    logger.propagate = True
+    yield caplog
+    logger.propagate = False

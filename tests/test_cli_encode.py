@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,3 +98,15 @@ def test_lines_that_cannot_be_read_are_named(model, tmp_path, capsys):
         (tmp_path / name).write_bytes(content)
         assert message in fails(capsys, "encode", model, str(tmp_path / name), *output)
     assert "--output: " in fails(capsys, "encode", model, "--text", "a", "--output", "/proc/none/o.npy")
+
+
+def test_texts_are_texts_where_a_picture_has_their_name(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("lines.txt").write_text("owl.png\n")
+    Path("docs.jsonl").write_text('{"text": "owl.png"}\n')
+    command = ["encode", model, "lines.txt", "docs.jsonl", "--text", "owl.png", "--output", "o.npy"]
+    assert main(command) == 0
+    before = np.load("o.npy")
+    picture().save("owl.png")
+    assert main(command) == 0
+    np.testing.assert_allclose(np.load("o.npy"), before, atol=1e-6)

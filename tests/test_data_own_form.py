@@ -120,6 +120,19 @@ def test_a_corpus_alone_can_be_searched(tmp_path, model, cache, capsys, form):
     assert main(["search", model, str(tmp_path / "index"), "red", "--images", str(tmp_path / "hits.png")]) == 0
     capsys.readouterr()
     alone = "has no split: a corpus without queries and judgements can only be searched"
-    for command in (["evaluate", model], ["data", "check"], ["data", "convert"]):
-        more = [str(tmp_path / "converted")] if "convert" in command else []
-        assert alone in fails(capsys, *command, str(folder), *more)
+    assert alone in fails(capsys, "evaluate", model, str(folder))
+    assert alone in fails(capsys, "data", "convert", str(folder), str(tmp_path / "converted"))
+    assert main(["data", "check", str(folder)]) == 1
+    printed = capsys.readouterr().out
+    assert "'30000007': " in printed  # its picture is broken
+    assert "training cannot run: there is no split 'train'" in printed
+
+
+def test_an_index_of_a_corpus_alone_stays_one_when_queries_come(tmp_path, model, cache, capsys):
+    folder = specimens.json_form(tmp_path / "data")
+    shutil.move(folder / "qrels", tmp_path / "qrels")
+    index = str(tmp_path / "index")
+    assert main(["index", model, str(folder), "--output", index, "--on-broken-image", "caption"]) == 0
+    shutil.move(tmp_path / "qrels", folder / "qrels")
+    assert main(["search", model, index, "red", "--images", str(tmp_path / "hits.png")]) == 0
+    assert (tmp_path / "hits.png").is_file()

@@ -253,6 +253,9 @@ def test_arguments_out_of_their_choices(model: CIEAModel, settings: dict[str, An
 def test_nothing_to_embed_and_unknown_arguments(model: CIEAModel) -> None:
     for nothing in ([], (), np.array([], dtype=object)):
         assert model.encode(nothing, normalize_embeddings=True, truncate_dim=8).shape == (0, 8)
+        for precision in ("int8", "uint8", "binary", "ubinary"):
+            some, none = (model.encode(inputs, precision=precision) for inputs in (["a cat", "bread"], nothing))
+            assert (none.dtype, none.shape) == (some.dtype, (0, some.shape[1]))
     with pytest.raises(TypeError, match=r"`device` must be one device, got .*SentenceTransformer encodes on several"):
         model.encode("a cat", device=["cpu", "cpu"])  # type: ignore[arg-type]
     for encode in (model.encode_query, model.encode_document):

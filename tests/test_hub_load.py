@@ -139,17 +139,22 @@ def test_pull_into_a_folder_leaves_nothing_old_there(hub: MemoryHub, tmp_path: P
 def test_a_folder_is_never_taken_for_another_repository(hub: MemoryHub, tmp_path: Path) -> None:
     push(tiny_model(), "org/one")
     push(tiny_model(seed=7), "org/two")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / ".gitkeep").write_text("")
     folder = pull("org/one", folder=tmp_path / "here")
     assert pull("org/one", folder=folder, local_files_only=True) == folder
     with pytest.raises(HubError, match="org/one was not fetched: it is not in the cache"):
         pull("org/one", folder=folder, local_files_only=True, revision="v2")
     for offline in (False, True):
-        with pytest.raises(FileExistsError, match="holds something else than org/two: name a new or empty folder"):
+        with pytest.raises(FileExistsError, match="holds no pull of org/two: name a new or empty folder"):
             pull("org/two", folder=folder, local_files_only=offline)
     with pytest.raises(HubError, match="org/two was not fetched"):
         pull("org/two", folder=tmp_path / "new", local_files_only=True)
     hub.faults.append(Fault("/api/models", 503, times=10_000))
     assert pull("org/one", folder=folder) == folder
+    (folder / ".cache" / "huggingface" / "ciea-pull.json").write_text("[")
+    with pytest.raises(FileExistsError, match="holds no pull of org/one"):
+        pull("org/one", folder=folder)
 
 
 def test_with_the_package_no_trust_is_needed(hub: MemoryHub) -> None:

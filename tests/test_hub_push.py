@@ -202,6 +202,12 @@ def test_folders_that_towers_came_from_are_not_published(hub: MemoryHub, folder:
     assert push(folder, "org/ciea").sent == ()
 
 
+def test_arguments_of_transformers_are_taken(hub: MemoryHub, transformers_log: pytest.LogCaptureFixture) -> None:
+    tiny_model().push_to_hub("org/ciea", tags=["x"], commit_description="y", commit_message="mine")
+    assert set(hub.repositories["org/ciea"].files()) >= COMPLETE
+    assert "push_to_hub makes no use of commit_description, tags" in transformers_log.text
+
+
 def test_towers_of_relative_folders_are_no_names_on_the_hub(
     hub: MemoryHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

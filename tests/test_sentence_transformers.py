@@ -79,16 +79,27 @@ def test_their_settings_are_saved(folders: dict[str, Path], tmp_path: Path) -> N
     prompts = {"query": "red cat ", "document": ""}
     settings = {"prompts": prompts, "default_prompt_name": "query", "similarity_fn_name": "dot", "truncate_dim": 16}
     theirs = SentenceTransformer(str(folders["t5"]), **settings)
-    theirs.save_pretrained(str(tmp_path))
+    for _ in range(2):
+        theirs.save_pretrained(str(tmp_path))
     again = SentenceTransformer(str(tmp_path))
     assert {name: getattr(again, name) for name in settings} == settings
     np.testing.assert_allclose(again.encode("a dog"), theirs.encode("a dog"), **close)
     mine = CIEAModel.from_pretrained(tmp_path)
     assert mine.config.prompts == prompts
     np.testing.assert_allclose(mine.encode_query("a dog")[:16], theirs.encode("a dog"), **close)
-    mine.config.prompts = {"query": "the "}
-    mine.save_pretrained(tmp_path)  # a model alone says what it is
-    assert SentenceTransformer(str(tmp_path)).prompts["query"] == "the "
+    for options in ({}, {"safe_serialization": True}):
+        mine.config.prompts = {"query": f"the {len(options)} "}
+        mine.save_pretrained(tmp_path, **options)  # a model alone says what it is
+        assert SentenceTransformer(str(tmp_path)).prompts["query"] == f"the {len(options)} "
+
+
+def test_nothing_is_warned_of(
+    folders: dict[str, Path], tmp_path: Path, transformers_log: pytest.LogCaptureFixture
+) -> None:
+    theirs = SentenceTransformer(str(folders["t5"]))
+    theirs.encode([*mixed_inputs(), "a cat"], batch_size=2)
+    theirs.save_pretrained(str(tmp_path))
+    assert not [message for message in transformers_log.messages if "CIEA" in message]
 
 
 def test_long_texts_are_cut_at_the_same_place(folders: dict[str, Path]) -> None:

@@ -133,6 +133,8 @@ def test_the_first_word_of_a_caption_is_taken_out_of_byte_level_queries() -> Non
     reduced = QueryReducer(tokenizer)(query, ["red cat"])
     assert tokenizer.decode(reduced) == "who is in the picture with a"
     assert tokenizer.decode(QueryReducer(tokenizer)(tokenizer("red who")["input_ids"], ["red cat"])) == " who"
+    within = QueryReducer(tokenizer)(tokenizer("red cat who")["input_ids"], ["a red cat"])
+    assert tokenizer.decode(within) == " who"
 
 
 # --- what is trained

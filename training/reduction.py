@@ -75,11 +75,11 @@ class QueryReducer:
         return {**self.__dict__, "_known": {}}
 
     def _tokens_of(self, caption: str) -> frozenset[int]:
-        """Tokens of a caption, its first word also as it is written behind a space, as byte-level tokenizers do."""
+        """Tokens of a caption and of its words, which byte-level tokenizers write otherwise behind a space."""
         if caption not in self._known:
             if len(self._known) >= MOST_CAPTIONS:
                 self._known.clear()
-            forms = self._tokenizer([caption, f" {caption}"], add_special_tokens=False)["input_ids"]
+            forms = self._tokenizer([caption, f" {caption}", *caption.split()], add_special_tokens=False)["input_ids"]
             self._known[caption] = frozenset(token for form in forms for token in form)
         return self._known[caption]
 

@@ -181,7 +181,8 @@ class Trainer:
                 found = self._averaged({**losses, "loss": total})
                 if not all(map(math.isfinite, found.values())):
                     self._stop(found, [batch])
-                self.accelerator.backward(total)
+                if total.requires_grad:  # else nothing that is trained has a part in it
+                    self.accelerator.backward(total)
             sums = {name: sums.get(name, 0.0) + value for name, value in found.items()}
         return {name: value / len(read) for name, value in sums.items()}, read
 

@@ -140,9 +140,11 @@ def load_dataset(name: str, split: str, data_format: str = "auto", corpus_is_eno
 
         return load_benchmark(split)
     from ciea_hf.data import load_retrieval_dataset
+    from ciea_hf.data.dataset import SHARED_SPLIT
     from ciea_hf.data.loading import open_source
 
-    alone = corpus_is_enough and not open_source(name, data_format).splits
+    there = open_source(name, data_format).splits if corpus_is_enough else [split]
+    alone = not there or (split == SHARED_SPLIT and split not in there)  # an index was made of a corpus alone
     return load_retrieval_dataset(name, split=None if alone else split, format=data_format)
 
 

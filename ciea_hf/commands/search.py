@@ -86,7 +86,7 @@ def _refuse_decided(arguments: argparse.Namespace) -> None:
         add(parser)
     common.add_encoding_arguments(parser)
     for name, value in vars(parser.parse_args([])).items():
-        if getattr(arguments, name) != value:
+        if name != "workers" and getattr(arguments, name) != value:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} is for `ciea index`: {arguments.dataset} is an index, which has decided on it")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ciea_hf.data.dataset import SHARED_SPLIT
 from ciea_hf.data.findings import CheckedSplit, CheckResult, Faults
 from ciea_hf.data.images import UNAVAILABLE, EncodedImage, TsvLine, decode_image, image_bytes
 from ciea_hf.data.source import Query, chosen_splits, qrels_of, unique_documents, unique_queries
@@ -56,13 +57,14 @@ class Checker:
         self._first: dict[str, dict[str, str]] = {}  # by corpus, of images that are the same: a later one to the first
 
     def run(self, splits: Iterable[str] | None = None) -> CheckResult:
-        """Check splits, all if None, and the corpora they search.
+        """Check splits, all if None, and the corpora they search; or a corpus that stands alone.
 
         Raises:
             ValueError: If there is no such split.
         """
-        chosen = chosen_splits(self.source, splits)
-        for corpus in dict.fromkeys(map(self.source.corpus_name, chosen)):
+        alone = splits is None and not self.source.splits
+        chosen = [] if alone else chosen_splits(self.source, splits)
+        for corpus in dict.fromkeys(map(self.source.corpus_name, [SHARED_SPLIT] if alone else chosen)):
             self._check_corpus(corpus)
         for split in chosen:
             self._check_split(split)

@@ -89,8 +89,9 @@ class Source:
         """
         if self.folder is None or not self.folder.exists():
             return
-        if not self.folder.is_dir() or (any(self.folder.iterdir()) and self._receipt().get("repo_id") != self.repo_id):
-            raise FileExistsError(f"{self.folder} holds something else than {self.repo_id}: name a new or empty folder")
+        holds_files = not self.folder.is_dir() or any(not path.name.startswith(".") for path in self.folder.iterdir())
+        if holds_files and self._receipt().get("repo_id") != self.repo_id:
+            raise FileExistsError(f"{self.folder} holds no pull of {self.repo_id}: name a new or empty folder")
 
     def claim(self, remote: RemoteState) -> None:
         """Note whose files the folder is going to hold, so that an interrupted pull can go on."""
@@ -113,10 +114,12 @@ class Source:
             path.write_text(json.dumps(content), encoding="utf-8")
 
     def _receipt(self) -> dict[str, Any]:
-        """What pulls have put into the folder; empty where there was none."""
-        path = self._receipt_file
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return content
+        """What pulls have put into the folder; empty where there was none, or its note cannot be read."""
+        try:
+            content = json.loads(self._receipt_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            content = None
+        return content if isinstance(content, dict) else {}
 
     @property
     def _receipt_file(self) -> Path:

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 # weights of an earlier push that would stand beside the new ones, and be loaded in their place
 OLD_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.bin.index.json")
-SAVE_OPTIONS = ("max_shard_size", "variant", "state_dict", "save_original_format")
+SAVE_OPTIONS = ("max_shard_size", "state_dict")
 OLD_RECORDS = (RUN_FILE, RESULTS_FILE)  # they tell of other weights
 
 
@@ -120,8 +120,8 @@ def push(
     """
     _check_names(repo_id, revision)
     if unknown := sorted(save_options.keys() - SAVE_OPTIONS):
-        valid = ", ".join((*inspect.signature(push).parameters, *SAVE_OPTIONS)).replace("save_options, ", "")
-        raise TypeError(f"unknown argument(s) {', '.join(unknown)}; there are {valid}")
+        valid = [name for name in inspect.signature(push).parameters if name not in ("model_or_folder", "save_options")]
+        raise TypeError(f"unknown argument(s) {', '.join(unknown)}; there are {', '.join([*valid, *SAVE_OPTIONS])}")
     with staged(model_or_folder, repo_id, save_options) as files:
         if dry_run is not None:
             write_staged(files, Path(dry_run))

@@ -140,8 +140,7 @@ def encode_inputs(
         (inputs, D), in the order of the inputs.
     """
     groups: dict[str, list[int]] = {}
-    # a text is one even where there happens to be a picture of its name
-    inputs = [f" {item} " if isinstance(item, str) and names_image(item) else item for item in inputs]
+    inputs = [as_text(item) if isinstance(item, str) else item for item in inputs]
     for position, item in enumerate(inputs):
         groups.setdefault(_kind(item), []).append(position)
     groups.pop("nothing", None)
@@ -154,6 +153,11 @@ def encode_inputs(
     for kind, embeddings in found.items():
         rows[groups[kind]] = embeddings
     return rows
+
+
+def as_text(text: str) -> str:
+    """Write a text so that no model takes it for a picture's path, even where there happens to be one of its name."""
+    return f" {text} " if names_image(text) else text
 
 
 def _embed(encode: Callable[..., Any], inputs: list[Any], batch_size: int, normalize: bool) -> NDArray[np.float32]:
