@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.ablation_report import draw_chart, make_page, make_rows
-from common.files import add_run_arguments, make_parser, say, write_result
+from common.ablation_report import draw_chart, make_page, make_rows, rows_against_ciea
+from common.files import STEPS, add_run_arguments, make_parser, say, write_result
 from common.runs import Runs
 from common.variants import VARIANTS, choose
 
@@ -50,8 +50,9 @@ def report(runs: Runs, output: Path) -> None:
         say(f"no finished run in {runs.folder}: there is no table to draw")
         return
     rows = make_rows(records)
-    page = make_page(rows, runs.steps, len(records[0].ranks))
-    write_result(output, "ablation", page, draw_chart(rows), runs.configuration(records), runs.test)
+    name = "ablation" if runs.steps == STEPS else f"ablation_{runs.steps}_steps"
+    page = make_page(rows, rows_against_ciea(records), name, runs.steps, len(records[0].ranks))
+    write_result(output, name, page, draw_chart(rows), runs.configuration(records), runs.test)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import ablation
 import complementarity
 import robustness
 from common import interventions, measures, runs
-from common.ablation_report import make_rows, make_table
+from common.ablation_report import make_page, make_rows, make_table, rows_against_ciea
 from common.files import model_titles
 from common.records import Record, first_ranks, read_records
 from common.variants import GROUPS, VARIANTS, choose, in_order, settings
@@ -58,6 +58,18 @@ def test_rows_hold_means_deviations_and_a_paired_test_over_shared_seeds():
     assert found.difference == pytest.approx((mine - theirs).mean())
     assert found.p_value == pytest.approx(randomisation_test(theirs, mine)) == pytest.approx(2 / 2**3)
     assert row_of(rows, "MARVEL").difference is None
+
+
+def test_forms_of_ciea_are_also_compared_with_ciea():
+    runs = [record("marvel", 0, [4, 4]), record("ciea", 0, [1, 2]), record("uniform", 0, [1, 1])]
+    forms = rows_against_ciea(runs)
+    assert {row.title for row in forms} == {"complement", "uniform", "extracted, delete", "0.5"}
+    assert row_of(forms, "uniform").difference == pytest.approx(0.25)
+    assert row_of(forms, "complement").difference is None
+    page = make_page(make_rows(runs), forms, "ablation_9_steps", 9, 2)
+    assert "vs CIEA" in page
+    assert "(ablation_9_steps.png)" in page
+    assert "vs CIEA" not in make_page(make_rows(runs[:2]), rows_against_ciea(runs[:2]), "ablation", 9, 2)
 
 
 def test_rows_without_runs_are_absent_and_single_runs_have_no_deviation():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from common.variants import Variant
 
 COLUMNS = (("image", "mrr@10"), ("image", "ndcg@10"), ("image", "recall@1"), ("text", "mrr@10"))
-HEAD = ("group", "system", "seeds", "MRR@10 image", "NDCG@10 image", "Recall@1 image", "MRR@10 text", "vs MARVEL", "p")
+HEAD = ("group", "system", "seeds", "MRR@10 image", "NDCG@10 image", "Recall@1 image", "MRR@10 text")
+FORMS = ("extractor's weights", "form of L_comp", "lambda")
 NONE = "-"
 
 
@@ -84,9 +85,15 @@ def spread(mean: float, deviation: float) -> str:
     return f"{mean:.3f}" if np.isnan(deviation) else f"{mean:.3f} ± {deviation:.3f}"
 
 
-def make_table(rows: Sequence[Row]) -> str:
+def rows_against_ciea(records: Sequence[Record]) -> list[Row]:
+    """Summarise the forms of CIEA with one language model, compared with CIEA and not with MARVEL."""
+    groups = {name: GROUPS[name] for name in FORMS}
+    return make_rows(records, groups, {name: replace(variant, baseline="ciea") for name, variant in VARIANTS.items()})
+
+
+def make_table(rows: Sequence[Row], baseline: str = "MARVEL") -> str:
     """Lay the rows out as a Markdown table; a group's name stands in its first row."""
-    lines = [list(HEAD)]
+    lines = [[*HEAD, f"vs {baseline}", "p"]]
     for before, row in zip([None, *rows], rows, strict=False):
         cells = [spread(mean, deviation) for mean, deviation in zip(row.means, row.deviations, strict=True)]
         difference = NONE if row.difference is None else f"{row.difference:+.3f}"
@@ -96,8 +103,10 @@ def make_table(rows: Sequence[Row]) -> str:
     return text_table(lines)
 
 
-def make_page(rows: Sequence[Row], steps: int, queries: int) -> str:
-    """Write the table as a Markdown page."""
+def make_page(rows: Sequence[Row], forms: Sequence[Row], name: str, steps: int, queries: int) -> str:
+    """Write the tables, of all rows and of the forms of CIEA, as the Markdown page of a name."""
+    compared = any(row.difference is not None for row in forms)
+    against_ciea = f"\nThe forms of CIEA against CIEA itself:\n\n{make_table(forms, 'CIEA')}\n" if compared else ""
     return f"""# Ablation
 
 OpenMoji Scenes, test split, {queries} image queries. Every system starts from the same warm-up of its language model
@@ -107,10 +116,10 @@ seeds that both have, with the p-value of a paired randomisation test over queri
 seeds), not corrected for the number of rows.
 
 {make_table(rows)}
+{against_ciea}
+![chart]({name}.png)
 
-![chart](ablation.png)
-
-The resolved configuration of every row is in [ablation.yaml](ablation.yaml).
+The resolved configuration of every row is in [{name}.yaml]({name}.yaml).
 """
 
 

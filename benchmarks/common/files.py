@@ -24,6 +24,7 @@ TRAINED = Path("demo/runs")  # what `make demo` leaves
 BEST = Path("in_batch/best")
 MARVEL, CIEA = (str(TRAINED / name / BEST) for name in ("marvel", "ciea"))
 DPI = 120
+STEPS = 400
 
 
 def say(text: str) -> None:
@@ -42,7 +43,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
 def add_run_arguments(parser: argparse.ArgumentParser, seeds: int, work: Path) -> None:
     """Add what every benchmark takes that trains variants over seeds: their number, steps and folder."""
     parser.add_argument("--seeds", type=int, default=seeds, help=f"runs of each variant (default: {seeds})")
-    parser.add_argument("--steps", type=int, default=400, help="steps of each training (default: 400)")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of each training (default: {STEPS})")
     parser.add_argument("--warm-up-steps", type=int, help="steps of each warm-up (default: the preset's)")
     parser.add_argument("--report", action="store_true", help="train nothing, draw the table from what is there")
     parser.add_argument("--work", type=Path, default=work, help=f"where models are trained (default: {work})")
