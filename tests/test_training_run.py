@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -203,9 +204,13 @@ def test_a_run_on_other_data_is_not_resumed(toy: Path, plain: Path, tmp_path: Pa
         run_stages(config)
 
 
-def test_resuming_with_other_values_is_said(toy: Path, plain: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_resuming_with_other_values_is_said(
+    toy: Path, plain: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(plain, tmp_path / plain.name)
+    (tmp_path / plain.name / "result.json").unlink()
     with caplog.at_level(logging.WARNING, "ciea_hf"):
-        run_stages(configured(toy, plain.parent, resume=True, learning_rate=0.5, save_steps=1))
+        run_stages(configured(toy, tmp_path, resume=True, learning_rate=0.5, save_steps=1))
     assert "resuming with another learning_rate: 0.5, before 0.001" in caplog.text
     assert "save_steps" not in caplog.text
 
