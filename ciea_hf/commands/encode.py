@@ -55,13 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Embed and write."""
-    from ciea_hf.retrieval.encoding import as_text
-
     if arguments.output.suffix not in OUTPUTS:
         raise ValueError(f"--output must end in {' or '.join(OUTPUTS)}, got {arguments.output}")
     common.check_output("--output", arguments.output)
     items = [item for name in arguments.inputs for item in read_items(name)]
-    items += [Item(f"text-{number}", as_text(text)) for number, text in enumerate(arguments.text)]
+    items += [Item(f"text-{number}", _as_text(text)) for number, text in enumerate(arguments.text)]
     if not items:
         raise ValueError("there is nothing to encode: give an INPUT or --text")
     model = common.load_encoder(arguments.model, arguments.device)
@@ -114,11 +112,15 @@ def _lines(path: Path) -> Iterator[str]:
                 raise ValueError(f"{path}:{number}: the line is not UTF-8: {error}") from None
 
 
-def _texts(lines: Any, name: str) -> Iterator[Item]:
+def _as_text(text: str) -> str:
     from ciea_hf.retrieval.encoding import as_text
 
+    return as_text(text)
+
+
+def _texts(lines: Any, name: str) -> Iterator[Item]:
     stripped = ((number, line.strip()) for number, line in enumerate(lines, start=1))
-    yield from (Item(f"{name}:{number}", as_text(line)) for number, line in stripped if line)
+    yield from (Item(f"{name}:{number}", _as_text(line)) for number, line in stripped if line)
 
 
 def _object(line: str, path: Path, number: int) -> Item:
@@ -134,9 +136,7 @@ def _object(line: str, path: Path, number: int) -> Item:
     image = str(path.parent / row["image"]) if row.get("image") else None
     if image is not None and not Path(image).is_file():
         raise FileNotFoundError(f"{path}:{number}: there is no picture at {image}")
-    from ciea_hf.retrieval.encoding import as_text
-
-    text = as_text(row["text"]) if row.get("text") else None
+    text = _as_text(row["text"]) if row.get("text") else None
     content = {"text": text, "image": image} if text and image else text or image
     return Item(str(row.get("id", f"{path.name}:{number}")), content)
 

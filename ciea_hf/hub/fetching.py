@@ -103,7 +103,7 @@ class Source:
         if self.folder is None:
             return
         for name in set(self._receipt().get("files", ())) - remote.files.keys():
-            if is_inside(name):
+            if _is_inside(name):
                 (self.folder / name).unlink(missing_ok=True)
                 logger.info("removed %s, which %s no longer has", self.folder / name, self.repo_id)
         self._note(sorted(remote.files), self.revision, remote.commit)
@@ -163,7 +163,7 @@ class Source:
         return True
 
 
-def is_inside(name: str) -> bool:
+def _is_inside(name: str) -> bool:
     """Whether a relative path stays in its folder."""
     return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
 
