@@ -44,11 +44,11 @@ demo: $(READY)
 	$(BIN)/python -m ciea_hf.demo.run
 
 tower: $(READY)
-	$(BIN)/python -m ciea_hf.demo.tower --output ciea_hf/demo/tower
+	$(BIN)/python -m ciea_hf.miniature.vision --output ciea_hf/miniature/vision_tower
 
 # Open Clip Art wants its data set, which `ciea data build openclipart data/openclipart --source DIR` makes
 benchmark: $(READY)
-	for script in $(filter-out $(if $(wildcard data/openclipart),,%/openclipart.py),$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit 1; done
+	for name in $(filter-out __init__ $(if $(wildcard data/openclipart),,openclipart),$(notdir $(basename $(wildcard benchmarks/*.py)))); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:
 	rm -rf build dist demo .mypy_cache .pytest_cache .ruff_cache

@@ -1,8 +1,8 @@
 """What each part of CIEA brings, on the embedded benchmark, several seeds, one budget.
 
-  python benchmarks/ablation.py                              # goes on where the last call stopped
-  python benchmarks/ablation.py --only marvel ciea --seeds 3
-  python benchmarks/ablation.py --report                     # draws the table from what is there, trains nothing
+  python -m benchmarks.ablation                              # goes on where the last call stopped
+  python -m benchmarks.ablation --only marvel ciea --seeds 3
+  python -m benchmarks.ablation --report                     # draws the table from what is there, trains nothing
 
 Every finished run leaves a small JSON file, and the table is drawn again after each.
 """
@@ -13,12 +13,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.ablation_report import draw_chart, make_page, make_rows, rows_against_ciea
-from common.files import STEPS, add_run_arguments, make_parser, say, write_result
-from common.runs import Runs
-from common.variants import VARIANTS, choose
-
-from ciea_hf.commands.common import load_dataset
+from benchmarks.common.ablation_report import draw_chart, make_page, make_rows, rows_against_ciea
+from benchmarks.common.files import STEPS, add_run_arguments, make_parser, say, write_result
+from benchmarks.common.runs import Runs
+from benchmarks.common.variants import VARIANTS, choose
+from ciea_hf.loading import load_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

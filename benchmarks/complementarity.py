@@ -1,7 +1,7 @@
 """What does the image part of an embedding say: what the caption names, or what it leaves out?
 
-  python benchmarks/complementarity.py                 # MARVEL and CIEA as `make demo` trained them
-  python benchmarks/complementarity.py MODEL ...
+  python -m benchmarks.complementarity                 # MARVEL and CIEA as `make demo` trained them
+  python -m benchmarks.complementarity MODEL ...
 
 Every concept becomes a query of its own ("which scene holds the owl") and is compared with the image part of every test
 scene: the language model over the patches alone, without the caption, as the extractor gives them and as the projector
@@ -13,9 +13,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from common.complementarity_report import draw, page
-from common.files import CIEA, MARVEL, make_parser, model_titles, require_models, say, write_result
-from common.measures import Measured, measure
+from benchmarks.common.complementarity_report import draw, page
+from benchmarks.common.files import CIEA, MARVEL, make_parser, model_titles, require_models, say, write_result
+from benchmarks.common.measures import Measured, measure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     models = parsed.models or [MARVEL, CIEA]
     require_models(models)
-    from ciea_hf.commands.common import load_dataset, load_encoder
-    from ciea_hf.demo.benchmark import plan_benchmark
+    from ciea_hf.data.builders.openmoji.build import plan_benchmark
+    from ciea_hf.loading import load_dataset, load_encoder
 
     dataset, plan = load_dataset("demo", "test"), plan_benchmark()["test"]
     found: dict[str, Measured] = {}

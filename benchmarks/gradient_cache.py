@@ -1,7 +1,7 @@
 """Peak memory and time of a training step, with and without gradient caching, at growing batch sizes.
 
-  python benchmarks/gradient_cache.py                         # 32, 128, 512 queries, chunks of 16
-  python benchmarks/gradient_cache.py --batches 32 64 --width 64 --layers 1
+  python -m benchmarks.gradient_cache                         # 32, 128, 512 queries, chunks of 16
+  python -m benchmarks.gradient_cache --batches 32 64 --width 64 --layers 1
 
 Each figure comes from a process of its own: what the step adds to the resident memory of a process that holds the
 model, its gradients and the batch, where freed memory is given back at once. Every query comes with a reduced query and
@@ -15,9 +15,8 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-from common.files import make_parser, say
-from common.memory import measure_in_child, reset_peak, resident
-
+from benchmarks.common.files import make_parser, say
+from benchmarks.common.memory import measure_in_child, reset_peak, resident
 from ciea_hf.utils import atomic_write
 
 NAME = "gradient_cache.md"
@@ -59,7 +58,11 @@ def main() -> int:
     pairs = []
     for batch in arguments.batches:
         plain, cached = (
-            Figure(*measure_in_child(__file__, Setting(batch, chunk, arguments.width, arguments.layers), GIVING_BACK))
+            Figure(
+                *measure_in_child(
+                    "benchmarks.gradient_cache", Setting(batch, chunk, arguments.width, arguments.layers), GIVING_BACK
+                )
+            )
             for chunk in (None, arguments.chunk)
         )
         say(f"batch {batch}: plain {plain.peak:.0f} MB, cached {cached.peak:.0f} MB")
@@ -93,9 +96,9 @@ def build(setting: Setting) -> tuple[Any, Any]:
     from transformers import CLIPVisionConfig, T5Config
 
     from ciea_hf import CIEAConfig, CIEAModel
-    from ciea_hf.training.embedder import Embedder
-    from ciea_hf.training.objective import Objective
-    from ciea_hf.training.optim import freeze
+    from ciea_hf.training.loss.embedder import Embedder
+    from ciea_hf.training.loss.objective import Objective
+    from ciea_hf.training.run.optim import freeze
 
     vision = CLIPVisionConfig(
         image_size=112, patch_size=16, hidden_size=128, intermediate_size=256, num_hidden_layers=2,
@@ -120,7 +123,7 @@ def make_batch(size: int, chunk: int | None) -> Any:
     """Make a batch of so many queries, reduced queries and captioned images, each with a positive of its own."""
     import torch
 
-    from ciea_hf.training.batch import TrainingBatch
+    from ciea_hf.training.data.batch import TrainingBatch
 
     rows = torch.arange(size)
     pairs = torch.stack([rows, rows], dim=1)
@@ -141,7 +144,7 @@ def make_groups(kind: str, size: int, chunk: int | None) -> list[Any]:
     """Make the forward passes of one kind of input."""
     import torch
 
-    from ciea_hf.training.batch import InputGroup
+    from ciea_hf.training.data.batch import InputGroup
 
     groups = []
     for start in range(0, size, chunk or size):

@@ -1,7 +1,7 @@
 """Evaluation of large corpora: seconds to keep and to search embeddings, and memory.
 
-  python benchmarks/large_corpus.py                                   # WebQA-Multi's size, and a tenth of it
-  python benchmarks/large_corpus.py --documents 20000 --width 64
+  python -m benchmarks.large_corpus                                   # WebQA-Multi's size, and a tenth of it
+  python -m benchmarks.large_corpus --documents 20000 --width 64
 
 Each size is measured in a process of its own, by `evaluate` as it is. What embeds costs nothing: vectors are random
 directions told by the document's number, and a query's is its document's with noise, so that MRR@10 must be 1. What is
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from common.files import make_parser, say
-from common.memory import AnonymousPeak, measure_in_child, resident
 
+from benchmarks.common.files import make_parser, say
+from benchmarks.common.memory import AnonymousPeak, measure_in_child, resident
 from ciea_hf.utils import atomic_write
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(json.dumps(measure(Setting(*json.loads(parsed.child)))))
         return 0
     settings = {size: Setting(size, parsed.queries, parsed.width) for size in parsed.documents}
-    found = {size: Figure(*measure_in_child(__file__, setting)) for size, setting in settings.items()}
+    found = {size: Figure(*measure_in_child("benchmarks.large_corpus", setting)) for size, setting in settings.items()}
     text = page(found, parsed.queries, parsed.width)
     with atomic_write(parsed.output / NAME) as path:
         path.write_text(text, encoding="utf-8")
@@ -121,7 +121,7 @@ def page(found: dict[int, Figure], queries: int, width: int) -> str:
         "",
         f"`evaluate` on random directions of width {width}, kept in half precision, {queries} queries, depth 100, CPU, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}. Memory is what is resident and no file's: the "
-        "embeddings are memory-mapped. MRR@10 must be 1. `python benchmarks/large_corpus.py`",
+        "embeddings are memory-mapped. MRR@10 must be 1. `python -m benchmarks.large_corpus`",
         "",
         "| documents | embed and keep, s | search, s | GB before | GB at the peak | GB on disk | MRR@10 |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",

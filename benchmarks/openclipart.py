@@ -1,8 +1,8 @@
 """Real pictures: caption only, MARVEL and CIEA on Open Clip Art, several seeds, one budget, beside BM25.
 
   ciea data build openclipart data/openclipart --source DIR   # from Debian's openclipart-svg and openclipart-png
-  python benchmarks/openclipart.py --data data/openclipart    # goes on where the last call stopped
-  python benchmarks/openclipart.py --report                   # draws the table from what is there, trains nothing
+  python -m benchmarks.openclipart --data data/openclipart    # goes on where the last call stopped
+  python -m benchmarks.openclipart --report                   # draws the table from what is there, trains nothing
 
 First a miniature vision tower is trained on the pictures of the training queries and their words. The
 trained systems also answer the queries that they were trained on, and those of the test split with pictures taken away:
@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from common.ablation_report import draw_chart, make_rows, make_table, spread
-from common.clipart_tower import RECIPE, train_clipart_tower
-from common.files import add_run_arguments, make_parser, say, write_result
-from common.records import Record, first_ranks, rounded_metrics
-from common.runs import Runs
-from common.variants import VARIANTS
 
+from benchmarks.common.ablation_report import draw_chart, make_rows, make_table, spread
+from benchmarks.common.clipart_tower import RECIPE, train_clipart_tower
+from benchmarks.common.files import add_run_arguments, make_parser, say, write_result
+from benchmarks.common.records import Record, first_ranks, rounded_metrics
+from benchmarks.common.runs import Runs
+from benchmarks.common.variants import VARIANTS
 from ciea_hf.data import load_retrieval_dataset
 from ciea_hf.evaluation import score_run
 from ciea_hf.evaluation.baselines import bm25_run
@@ -35,9 +35,8 @@ from ciea_hf.evaluation.report import text_table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from common.ablation_report import Row
-    from common.variants import Variant
-
+    from benchmarks.common.ablation_report import Row
+    from benchmarks.common.variants import Variant
     from ciea_hf.data import RetrievalDataset
 
 DATA, WORK = Path("data/openclipart"), Path("runs/openclipart")
@@ -56,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not parsed.data.is_dir():
         parser.error(f"there is no data set at {parsed.data}: `ciea data build openclipart` makes it")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("ciea_hf.demo.tower").setLevel(logging.INFO)
+    logging.getLogger("ciea_hf.miniature.vision").setLevel(logging.INFO)
     splits = {split: load_retrieval_dataset(parsed.data, split) for split in ("train", "dev", "test")}
     tower = parsed.work / "tower"
     train_clipart_tower(tower, splits, replace(RECIPE, steps=parsed.tower_steps))

@@ -1,7 +1,7 @@
 """How much does a system lean on captions? MRR@10 of image queries against the share of captions spoiled.
 
-  python benchmarks/robustness.py                      # MARVEL and CIEA as `make demo` trained them
-  python benchmarks/robustness.py MODEL_A MODEL_B
+  python -m benchmarks.robustness                      # MARVEL and CIEA as `make demo` trained them
+  python -m benchmarks.robustness MODEL_A MODEL_B
 
 `drop` takes captions away from pictures, `swap` passes them around among pictures.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from common.files import CIEA, MARVEL, make_parser, model_titles, require_models, say, write_result
+from benchmarks.common.files import CIEA, MARVEL, make_parser, model_titles, require_models, say, write_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(models) != 2:
         parser.error(f"two models are compared, got {len(models)}")
     require_models(models)
-    from ciea_hf.commands.common import load_dataset, load_encoder
+    from ciea_hf.loading import load_dataset, load_encoder
 
     dataset = load_dataset("demo", "test")
     points = measure([load_encoder(model) for model in models], dataset, parsed.shares, parsed.seed)

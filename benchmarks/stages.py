@@ -1,8 +1,8 @@
 """All stages on the embedded benchmark, and the dev metric after each, over several seeds.
 
-  python benchmarks/stages.py                               # 3 seeds, the preset's steps
-  python benchmarks/stages.py --seeds 1 --steps 20          # to see that it runs
-  python benchmarks/stages.py -- --hard.learning-rate 5e-4  # what follows -- goes to the training
+  python -m benchmarks.stages                               # 3 seeds, the preset's steps
+  python -m benchmarks.stages --seeds 1 --steps 20          # to see that it runs
+  python -m benchmarks.stages -- --hard.learning-rate 5e-4  # what follows -- goes to the training
 
 A run that is finished is left as it is, and one that was interrupted goes on.
 """
@@ -15,8 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.files import make_parser, say
-
+from benchmarks.common.files import make_parser, say
 from ciea_hf.demo.launching import launch_training
 from ciea_hf.utils import atomic_write
 

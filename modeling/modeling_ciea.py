@@ -13,10 +13,10 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 from transformers.utils.import_utils import is_torchdynamo_exporting, torch_compilable_check
 
-from .assembly_ciea import AssemblyMixin
 from .configuration_ciea import CIEAConfig
 from .encoding_ciea import EncodingMixin
 from .layers_ciea import ComplementaryInformationExtractor, complement_weights, patch_states
+from .serialization_ciea import AssemblyMixin
 
 ImagePart = Literal["extracted", "projected"]
 

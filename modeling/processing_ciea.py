@@ -9,7 +9,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import logging
 
 from .inputs_ciea import Document, load_image
-from .limits_ciea import check_image_patches, check_image_size
+from .validation_ciea import check_image_patches, check_image_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.hub_client import loopback_hub
+from tests.support.hub_client import loopback_hub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.hub_server import MemoryHub
+    from tests.support.hub_server import MemoryHub
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryHub]:
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to train from: a data set, backbones, and a model that does not drop out."""
-    from tests.toy_training import save_backbones, save_start, save_training_data
+    from tests.support.toy_training import save_backbones, save_start, save_training_data
 
     folder = tmp_path_factory.mktemp("toy")
     save_training_data(folder / "data")
@@ -45,7 +45,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def fresh_engine(cache: Path) -> None:
     """Begin a run anew, though Accelerate keeps its state as long as the process lives, and with an empty cache."""
-    from tests.toy_training import reset_engine
+    from tests.support.toy_training import reset_engine
 
     reset_engine()
 
@@ -53,7 +53,7 @@ def fresh_engine(cache: Path) -> None:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a saved model."""
-    from tests.helpers import tiny_model
+    from tests.support.helpers import tiny_model
 
     folder = tmp_path_factory.mktemp("model")
     tiny_model().save_pretrained(folder)
@@ -64,7 +64,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a saved data set."""
     from ciea_hf.data import save_retrieval_dataset
-    from tests.toy_retrieval import toy_dataset
+    from tests.support.toy_retrieval import toy_dataset
 
     folder = tmp_path_factory.mktemp("data") / "toy"
     save_retrieval_dataset({"test": toy_dataset()}, folder, "# Toy")

@@ -7,7 +7,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from ciea_hf.explain import complement_map, embed_image_parts, overlay_complement
-from tests.helpers import picture, tiny_model
+from tests.support.helpers import picture, tiny_model
 
 CAPTIONS = ["a red cat", "the small house with a tree", "bread"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import tiny_model
+from tests.support.helpers import tiny_model
 
 
 def run(code: str, *arguments: str) -> str:

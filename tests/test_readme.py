@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from ciea_hf.cli import main
-from tests import specimens
-from tests.helpers import picture, tiny_model
+from tests.support import sample_datasets
+from tests.support.helpers import picture, tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,7 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the README's reader has it after `make demo`, the model a tiny random one."""
     folder = tmp_path_factory.mktemp("readme")
     tiny_model().save_pretrained(folder / "demo" / "ciea")
-    specimens.webqa(folder / "data" / "webqa")
+    sample_datasets.webqa(folder / "data" / "webqa")
     for name in ("scene.png", "other.png"):
         picture(size=(112, 112)).save(folder / "demo" / name)
     return folder
@@ -81,8 +81,8 @@ def test_training(command: str, place: Path) -> None:
 
 
 def test_presets_and_stages_are_those_of_the_code() -> None:
+    from ciea_hf.training.arguments import preset_names
     from ciea_hf.training.config import STAGES
-    from ciea_hf.training.presets import preset_names
 
     stages = re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)
     assert stages == list(STAGES)

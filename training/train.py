@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from transformers.utils.logging import disable_progress_bar
 
-from ciea_hf.training.preemption import Preempted
-from ciea_hf.training.presets import config_from_arguments
-from ciea_hf.training.stages import run_stages
+from ciea_hf.training.arguments import config_from_arguments
+from ciea_hf.training.run.preemption import Preempted
+from ciea_hf.training.run.stages import run_stages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

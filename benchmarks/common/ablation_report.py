@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.common.variants import GROUPS, VARIANTS
 from ciea_hf.evaluation.report import text_table
 from ciea_hf.evaluation.significance import randomisation_test
-from common.variants import GROUPS, VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from matplotlib.figure import Figure
 
-    from common.records import Record
-    from common.variants import Variant
+    from benchmarks.common.records import Record
+    from benchmarks.common.variants import Variant
 
 COLUMNS = (("image", "mrr@10"), ("image", "ndcg@10"), ("image", "recall@1"), ("text", "mrr@10"))
 HEAD = ("group", "system", "seeds", "MRR@10 image", "NDCG@10 image", "Recall@1 image", "MRR@10 text")

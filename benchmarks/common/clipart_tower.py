@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ciea_hf.demo.scenes import SCENE_SIZE
-from ciea_hf.demo.tower import PIXEL_MEAN, PIXEL_STD, TowerRecipe, fit_tower, patch_states, save_tower
-from common.measures import roc_auc
+from benchmarks.common.measures import roc_auc
+from ciea_hf.data.builders.openmoji.scenes import SCENE_SIZE
+from ciea_hf.miniature.vision import PIXEL_MEAN, PIXEL_STD, TowerRecipe, fit_tower, patch_states, save_tower
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.common.interventions import INTERVENTIONS
+from benchmarks.common.measures import TEMPLATE, weight_aucs
 from ciea_hf.evaluation.report import text_table
 from ciea_hf.evaluation.significance import bootstrap_interval
-from common.interventions import INTERVENTIONS
-from common.measures import TEMPLATE, weight_aucs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from matplotlib.figure import Figure
 
-    from common.measures import Measured
+    from benchmarks.common.measures import Measured
 
 AUCS = {"hidden": "hidden vs absent", "captioned": "captioned vs absent", "hidden_captioned": "hidden vs captioned"}
 GAPS = {"hidden_gap": "gap hidden", "captioned_gap": "gap captioned"}

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ciea_hf.training.presets import load_preset, run_record
+from ciea_hf.training.arguments import load_preset
+from ciea_hf.training.run.record import run_record
 from ciea_hf.utils import atomic_write
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ciea_hf.demo.art import CONCEPT_COUNT, CONCEPT_SEED, choose_concepts
-from ciea_hf.demo.scenes import compose_scene, glyph_atlas
-from ciea_hf.demo.wording import IMAGE_QUERIES, join_names
+from benchmarks.common.interventions import scores_by_weights
+from ciea_hf.data.builders.openmoji.glyphs import CONCEPT_COUNT, CONCEPT_SEED, choose_concepts
+from ciea_hf.data.builders.openmoji.scenes import compose_scene, glyph_atlas
+from ciea_hf.data.builders.openmoji.templates import IMAGE_QUERIES, join_names
 from ciea_hf.explain import embed_image_parts
-from common.interventions import scores_by_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ciea_hf.data import RetrievalDataset
-    from ciea_hf.demo.benchmark import PlannedDocument, SplitPlan
+    from ciea_hf.data.builders.openmoji.build import PlannedDocument, SplitPlan
 
     Array = NDArray[Any]
 

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN = 0.05
 
 
-def measure_in_child(script: str, setting: Sequence[Any], environment: Mapping[str, str] | None = None) -> list[Any]:
-    """Call a script again, in a new process, with ``--child`` and a setting.
+def measure_in_child(module: str, setting: Sequence[Any], environment: Mapping[str, str] | None = None) -> list[Any]:
+    """Run a benchmark script in a new process, with ``--child`` and a setting.
 
     Args:
-        script: Its path.
+        module: Dotted name of the script's module.
         setting: What the new process measures.
         environment: Variables to set beside the present ones.
 
     Returns:
         The last line that it writes, a JSON list.
     """
-    command = [sys.executable, script, "--child", json.dumps(setting)]
+    command = [sys.executable, "-m", module, "--child", json.dumps(setting)]
     variables = os.environ | dict(environment or {})
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=variables)
     found: list[Any] = json.loads(done.stdout.splitlines()[-1])

@@ -8,12 +8,12 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ciea_hf.commands.common import load_encoder
+from benchmarks.common.files import say
+from benchmarks.common.records import Record, first_ranks, read_records, rounded_metrics
+from benchmarks.common.variants import Variant, in_order, settings
 from ciea_hf.demo.launching import launch_training
 from ciea_hf.evaluation import evaluate
-from common.files import say
-from common.records import Record, first_ranks, read_records, rounded_metrics
-from common.variants import Variant, in_order, settings
+from ciea_hf.loading import load_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf.demo.run import SYSTEMS
+from ciea_hf.training.arguments import config_as_dict, config_from_arguments
 from ciea_hf.training.config import TrainingConfig
-from ciea_hf.training.presets import config_as_dict, config_from_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

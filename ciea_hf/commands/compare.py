@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ciea_hf import loading
 from ciea_hf.commands import common
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _qrels(arguments: argparse.Namespace) -> dict[str, dict[str, int]]:
         if arguments.kind:
             raise ValueError("--kind needs a data set as --qrels: a file does not say what kind a document is")
         return read_qrels(arguments.qrels)
-    dataset = common.load_dataset(arguments.qrels, arguments.split, arguments.format)
+    dataset = loading.load_dataset(arguments.qrels, arguments.split, arguments.format)
     kinds = dataset.query_kinds()
     chosen = {q: row for q, row in dataset.qrels.items() if arguments.kind in (None, kinds.get(q))}
     if not chosen:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from ciea_hf.data.findings import CheckResult
+    from ciea_hf.data.check_result import CheckResult
 
 HELP = "check, convert and build data sets"
 PATH_HELP = "folder, file or Hub id of a data set in any known format"
@@ -59,8 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from ciea_hf.data.check_result import TRAIN, Faults
     from ciea_hf.data.checking import Checker
-    from ciea_hf.data.findings import TRAIN, Faults
     from ciea_hf.data.loading import open_source
 
     if arguments.fix:
@@ -71,7 +71,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.output:
         common.write_json(_as_json(result), arguments.output)
     if arguments.fix:
-        from ciea_hf.data.copying import write_sound
+        from ciea_hf.data.cleaning import write_sound
 
         counts = write_sound(source, result, arguments.fix)
         common.write(f"\nwritten without the faults: {arguments.fix} ({_counted(counts)})")
@@ -85,7 +85,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from ciea_hf.data.copying import write_source
+    from ciea_hf.data.cleaning import write_source
     from ciea_hf.data.loading import open_source
 
     _refuse_existing(arguments.output)
@@ -95,7 +95,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from ciea_hf.data.openclipart import build_openclipart
+    from ciea_hf.data.builders.openclipart import build_openclipart
 
     _refuse_existing(arguments.output)
     counts = build_openclipart(arguments.source, arguments.output, progress=sys.stderr.isatty())
@@ -113,7 +113,7 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def _report(result: CheckResult, limit: int) -> str:
-    from ciea_hf.data.places import KINDS
+    from ciea_hf.data.issues import KINDS
 
     lines = [f"{name}: {count}" for name, count in result.counts.items()]
     for kind, (level, title) in KINDS.items():

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ciea_hf import loading
 from ciea_hf.commands import common
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     items += [Item(f"text-{number}", _as_text(text)) for number, text in enumerate(arguments.text)]
     if not items:
         raise ValueError("there is nothing to encode: give an INPUT or --text")
-    model = common.load_encoder(arguments.model, arguments.device)
+    model = loading.load_encoder(arguments.model, arguments.device)
     encode = model.encode_query if arguments.role == "query" else model.encode_document
     try:
         embeddings = encode(

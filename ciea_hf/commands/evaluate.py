@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ciea_hf import loading
 from ciea_hf.commands import common
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     common.check_output("--output", arguments.output)
     common.check_output("--run-file", arguments.run_file)
-    dataset = common.load_dataset(arguments.dataset, arguments.split, arguments.format)
+    dataset = loading.load_dataset(arguments.dataset, arguments.split, arguments.format)
     if arguments.run_file:
         check_ids([*dataset.qrels, *dataset.corpus_ids])
     result = _evaluate(arguments.model, arguments.documents, dataset, arguments, arguments.embeddings)
@@ -112,7 +113,7 @@ def _evaluate(
         result = score_run(found, dataset, arguments.ks, {"search": round(time.perf_counter() - start, 3)})
         return replace(result, settings={"system": BM25, "documents": documents, "top_k": depth, **noise})
     result = evaluate(
-        common.load_encoder(name, arguments.device),
+        loading.load_encoder(name, arguments.device),
         dataset,
         documents=DocumentView(dataset, documents, captions, arguments.on_broken_image),
         ks=arguments.ks,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ciea_hf import loading
 from ciea_hf.commands import common
 
 HELP = "encode a corpus into a folder that search reads"
@@ -34,11 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Encode the corpus."""
     from ciea_hf.retrieval import DocumentView, encode_part
 
-    dataset = common.load_dataset(arguments.dataset, arguments.split, arguments.format, corpus_is_enough=True)
-    model = common.load_encoder(arguments.model, arguments.device)
-    path = Path(arguments.dataset)
-    on_disk = arguments.dataset != common.DEMO and path.exists()
-    source = {"path": str(path.resolve()) if on_disk else arguments.dataset, "format": arguments.format}
+    dataset = loading.load_dataset(arguments.dataset, arguments.split, arguments.format, corpus_is_enough=True)
+    model = loading.load_encoder(arguments.model, arguments.device)
+    source = {"path": loading.lasting_name(arguments.dataset), "format": arguments.format}
     options = common.encoding_options(arguments)
     view = DocumentView(dataset, arguments.documents, on_broken_image=arguments.on_broken_image)
     missing = encode_part(model, dataset, arguments.output, view, options, source, arguments.part)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ciea_hf import loading
 from ciea_hf.commands import common
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from ciea_hf.data import RetrievalDataset
     from ciea_hf.retrieval.encoding import Encoder
-    from ciea_hf.training.mining import ViewMaker
+    from ciea_hf.training.data.mining import ViewMaker
 
 HELP = "mine hard negatives for training"
 
@@ -60,8 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Mine, write the file and the report, and show it."""
-    from ciea_hf.training.mining import mine_negatives
-    from ciea_hf.training.negatives import MiningOptions, save_negatives
+    from ciea_hf.training.data.mining import mine_negatives
+    from ciea_hf.training.data.negatives import MiningOptions, save_negatives
 
     options = MiningOptions(
         depth=arguments.depth,
@@ -72,8 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
         max_score=arguments.max_score,
         seed=arguments.seed,
     )
-    dataset = common.load_dataset(arguments.dataset, arguments.split, arguments.format)
-    encoder, view = _encoder(common.load_encoder(arguments.model, arguments.device), dataset, arguments)
+    dataset = loading.load_dataset(arguments.dataset, arguments.split, arguments.format)
+    encoder, view = _encoder(loading.load_encoder(arguments.model, arguments.device), dataset, arguments)
     encoding = common.encoding_options(arguments)
     found = mine_negatives(encoder, dataset, options, encoding=encoding, folder=arguments.embeddings, view=view)
     path = save_negatives(found, arguments.output)
@@ -91,9 +92,9 @@ def _encoder(model: Any, dataset: RetrievalDataset, arguments: argparse.Namespac
 
     if not isinstance(model, CIEAModel):
         return model, None
-    from ciea_hf.training.collator import Collator
-    from ciea_hf.training.encoding import TrainingEncoder, views_of
-    from ciea_hf.training.reader import CorpusReader
+    from ciea_hf.training.data.collator import Collator
+    from ciea_hf.training.data.encoding import TrainingEncoder, views_of
+    from ciea_hf.training.data.reader import CorpusReader
 
     collator = Collator(
         model.processor, model.processor.max_text_length, model.config.prompts, chunk_size=arguments.batch_size

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ciea_hf import loading
 from ciea_hf.commands import common
 
 if TYPE_CHECKING:
@@ -42,12 +43,12 @@ def run(arguments: argparse.Namespace) -> int:
     from ciea_hf.utils import require
 
     mteb = require("mteb", extra="mteb")
-    model = common.load_encoder(arguments.model, arguments.device)
+    model = loading.load_encoder(arguments.model, arguments.device)
     if not isinstance(model, CIEAModel):
         raise TypeError(f"{arguments.model} is no CIEA model: mteb's own command line runs it")
     folder = arguments.model if Path(arguments.model).exists() else None
     name = arguments.name or (f"local/{Path(folder).resolve().name}" if folder else arguments.model)
-    tasks = [retrieval_task(common.load_dataset(d, arguments.split, arguments.format)) for d in arguments.dataset]
+    tasks = [retrieval_task(loading.load_dataset(d, arguments.split, arguments.format)) for d in arguments.dataset]
     named = arguments.tasks or ([] if tasks else list(TASKS))
     tasks += [_task(mteb, task) for task in named]
     results = mteb.evaluate(

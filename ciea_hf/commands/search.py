@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ciea_hf import loading
 from ciea_hf.commands import common
 
 if TYPE_CHECKING:
@@ -56,12 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
     indexed = is_encoded_corpus(arguments.dataset)
     if indexed:
         _refuse_decided(arguments)
-    model = common.load_encoder(arguments.model, arguments.device)
+    model = loading.load_encoder(arguments.model, arguments.device)
     if indexed:
         corpus = load_corpus(arguments.dataset, model)
         dataset = _indexed_dataset(corpus) if arguments.images or arguments.query_id else None
     else:
-        dataset = common.load_dataset(arguments.dataset, arguments.split, arguments.format, corpus_is_enough=True)
+        dataset = loading.load_dataset(arguments.dataset, arguments.split, arguments.format, corpus_is_enough=True)
         corpus = _encode(model, dataset, arguments)
     queries = arguments.queries + _texts_of(dataset, arguments.query_id)
     retriever = Retriever.from_corpus(model, corpus, device=getattr(model, "device", None))
@@ -111,7 +112,7 @@ def _indexed_dataset(corpus: EncodedCorpus) -> RetrievalDataset:
     source = corpus.source
     if "path" not in source:
         raise ValueError("the index does not say where its data set is: leave out --images and --query-id")
-    dataset = common.load_dataset(source["path"], source["split"], source.get("format", "auto"), corpus_is_enough=True)
+    dataset = loading.load_dataset(source["path"], source["split"], source.get("format", "auto"), corpus_is_enough=True)
     if corpus.fingerprint not in (DocumentView(dataset, part).fingerprint for part in common.PARTS):
         raise ValueError(f"{source['path']} has changed since it was indexed: run `ciea index` into another folder")
     return dataset

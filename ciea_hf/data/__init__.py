@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ciea_hf.data.columns import column_values, corpus_from_columns, queries_from_columns
-from ciea_hf.data.dataset import Qrels, RetrievalDataset
+from ciea_hf.data.dataset import Qrels, RetrievalDataset, column_values, corpus_from_columns, queries_from_columns
+from ciea_hf.data.export import save_retrieval_dataset
 from ciea_hf.data.loading import FORMATS, Format, load_retrieval_dataset
-from ciea_hf.data.saving import save_retrieval_dataset
 
 __all__ = [
     "FORMATS",

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ciea_hf.data.check_result import CheckedSplit, CheckResult, Faults
 from ciea_hf.data.dataset import SHARED_SPLIT
-from ciea_hf.data.findings import CheckedSplit, CheckResult, Faults
 from ciea_hf.data.images import UNAVAILABLE, EncodedImage, TsvLine, decode_image, image_bytes
-from ciea_hf.data.source import Query, chosen_splits, qrels_of, unique_documents, unique_queries
+from ciea_hf.data.readers.base import Query, chosen_splits, qrels_of, unique_documents, unique_queries
 from ciea_hf.utils import map_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ciea_hf.data.places import Place
-    from ciea_hf.data.source import Source
+    from ciea_hf.data.issues import Place
+    from ciea_hf.data.readers.base import Source
 
 
 class _Job(NamedTuple):

@@ -22,7 +22,7 @@ import fsspec
 import numpy as np
 from fsspec.spec import AbstractFileSystem
 
-from ciea_hf.data.places import Place, Report, raise_errors
+from ciea_hf.data.issues import Place, Report, raise_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -93,7 +93,7 @@ class TsvLine(NamedTuple):
 
 def read_index(path: Path, report: Report = raise_errors) -> dict[str, tuple[int, Place]]:
     """Read an index of ``id<TAB>offset``: for each id the offset, and where the index says so."""
-    from ciea_hf.data.lines import text_lines
+    from ciea_hf.data.parsing import text_lines
 
     found: dict[str, tuple[int, Place]] = {}
     for place, line in text_lines(path, report):

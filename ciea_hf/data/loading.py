@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
 from ciea_hf.data.dataset import SHARED_SPLIT
-from ciea_hf.data.places import Report, raise_errors
-from ciea_hf.data.readers import clueweb, edis, json_form, mbeir, own, webqa, webqa_original
-from ciea_hf.data.source import Source, dataset_of, no_split
+from ciea_hf.data.issues import Report, raise_errors
+from ciea_hf.data.readers import clueweb, edis, jsonl, mbeir, parquet, webqa, webqa_original
+from ciea_hf.data.readers.base import Source, dataset_of, no_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,10 +46,13 @@ FORMATS: dict[str, Format] = {
     "edis": Format(edis.recognises, edis.Edis),
     "mbeir": Format(mbeir.recognises, mbeir.MBeir),
     "clueweb22-mm": Format(clueweb.recognises, clueweb.ClueWeb),
-    "jsonl": Format(json_form.recognises, json_form.JsonForm),
-    "parquet": Format(own.recognises, own.OwnForm),
+    "jsonl": Format(jsonl.recognises, jsonl.JsonForm),
+    "parquet": Format(parquet.recognises, parquet.OwnForm),
 }
 """Formats by name, in the order in which they are tried. Those of WebQA-Image are chosen by name only."""
+
+BUILT_IN = {"demo": "ciea_hf.data.builders.openmoji.build"}
+"""Data sets known by name, and the builder of each: a module with `benchmark_folder()` and `vocabulary()`."""
 
 _ON_DISK = frozenset(FORMATS) - {"parquet"}  # which may be on the Hub
 _FOLDERS = _ON_DISK - {"mbeir"}  # one pool of which may be named
@@ -67,7 +72,7 @@ def open_source(path_or_id: str | Path, format: str = "auto", report: Report = r
         FileNotFoundError: If there is nothing at the path.
         ValueError: If the format is unknown, or none recognises the path.
     """
-    path = str(path_or_id)
+    path = _path_of(path_or_id)
     return _open(_format_of(path, format), path, report)
 
 
@@ -91,7 +96,7 @@ def load_retrieval_dataset(
         ValueError: If the format is unknown, none recognises the path, there is no such split, or the data are at
             fault: the message names file, line and id.
     """
-    path = str(path_or_id)
+    path = _path_of(path_or_id)
     chosen = _format_of(path, format)
     source = _open(chosen, path, raise_errors)
     if split is not None and split not in source.splits:
@@ -101,7 +106,17 @@ def load_retrieval_dataset(
     corpus = _corpora.get(key)
     dataset = dataset_of(source, split, corpus)
     _corpora[key] = dataset.corpus
+    if path_or_id in BUILT_IN:
+        words = importlib.import_module(BUILT_IN[str(path_or_id)]).vocabulary()
+        dataset = dataclasses.replace(dataset, vocabulary=tuple(words))
     return dataset
+
+
+def _path_of(path_or_id: str | Path) -> str:
+    """Return a path or id; a built-in data set is built on its first use."""
+    if path_or_id in BUILT_IN:
+        return str(importlib.import_module(BUILT_IN[str(path_or_id)]).benchmark_folder())
+    return str(path_or_id)
 
 
 def _open(form: str, path: str, report: Report) -> Source:

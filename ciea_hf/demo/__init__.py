@@ -1,1 +1,1 @@
-"""The embedded benchmark, its vision tower and the demonstration."""
+"""The demonstration behind `make demo`."""

@@ -87,7 +87,8 @@ def run_demo(output: Path, steps: int | None = None, seed: int = 0) -> dict[str,
     start = time.perf_counter()
     _claim(output, {"steps": steps, "seed": seed})
     _say("1/6  The benchmark: OpenMoji Scenes, drawn on the spot and kept in the package's cache")
-    from ciea_hf.demo.benchmark import benchmark_folder, load_benchmark
+    from ciea_hf.data import load_retrieval_dataset
+    from ciea_hf.data.builders.openmoji.build import benchmark_folder
 
     _say(f"     {benchmark_folder()}")
     _say("2/6  Warm-up of the language model on captions and text documents, from which all systems start")
@@ -103,7 +104,7 @@ def run_demo(output: Path, steps: int | None = None, seed: int = 0) -> dict[str,
         folder = launch_training(output / "runs" / system.name, (*common, *system.arguments))
         seconds[system.name] = _seconds(folder)
     _say("4/6  Evaluation on the test split: 1,000 scenes and 250 texts, templates and caption pairs never seen")
-    test = load_benchmark("test")
+    test = load_retrieval_dataset("demo", split="test")
     results = {system.name: _evaluate(output, system, test) for system in SYSTEMS}
     rows = [Row(system.title, results[system.name]["by_kind"], seconds[system.name]) for system in SYSTEMS]
     table = demo_table(rows)

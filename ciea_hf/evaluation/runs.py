@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ciea_hf.data.lines import judgements
+from ciea_hf.data.parsing import judgements
 from ciea_hf.evaluation.metrics import rank_documents
 from ciea_hf.utils import atomic_write
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
-    from ciea_hf.data.places import Place
+    from ciea_hf.data.issues import Place
     from ciea_hf.evaluation.metrics import Run
 
 _RUN_COLUMNS = 6

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ciea_hf.hub.checks import check_folder
+from ciea_hf.hub.download import pull
 from ciea_hf.hub.errors import HubError
-from ciea_hf.hub.fetching import pull
-from ciea_hf.hub.publishing import PushResult, push
+from ciea_hf.hub.upload import PushResult, push
 
 __all__ = ["HubError", "PushResult", "check_folder", "pull", "push"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from ciea_hf.modeling.limits_ciea import check_image_patches, check_image_size, is_plain_name
+from ciea_hf.modeling.validation_ciea import check_image_patches, check_image_size, is_plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

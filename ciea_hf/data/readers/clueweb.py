@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ciea_hf.data.columns import column_values
-from ciea_hf.data.lines import Entry, Judgement
-from ciea_hf.data.places import Place, Report, raise_errors
+from ciea_hf.data.dataset import column_values
+from ciea_hf.data.issues import Place, Report, raise_errors
+from ciea_hf.data.parsing import Entry, Judgement
+from ciea_hf.data.readers.base import Document, Query, Source, document_of, field
 from ciea_hf.data.readers.tables import (
     columns_of,
     corpus_of_columns,
@@ -21,7 +22,6 @@ from ciea_hf.data.readers.tables import (
     rows,
     shards,
 )
-from ciea_hf.data.source import Document, Query, Source, document_of, field
 from ciea_hf.utils import require
 
 if TYPE_CHECKING:

@@ -11,15 +11,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ciea_hf.data.lines import Judgement, json_entries
-from ciea_hf.data.places import ignore
-from ciea_hf.data.source import Document, FirstOnly, Query, Source, document_of, field
+from ciea_hf.data.issues import ignore
+from ciea_hf.data.parsing import Judgement, json_entries
+from ciea_hf.data.readers.base import Document, FirstOnly, Query, Source, document_of, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ciea_hf.data.lines import Entry
-    from ciea_hf.data.places import Report
+    from ciea_hf.data.issues import Report
+    from ciea_hf.data.parsing import Entry
 
 CANDIDATES = "EDIS_candidates_1m.json"
 SPLITS = {"train": "train", "dev": "val", "test": "test"}

@@ -11,14 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ciea_hf.data.lines import Judgement, json_lines, judgements
-from ciea_hf.data.places import Report, raise_errors
-from ciea_hf.data.source import Document, Query, Source, document_of, field, texts
+from ciea_hf.data.issues import Report, raise_errors
+from ciea_hf.data.parsing import Judgement, json_lines, judgements
+from ciea_hf.data.readers.base import Document, Query, Source, document_of, field, texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ciea_hf.data.lines import Entry
+    from ciea_hf.data.parsing import Entry
 
 POOL = "_cand_pool.jsonl"
 SPLITS = {"train": "train", "dev": "val", "test": "test"}

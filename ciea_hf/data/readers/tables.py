@@ -6,9 +6,9 @@ import glob
 import re
 from typing import TYPE_CHECKING, Any
 
-from ciea_hf.data.columns import column_values, corpus_features
-from ciea_hf.data.lines import Entry
-from ciea_hf.data.places import Place, Report
+from ciea_hf.data.dataset import column_values, corpus_features
+from ciea_hf.data.issues import Place, Report
+from ciea_hf.data.parsing import Entry
 from ciea_hf.utils import require
 
 if TYPE_CHECKING:

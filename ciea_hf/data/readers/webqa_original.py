@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ciea_hf.data.images import UNAVAILABLE, TsvImages
-from ciea_hf.data.lines import Judgement, json_entries, text_lines
-from ciea_hf.data.places import Place, Report, raise_errors
-from ciea_hf.data.source import Document, FirstOnly, Query, Source, document_of
+from ciea_hf.data.issues import Place, Report, raise_errors
+from ciea_hf.data.parsing import Judgement, json_entries, text_lines
+from ciea_hf.data.readers.base import Document, FirstOnly, Query, Source, document_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ciea_hf.data.images import EncodedImage
-    from ciea_hf.data.lines import Entry
+    from ciea_hf.data.parsing import Entry
 
 QUESTIONS, IMAGES, INDEX = "WebQA_train_val.json", "imgs.tsv", "imgs.lineidx"
 SPLITS = {"train": "train", "dev": "val"}

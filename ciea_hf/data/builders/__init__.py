@@ -1,0 +1,1 @@
+"""Builders of data sets from art that other packages ship."""

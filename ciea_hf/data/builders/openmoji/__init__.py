@@ -1,0 +1,1 @@
+"""OpenMoji Scenes: the embedded benchmark, drawn from the OpenMoji font."""

@@ -1,0 +1,244 @@
+"""The project's own form, on disk or on the Hub, which is that of mteb's data sets, too.
+
+Configurations ``corpus``, ``queries`` and ``qrels`` as folders of parquet files, where the header of ``README.md`` says
+they are, or as single files: ``corpus.parquet``, ``queries-test.parquet``.
+mteb's other names are read as well: ``query`` for ``queries``, ``default`` for ``qrels``, ``_id`` for ``id``.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ciea_hf.data.dataset import CORPUS_COLUMNS, MODALITIES, QRELS_COLUMNS, column_values, corpus_features
+from ciea_hf.data.issues import Place, Report, raise_errors
+from ciea_hf.data.parsing import Entry, Judgement
+from ciea_hf.data.readers.base import Document, Query, Source, document_of, field, in_order
+from ciea_hf.data.readers.tables import corpus_of_columns, encoded_image, mapped, refuse_repeated, rows, shards_by_split
+from ciea_hf.utils import require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import datasets
+
+NAMES = {"corpus": ("corpus",), "queries": ("queries", "query"), "qrels": ("qrels", "default")}
+"""Each configuration, and what it may be called."""
+ALONE = ["queries", "qrels"]  # what a corpus lacks that can only be searched
+
+
+def recognises(path: str) -> bool:
+    """Whether a path is a folder with the configurations of the own form, or the id of a data set on the Hub."""
+    folder = Path(path)
+    if not folder.exists():
+        return re.fullmatch(r"[\w.-]+/[\w.-]+", path) is not None
+    try:
+        return any((folder / name).is_dir() for names in NAMES.values() for name in names) or bool(
+            _tables(folder, "corpus")
+        )
+    except ValueError:  # of a data card that cannot be read
+        return False
+
+
+def _tables(folder: Path, config: str) -> dict[str, list[Path]]:
+    """List a configuration's parquet files by split."""
+    for name in NAMES[config]:
+        found = shards_by_split(folder / name) or _declared(folder, name) or _single_files(folder, name, config)
+        if found:
+            return found
+    return {}
+
+
+def _single_files(folder: Path, name: str, config: str) -> dict[str, list[Path]]:
+    """List the files of a configuration that stand in the folder itself: NAME.parquet or NAME-SPLIT.parquet."""
+    whole = "train" if config == "qrels" else config  # as `datasets` calls the split of files without one
+    return {
+        whole if stem == name else stem[len(name) + 1 :]: files
+        for stem, files in shards_by_split(folder).items()
+        if stem == name or re.match(rf"{name}[-_.].", stem)
+    }
+
+
+def _declared(folder: Path, config: str) -> dict[str, list[Path]]:
+    """List the parquet files that the header of the data card gives a configuration.
+
+    Raises:
+        ValueError: If the header cannot be read.
+    """
+    card = folder / "README.md"
+    if not card.is_file():
+        return {}
+    import yaml
+
+    try:
+        header = require("huggingface_hub", extra="eval").DatasetCard.load(card, ignore_metadata_errors=True).data
+        declared = [item for item in header.to_dict().get("configs") or [] if item.get("config_name") == config]
+    except (AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{card}: the header cannot be read: {' '.join(str(error).split())}") from error
+    files = _patterns(declared[0].get("data_files")) if declared else {}
+    found = {
+        split: [file for pattern in some for file in sorted(folder.glob(pattern))] for split, some in files.items()
+    }
+    return {split: some for split, some in found.items() if some}
+
+
+def _patterns(written: Any) -> dict[str, list[str]]:
+    """Bring the ``data_files`` of a header into one form: a pattern or several, for one split or by split."""
+    items = written if isinstance(written, list) else [written] if written else []
+    if all(isinstance(item, str) for item in items):
+        items = [{"split": "train", "path": items}]  # what `datasets` makes of files without a split
+    found: dict[str, list[str]] = {}
+    for item in items:
+        if isinstance(item, dict) and "split" in item and "path" in item:
+            found[item["split"]] = item["path"] if isinstance(item["path"], list) else [item["path"]]
+    return found
+
+
+class OwnForm(Source):
+    """A data set in the own form.
+
+    Args:
+        path: The folder, or the id on the Hub.
+        report: Takes the faults that reading meets.
+
+    Raises:
+        FileNotFoundError: If a folder lacks a configuration.
+    """
+
+    def __init__(self, path: str, report: Report = raise_errors) -> None:
+        super().__init__(path, report)
+        self._folder = Path(path) if Path(path).exists() else None
+        if self._folder is not None:
+            lacking = [config for config in NAMES if not _tables(self._folder, config)]
+            if lacking and lacking != ALONE:
+                needs = ", ".join(NAMES)
+                raise FileNotFoundError(f"{self._folder / lacking[0]} holds no parquet file; a data set needs {needs}")
+
+    @property
+    def splits(self) -> list[str]:
+        """Those of the queries, or of the judgements where all queries stand in one split of another name."""
+        queries, judged = self._splits("queries"), self._splits("qrels")
+        return in_order(judged if len(queries) == 1 and not queries.keys() & judged.keys() else queries)
+
+    def corpus_name(self, split: str) -> str:
+        """Name the corpus of a split; one that stands alone serves all.
+
+        Raises:
+            ValueError: If there are several, and none of the split.
+        """
+        corpora = list(self._splits("corpus"))
+        if split in corpora:
+            return split
+        if len(corpora) == 1:
+            return corpora[0]
+        raise ValueError(f"{self.path}: corpus has no split {split!r}; it has {corpora}")
+
+    def documents(self, corpus: str) -> Iterator[Document]:
+        """Iterate over the rows of a corpus."""
+        for entry in self._rows("corpus", corpus, [], ["id", "_id", "text", "image", "modality"]):
+            name = self._name(entry)
+            if name is None:
+                continue
+            try:
+                image = encoded_image(entry.value.get("image"))
+            except ValueError as error:
+                self.report("unreadable", entry.place, name, str(error))
+                continue
+            if image is not None and "text" not in str(entry.value.get("modality") or "text"):
+                yield Document(entry.place, name, entry.value.get("text") or None, image)
+            else:
+                yield document_of(entry, name, entry.value.get("text"), image, self.report)
+
+    def queries(self, split: str) -> Iterator[Query]:
+        """Iterate over the queries."""
+        there = self._splits("queries")
+        shared = split not in there
+        judged = {judgement.query for judgement in self.judgements(split)} if shared else set()
+        for entry in self._rows("queries", next(iter(there)) if shared else split, ["text"], ["id", "_id"]):
+            name, text = self._name(entry), entry.value["text"]
+            if name is not None and (not shared or name in judged):
+                yield Query(entry.place, name, "" if text is None else str(text))
+
+    def judgements(self, split: str) -> Iterator[Judgement]:
+        """Iterate over the judgements."""
+        for entry in self._rows("qrels", split, QRELS_COLUMNS, []):
+            query, document = (field(entry, column, self.report) for column in QRELS_COLUMNS[:2])
+            score = entry.value["score"]
+            if not isinstance(score, int | float) or not float(score).is_integer():
+                self.report("unreadable", entry.place, query, f"'score' must be a whole number, got {score!r}")
+            elif query is not None and document is not None:
+                yield Judgement(entry.place, query, document, int(score))
+
+    def corpus(self, corpus: str) -> datasets.Dataset:
+        """Return a corpus, memory-mapped.
+
+        Raises:
+            ValueError: If a column is missing, or an id occurs twice.
+        """
+        table = self._table("corpus", corpus)
+        name = next((column for column in ("id", "_id") if column in table.column_names), None)
+        if name is None:
+            raise ValueError(f"{self._where('corpus', corpus)}: no column ['id']; it has {table.column_names}")
+        if not _is_ours(table):
+            text, image = (column if column in table.column_names else None for column in ("text", "image"))
+            table = corpus_of_columns(table, name, text, image, self._where("corpus", corpus))
+        refuse_repeated(column_values(table, "id"), self._where("corpus", corpus))
+        return table
+
+    def corpus_files(self, corpus: str) -> list[Path]:
+        """List the corpus's files on disk."""
+        return self._splits("corpus")[corpus]
+
+    def _name(self, entry: Entry) -> str | None:
+        return field(entry, "id" if "id" in entry.value else "_id", self.report)
+
+    @cached_property
+    def _configs(self) -> dict[str, str]:
+        """What the configurations are called on the Hub."""
+        there = require("datasets", extra="eval").get_dataset_config_names(self.path)
+        found = {config: [name for name in NAMES[config] if name in there] for config in NAMES}
+        lacking = [config for config, names in found.items() if not names]
+        if lacking and lacking != ALONE:
+            raise ValueError(f"{self.path}: no configuration {lacking}; it has {there}")
+        return {config: names[0] for config, names in found.items() if names}
+
+    def _splits(self, config: str) -> dict[str, list[Path]]:
+        if self._folder is not None:
+            return _tables(self._folder, config)
+        if config not in self._configs:
+            return {}
+        names = require("datasets", extra="eval").get_dataset_split_names(self.path, self._configs[config])
+        return {name: [] for name in names}
+
+    def _where(self, config: str, split: str) -> str:
+        files = self._splits(config)[split]
+        return str(files[0]) if files else f"{self.path}, {config}"
+
+    def _table(self, config: str, split: str) -> datasets.Dataset:
+        if self._folder is not None:
+            return mapped(_tables(self._folder, config)[split])
+        table: datasets.Dataset = require("datasets", extra="eval").load_dataset(
+            self.path, self._configs[config], split=split
+        )
+        return table
+
+    def _rows(self, config: str, split: str, needed: Any, optional: list[str]) -> Iterator[Entry]:
+        if self._folder is not None:
+            yield from rows(_tables(self._folder, config).get(split, []), needed, optional, self.report)
+            return
+        table = self._table(config, split)
+        chosen = [column for column in (*needed, *optional) if column in table.column_names]
+        number = 0
+        for batch in table.select_columns(chosen).with_format("arrow").iter(batch_size=200):
+            for row in batch.to_pylist():
+                number += 1
+                yield Entry(Place(f"{self.path}, {config}", number, "row"), row)
+
+
+def _is_ours(table: datasets.Dataset) -> bool:
+    features = corpus_features()
+    if any(table.features.get(column) != features[column] for column in CORPUS_COLUMNS):
+        return False
+    return set(column_values(table, "modality")) <= set(MODALITIES)

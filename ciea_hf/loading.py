@@ -1,0 +1,125 @@
+"""Load models by folder or Hub id, whatever library they belong to."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ciea_hf.data import RetrievalDataset
+    from ciea_hf.retrieval.encoding import Encoder
+
+
+def load_dataset(name: str, split: str, data_format: str = "auto", corpus_is_enough: bool = False) -> RetrievalDataset:
+    """Load a data set by path or Hub id, or the embedded benchmark by the name ``demo``.
+
+    Args:
+        name: Path, id or ``demo``.
+        split: Of the data set.
+        data_format: Its format.
+        corpus_is_enough: Whether a corpus may stand alone, without queries and judgements.
+
+    Raises:
+        ValueError: If ``name`` is empty, and as [`load_retrieval_dataset`].
+    """
+    if not name:
+        raise ValueError("`dataset` is missing: give a folder or Hub id, or 'demo' for the embedded benchmark")
+    if not sys.stderr.isatty():
+        from ciea_hf.utils import require
+
+        require("datasets", extra="eval").disable_progress_bars()
+    from ciea_hf.data import load_retrieval_dataset
+    from ciea_hf.data.dataset import SHARED_SPLIT
+    from ciea_hf.data.loading import open_source
+
+    there = open_source(name, data_format).splits if corpus_is_enough else [split]
+    alone = not there or (split == SHARED_SPLIT and split not in there)  # an index was made of a corpus alone
+    return load_retrieval_dataset(name, split=None if alone else split, format=data_format)
+
+
+def lasting_name(name: str) -> str:
+    """Return a data set's name so that it holds from any working directory: a folder as its absolute path."""
+    from ciea_hf.data.loading import BUILT_IN
+
+    return str(Path(name).resolve()) if name not in BUILT_IN and Path(name).exists() else name
+
+
+def load_encoder(name: str, device: str | None = None) -> Encoder:
+    """Load a CIEA model, or any other model through sentence-transformers.
+
+    A CIEA model that further modules of sentence-transformers follow is loaded by sentence-transformers, too.
+
+    Args:
+        name: Folder or Hub id.
+        device: Where to put it; the first GPU, or else the CPU, if None.
+
+    Raises:
+        FileNotFoundError: If ``name`` is a folder without a model, or a path that does not exist.
+        ImportError: If the model is none of ours and sentence-transformers is not installed.
+        ValueError: If there is no such device, or the weights cannot be read.
+    """
+    from transformers.utils import logging
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    chosen = _device(device)
+    from safetensors import SafetensorError
+
+    try:
+        if _model_type(name) == "ciea" and _stands_alone(name):
+            from ciea_hf import CIEAModel
+
+            model: Encoder = CIEAModel.from_pretrained(name).eval().to(chosen)
+            return model
+        from ciea_hf.utils import require
+
+        encoder: Encoder = require("sentence_transformers", extra="eval").SentenceTransformer(name, device=chosen)
+    except SafetensorError as error:
+        raise ValueError(
+            f"the weights of {name} cannot be read: {error}; a file that was not copied whole, or a pointer of Git LFS "
+            "in its place?"
+        ) from error
+    return encoder
+
+
+def _device(name: str | None) -> str:
+    """The device to use: the one that is named, if it is there."""
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch built without CUDA raises the second
+        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        there += ["mps"] if torch.backends.mps.is_available() else []
+        raise ValueError(f"--device must be one of {', '.join(there)} here, got {name!r}") from error
+    return name
+
+
+def _model_type(name: str) -> str | None:
+    folder = Path(name)
+    if folder.exists():
+        if (folder / "config.json").is_file():
+            kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+            return None if kind is None else str(kind)
+        if (folder / "modules.json").is_file():
+            return None
+        raise FileNotFoundError(f"{name} holds no model: neither config.json nor modules.json")
+    if folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise FileNotFoundError(f"there is no model at {name}")
+    from transformers import PretrainedConfig
+
+    content, _ = PretrainedConfig.get_config_dict(name)
+    kind = content.get("model_type")
+    return None if kind is None else str(kind)
+
+
+def _stands_alone(name: str) -> bool:
+    """Whether a CIEA model is all that a folder or repository holds, and no module of sentence-transformers follows."""
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(name, "modules.json", _raise_exceptions_for_missing_entries=False)
+    return path is None or len(json.loads(Path(path).read_text(encoding="utf-8"))) <= 1

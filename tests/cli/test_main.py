@@ -1,0 +1,82 @@
+"""The command line itself: help, users' errors, interruption."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ciea_hf import __version__
+from ciea_hf.cli import main
+from tests.support.commands import fails
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+def test_help_and_version(capsys):
+    for arguments in (["--help"], ["evaluate", "--help"], ["search", "--help"], ["--version"]):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+    assert f"ciea {__version__}" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from ciea_hf.cli import build_parser; build_parser();"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'numpy', 'PIL') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "/no/model", "DATA"], "no model at /no/model"),
+        (["evaluate", "MODEL", "/no/data"], "/no/data"),
+        (["evaluate", "MODEL", "DATA", "--split", "dev"], "'dev'"),
+        (["evaluate", "MODEL", "DATA", "--ks", "10", "--top-k", "5"], "top_k"),
+        (["search", "MODEL", "DATA"], "at least one QUERY"),
+        (["search", "MODEL", "DATA", "--query-id", "q9"], "no query 'q9'"),
+    ],
+)
+def test_users_errors_are_one_line(arguments, message, model, dataset, capsys):
+    names = {"MODEL": model, "DATA": dataset}
+    assert message in fails(capsys, *(names.get(a, a) for a in arguments))
+
+
+def test_a_folder_without_a_model(tmp_path, dataset, capsys):
+    assert "holds no model" in fails(capsys, "evaluate", str(tmp_path), dataset)
+
+
+def test_bad_values_are_refused_by_the_parser(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "m", "d", "--ks", "0"])
+    assert stop.value.code == 2
+    assert "at least 1" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(dataset):
+    with pytest.raises(FileNotFoundError):
+        main(["--debug", "evaluate", "/no/model", dataset])
+
+
+def test_interruption_ends_with_130(monkeypatch, dataset, capsys):
+    def interrupted(*_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ciea_hf.commands.common.load_dataset", interrupted)
+    assert main(["evaluate", "m", dataset]) == 130
+    assert capsys.readouterr().err == "ciea: interrupted\n"
+
+
+def test_output_into_a_closed_pipe_is_no_error():
+    code = "import sys, ciea_hf.cli as c, ciea_hf.commands.evaluate as e\n"
+    code += "e.run = lambda a: [e.common.write('x' * 9999) for _ in range(99)] and 0\n"
+    code += "sys.exit(c.main(['evaluate', 'm', 'd']))"
+    command = f'{sys.executable} -c "{code}" | head -c 1 > /dev/null; echo "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
+    assert done.stderr == ""

@@ -1,0 +1,149 @@
+"""`ciea search` and `ciea index`."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from PIL import Image
+
+import ciea_hf.data.dataset as dataset_module
+from ciea_hf.cli import main
+from tests.support.commands import fails
+from tests.support.helpers import picture, tiny_model
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+def test_search_lists_hits_and_marks_the_known_ones(model, dataset, tmp_path, capsys, cache):
+    sheet, hits = tmp_path / "hits.png", tmp_path / "hits.json"
+    command = ["search", model, dataset, "a red cat", "--query-id", "q-pic", "--top-k", "6"]
+    assert main([*command, "--images", str(sheet), "--json", str(hits)]) == 0
+    printed = capsys.readouterr().out
+    content = json.loads(hits.read_text())
+    assert [row["query"] for row in content] == ["a red cat", "red cup"]
+    assert [hit["rank"] for hit in content[0]["hits"]] == [1, 2, 3, 4, 5, 6]
+    assert re.findall(r"^\*.*(img-red|other)", printed, flags=re.MULTILINE) == ["img-red"]
+    assert Image.open(sheet).width > 6 * 200
+    assert len(list((cache / "embeddings").iterdir())) == 1
+    assert main([*command]) == 0
+    assert capsys.readouterr().out.replace("\n\n", "\n") in printed.replace("\n\n", "\n")
+
+
+def test_queries_may_stand_anywhere(model, dataset, capsys):
+    printed = []
+    for order in (["a red cat", "the house", "--top-k", "2"], ["--top-k", "2", "a red cat", "the house"]):
+        assert main(["search", model, dataset, *order]) == 0
+        printed.append(capsys.readouterr().out)
+    assert main(["search", model, dataset, "a red cat", "--top-k", "2", "the house"]) == 0
+    assert printed[0] == printed[1] == capsys.readouterr().out
+    for arguments in (["search", model, dataset, "a red cat", "--colour", "red"], ["evaluate", model, dataset, "more"]):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_search_in_an_index_folder(model, dataset, tmp_path, capsys):
+    index = tmp_path / "index"
+    assert main(["index", model, dataset, "--output", str(index), "--dtype", "float16", "--shard-size", "4"]) == 0
+    assert "6 documents, complete" in capsys.readouterr().out
+    assert main(["search", model, str(index), "a red cat", "--top-k", "2", "--images", str(tmp_path / "a.png")]) == 0
+    assert (tmp_path / "a.png").exists()
+    shared = ["index", model, dataset, "--output", str(tmp_path / "parts"), "--shard-size", "1"]
+    assert main([*shared, "--part", "2/2"]) == 0
+    assert "3 shards are still missing" in capsys.readouterr().out
+    assert "3 of 6 shards are missing" in fails(capsys, "search", model, str(tmp_path / "parts"), "a red cat")
+    assert main([*shared, "--part", "1/2"]) == 0
+    assert "complete" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*shared, "--part", "3/2"])
+    other = tmp_path / "other"
+    tiny_model(seed=1).save_pretrained(other)
+    capsys.readouterr()
+    assert "another model" in fails(capsys, "search", str(other), str(index), "a red cat")
+
+
+def folder_of_pictures(folder, count=4):
+    """A data set whose pictures are files."""
+    names = [f"p{number}" for number in range(count)]
+    (folder / "qrels").mkdir(parents=True)
+    for number, name in enumerate(names):
+        picture(number).save(folder / f"{name}.png")
+    rows = [{"id": name, "text": f"the {name}", "image": f"{name}.png"} for name in names]
+    (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "queries.jsonl").write_text(json.dumps({"id": "q", "text": "a red cat"}))
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\tp1\t1\n")
+    return str(folder)
+
+
+def test_pictures_that_were_replaced_are_embedded_anew(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(dataset_module, "FINGERPRINTED_IMAGES", 1)  # the first; of the others the sizes tell
+    data, index = folder_of_pictures(tmp_path / "data"), str(tmp_path / "index")
+    assert main(["index", model, data, "--output", index]) == 0
+    assert main(["search", model, data, "a red cat"]) == 0
+    before = capsys.readouterr().out
+    Image.new("RGB", (99, 40), "red").save(tmp_path / "data" / "p3.png")
+    assert main(["search", model, data, "a red cat"]) == 0
+    assert capsys.readouterr().out != before
+    assert "another corpus" in fails(capsys, "index", model, data, "--output", index)
+    sheet = str(tmp_path / "a.png")
+    assert "has changed since it was indexed" in fails(capsys, "search", model, index, "x", "--images", sheet)
+    assert main(["search", model, index, "a red cat"]) == 0
+
+
+def test_a_broken_picture_is_never_passed_over_unasked(model, tmp_path, capsys, caplog):
+    data, index = folder_of_pictures(tmp_path / "data"), str(tmp_path / "index")
+    (tmp_path / "data" / "p2.png").write_bytes(b"no picture")
+    lenient = ["--on-broken-image", "caption"]
+    commands = ["search", model, data, "a red cat"], ["index", model, data, "--output", index]
+    for command in commands:
+        assert "picture of document 'p2' (row 2) is broken" in fails(capsys, *command)
+        assert main([*command, *lenient]) == 0
+        capsys.readouterr()
+    assert "picture of document 'p2' (row 2) is broken" in fails(capsys, *commands[0])
+    assert "another on_broken_image" in fails(capsys, *commands[1])
+    sheet = tmp_path / "hits.png"
+    assert main([*commands[0], *lenient, "--images", str(sheet)]) == 0
+    assert sheet.is_file()
+    assert "the picture of document 'p2' is broken" in caplog.text
+
+
+def test_an_index_has_decided_on_its_options(model, dataset, tmp_path, capsys):
+    index = str(tmp_path / "index")
+    assert main(["index", model, dataset, "--output", index, "--documents", "caption"]) == 0
+    for option in (["--split", "dev"], ["--dtype", "float16"], ["--on-broken-image", "caption"]):
+        assert f"{option[0]} is for `ciea index`" in fails(capsys, "search", model, index, "x", *option)
+    assert main(["search", model, index, "a red cat", "--query-id", "q-pic"]) == 0
+    from_index = capsys.readouterr().out
+    assert main(["search", model, dataset, "a red cat", "--query-id", "q-pic", "--documents", "caption"]) == 0
+    assert capsys.readouterr().out == from_index
+
+
+def test_a_folder_with_another_manifest_is_no_index(model, tmp_path, capsys):
+    data = folder_of_pictures(tmp_path / "data")
+    (tmp_path / "data" / "manifest.json").write_text("{}")
+    assert main(["search", model, data, "a red cat"]) == 0
+    (tmp_path / "data" / "documents.jsonl").write_text("")
+    assert "its manifest.json is of something else" in fails(capsys, "search", model, data, "a red cat")
+
+
+def test_a_text_of_a_files_name_is_a_text(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"id": "a", "text": "cat.png"}, {"id": "b", "text": "data:image/png is a prefix"}]
+    (tmp_path / "data" / "qrels").mkdir(parents=True)
+    (tmp_path / "data" / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "data" / "queries.jsonl").write_text(json.dumps({"id": "q", "text": "cat.png"}))
+    (tmp_path / "data" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta\t1\n")
+    printed = []
+    for _ in range(2):
+        assert main(["search", model, "data", "cat.png", "--no-cache"]) == 0
+        printed.append(capsys.readouterr().out)
+        picture().save("cat.png")
+    assert printed[0] == printed[1]
+
+
+@pytest.mark.parametrize("option", ["--json", "--images"])
+def test_where_nothing_can_be_written_nothing_is_searched(model, dataset, tmp_path, capsys, option):
+    assert f"{option}: {tmp_path} is a folder" in fails(capsys, "search", model, dataset, "x", option, str(tmp_path))
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,296 @@
+"""Data sets at the edge of their formats: what still is read, and what is refused in one line that names its place."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import ciea_hf.data.export as saving_module
+from ciea_hf.cli import main
+from ciea_hf.data import load_retrieval_dataset
+from ciea_hf.data.builders.openclipart import _metadata
+from ciea_hf.data.check_result import Faults
+from ciea_hf.data.checking import Checker
+from ciea_hf.data.cleaning import write_sound, write_source
+from ciea_hf.data.images import TsvImages
+from ciea_hf.data.loading import open_source
+from tests.support import sample_datasets
+
+
+@pytest.fixture(autouse=True)
+def _own_datasets_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-datasets")
+
+
+def check(path, splits=None, workers=0):
+    source = open_source(path, report=Faults(Path(path)))
+    return source, Checker(source, workers).run(splits)
+
+
+def kinds(result):
+    return {(fault.kind, fault.id) for fault in result.faults}
+
+
+def rewrite(file: Path, **columns) -> None:
+    table = pq.read_table(file)
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, pa.array(values))
+    pq.write_table(table, file)
+
+
+def refused(capsys, *command) -> str:
+    """A command that a user's mistake stops: status 2 and one line, behind bars of progress. Returns the line."""
+    assert main([str(word) for word in command]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("ciea: error: ")
+    return error
+
+
+# --- what is written
+
+
+@pytest.mark.parametrize("rows", [3, 9, 10])
+def test_a_corpus_that_fills_its_files_is_read_again(tmp_path, monkeypatch, rows):
+    monkeypatch.setattr(saving_module, "ROWS_PER_FILE", rows)
+    monkeypatch.setattr("ciea_hf.data.cleaning.ROWS_PER_BATCH", 3)
+    write_source(open_source(sample_datasets.json_form(tmp_path / "data")), tmp_path / "own")
+    files = sorted((tmp_path / "own" / "corpus").iterdir())
+    assert len(files) == -(-9 // rows)
+    assert all(pq.read_metadata(file).num_rows for file in files)
+    assert len(load_retrieval_dataset(tmp_path / "own").corpus_ids) == 9
+    assert len(datasets.load_dataset(str(tmp_path / "own"), "corpus", split="corpus")) == 9
+
+
+def test_files_without_rows_are_passed_over(tmp_path):
+    folder = sample_datasets.mteb(tmp_path / "data")
+    file = folder / "corpus" / "test-00000-of-00001.parquet"
+    table = pq.read_table(file)
+    file.unlink()
+    pq.write_table(table, folder / "corpus" / "test-00000-of-00002.parquet")
+    pq.write_table(table.slice(0, 0), folder / "corpus" / "test-00001-of-00002.parquet")
+    assert len(load_retrieval_dataset(folder).corpus_ids) == 9
+
+
+def test_splits_are_taken_in_the_order_of_the_source_and_once(tmp_path):
+    folder = sample_datasets.webqa(tmp_path / "data")
+    with (folder / "train.json").open("a") as file:
+        copy = sample_datasets.webqa_row("copy", "which square is yellow") | {"img_posFacts": ["30000002"]}
+        file.write(json.dumps(copy) + "\n")
+    for number, splits in enumerate((["test", "train"], ["train", "train", "test"])):
+        source, result = check(folder, splits)
+        assert {split: names for split, names in result.leaked.items() if names} == {"train": {"copy"}}
+        counts = write_sound(source, result, tmp_path / str(number))
+        assert (counts["train"], counts["test"]) == (2, 2)
+
+
+def test_val_comes_before_test_and_numbered_splits_stay_apart(tmp_path):
+    folder = sample_datasets.json_form(tmp_path / "data")
+    for old, new in (("dev", "val"), ("test", "dl-20"), ("train", "dl-19")):
+        (folder / "qrels" / f"{old}.tsv").rename(folder / "qrels" / f"{new}.tsv")
+    (folder / "qrels" / "test.tsv").write_text("q5\td6aa1\t1\n")
+    assert open_source(folder).splits == ["val", "test", "dl-19", "dl-20"]
+    write_source(open_source(folder), tmp_path / "own")
+    assert load_retrieval_dataset(tmp_path / "own", "dl-19").queries["id"][:] == ["q1", "q2"]
+    assert load_retrieval_dataset(tmp_path / "own", "dl-20").queries["id"][:] == ["q4", "q5"]
+
+
+def test_ids_that_begin_anew_in_each_split_are_no_leaks(tmp_path):
+    folder = sample_datasets.json_form(tmp_path / "data")
+    (folder / "queries").mkdir()
+    (folder / "queries.jsonl").unlink()
+    for split, texts in sample_datasets.QUESTIONS.items():
+        rows = [{"id": number, "text": text} for number, text in enumerate(texts.values())]
+        sample_datasets.write_lines(folder / "queries" / f"{split}.jsonl", rows)
+        judged = [(n, name) for n, query in enumerate(texts) for name in sample_datasets.POSITIVES[query]]
+        (folder / "qrels" / f"{split}.tsv").write_text("".join(f"{n}\t{name}\t1\n" for n, name in judged))
+    source, result = check(folder)
+    assert result.faults.counts["leak"] == 0
+    assert result.faults.counts["reused-query-id"] == 3
+    assert write_sound(source, result, tmp_path / "clean")["train"] == 2
+
+
+def test_a_corpus_called_like_a_split_is_counted_apart(tmp_path):
+    counts = write_source(open_source(sample_datasets.mteb(tmp_path / "data")), tmp_path / "own")
+    assert counts == {"test (corpus)": 9, "train": 2, "dev": 1, "test": 2}
+
+
+def test_nothing_is_no_data_set(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.txt").write_text("hello")
+    out = tmp_path / "out"
+    for form in ("webqa", "edis", "mbeir", "clueweb22-mm", "jsonl"):
+        gone = refused(capsys, "data", "check", tmp_path / "gone", "--format", form)
+        assert "there is nothing at" in gone
+    assert "is a file; 'edis' is a folder" in refused(
+        capsys, "data", "check", tmp_path / "file.txt", "--format", "edis"
+    )
+    for form in ("edis", "clueweb22-mm"):
+        refused(capsys, "data", "convert", tmp_path / "empty", out, "--format", form)
+    bare = sample_datasets.webqa(tmp_path / "webqa")
+    for split in ("train", "dev", "test"):
+        (bare / f"{split}.json").unlink()
+    assert "has no split" in refused(capsys, "data", "convert", bare, out)
+    assert not out.exists()
+
+
+def test_the_file_that_webqa_lacks_is_named(tmp_path, capsys):
+    folder = sample_datasets.webqa(tmp_path / "data")
+    (folder / "imgs.tsv").rename(tmp_path / "imgs.tsv")
+    assert "imgs.tsv: there is no such file" in refused(capsys, "data", "convert", folder, tmp_path / "out")
+
+
+# --- images
+
+
+def test_one_missing_image_of_edis_is_one(tmp_path):
+    folder = sample_datasets.edis(tmp_path / "data")
+    (folder / "edis_image" / "guardian" / "30000000.jpg").unlink()
+    _, result = check(folder)
+    assert result.faults.counts["missing-image"] == 1
+    (folder / "EDIS_val.json").write_text(json.dumps([{"id": "q", "query": "q", "candidates": ["x", None, 7]}]))
+    (folder / "EDIS_test.json").write_text(json.dumps([{"id": "r", "query": "r", "candidates": 5}]))
+    (folder / "EDIS_candidates_1m.json").unlink()
+    _, result = check(folder)
+    assert result.faults.counts["unreadable"] == 2  # a message for each query
+    assert "'candidates' must be a list, got int" in {fault.message for fault in result.faults}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_a_broken_line_before_the_indexed_one_costs_nothing(tmp_path, workers):
+    folder = sample_datasets.webqa(tmp_path / "data")
+    rows = (folder / "imgs.tsv").read_bytes().splitlines(keepends=True)
+    place = next(number for number, row in enumerate(rows) if row.startswith(b"30000001"))
+    rows.insert(place, b"30000001\t" + base64.b64encode(b"broken") + b"\n")
+    (folder / "imgs.tsv").write_bytes(b"".join(rows))
+    offset, index = 0, {}
+    for row in rows:
+        index[row.split(b"\t")[0].decode()] = offset  # the later line of two stands
+        offset += len(row)
+    (folder / "imgs.lineidx.new").write_text("".join(f"{name}\t{offset}\n" for name, offset in index.items()))
+    source, result = check(folder, workers=workers)
+    assert "30000001" not in result.unusable["corpus"]
+    assert write_sound(source, result, tmp_path / "clean")["corpus"] == 8
+
+
+def test_an_offset_of_any_size_is_one_that_misses(tmp_path):
+    file = tmp_path / "imgs.tsv"
+    file.write_bytes(b"1\tAAAA\n")
+    assert TsvImages(file, [0, 2**70]).encoded("1", 2**70)["path"].endswith(f"/{2**70}-0/1")
+
+
+def test_images_of_json_lines_are_paths_in_two_forms_or_at_fault(tmp_path):
+    folder = sample_datasets.json_form(tmp_path / "data")
+    rows = [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
+    rows[3]["image"] = {"path": rows[3]["image"], "bytes": None}
+    rows[4]["image"] = 7
+    rows[0]["image"] = {"path": None, "bytes": None}
+    sample_datasets.write_lines(folder / "corpus.jsonl", rows)
+    _, result = check(folder)
+    assert result.counts["corpus: images"] == 6
+    assert ("unreadable", rows[4]["id"]) in kinds(result)
+    with pytest.raises(ValueError, match=r"corpus.jsonl:5: '30000001': 'image' must be a path in the folder, got 7"):
+        load_retrieval_dataset(folder)
+    rows[4]["image"] = "images/30000001.png"
+    sample_datasets.write_lines(folder / "corpus.jsonl", rows)
+    data = load_retrieval_dataset(folder)
+    assert data.corpus[3]["image"].getpixel((0, 0)) == sample_datasets.COLOURS["30000000"]
+    assert data.document_kinds["d5bc8"] == "text"
+
+
+# --- lines and tables
+
+
+def test_what_no_table_holds_is_a_fault_of_its_line(tmp_path):
+    folder = sample_datasets.json_form(tmp_path / "data")
+    with (folder / "corpus.jsonl").open("a") as file:
+        file.write('{"id": "half", "text": "half \\ud83d"}\n' + '{"id": "deep", "text": ' + "[" * 20_000 + "\n")
+        file.write('{"id": "long", "text": ' + "9" * 5_000 + "}\n")
+    _, result = check(folder)
+    places = [fault.place.number for fault in result.faults.of("unreadable")]
+    assert places == [10, 11, 12]
+    with pytest.raises(ValueError, match=r"corpus.jsonl:10: a text holds half of a surrogate pair: '\\ud83d'"):
+        load_retrieval_dataset(folder)
+
+
+def test_rows_of_tables_without_an_id_or_an_image(tmp_path):
+    folder = sample_datasets.clueweb(tmp_path / "data")
+    rewrite(folder / "image-00000-of-00002.parquet", BUFFER=[None, sample_datasets.png((0, 250, 0)), b"x"])
+    data = load_retrieval_dataset(folder)
+    assert data.document_kinds["30000000"] == "image"  # one that is not to be had, as the check says, and no text
+    rewrite(folder / "text.parquet", text_id=["d5bc8", None, "d70ff"])
+    with pytest.raises(ValueError, match=r"text, row 2: needs 'text_id', a text or a number, got nothing"):
+        load_retrieval_dataset(folder)
+
+
+def test_broken_tables_are_named_in_one_line(tmp_path, capsys):
+    folder = sample_datasets.mteb(tmp_path / "da[t]a")
+    file = folder / "corpus" / "test-00000-of-00001.parquet"
+    assert len(load_retrieval_dataset(folder).corpus_ids) == 9  # a path is no pattern
+    content = bytearray(file.read_bytes())
+    content[4:200] = bytes(196)
+    file.write_bytes(content)
+    assert str(file) in refused(capsys, "evaluate", "bm25", folder)
+    file.write_bytes(content[:300])
+    assert str(file) in refused(capsys, "evaluate", "bm25", folder)
+
+
+def test_a_split_of_queries_may_serve_all_judgements(tmp_path):
+    folder = sample_datasets.mteb(tmp_path / "data")
+    files = sorted((folder / "query").iterdir())
+    every = pa.concat_tables([pq.read_table(file) for file in files])
+    for file in files:
+        file.unlink()
+    pq.write_table(every, folder / "query" / "queries-00000-of-00001.parquet")
+    assert open_source(folder).splits == ["train", "dev", "test"]
+    data = load_retrieval_dataset(folder, "test")
+    assert data.queries["id"][:] == ["q4", "q5"]
+    assert data.qrels == sample_datasets.qrels_of("test")
+
+
+def test_scores_and_texts_of_odd_types(tmp_path):
+    folder = sample_datasets.mteb(tmp_path / "data")
+    rewrite(folder / "qrels" / "test-00000-of-00001.parquet", score=[1.0, 0.5, float("inf")])
+    rewrite(folder / "query" / "test-00000-of-00001.parquet", text=[4, 5])
+    _, result = check(folder, ["test"])
+    assert [fault.message for fault in result.faults.of("unreadable")] == [
+        "'score' must be a whole number, got 0.5", "'score' must be a whole number, got inf",
+    ]  # fmt: skip
+    assert [query.text for query in result.splits["test"].queries.values()] == ["4", "5"]
+    corpus = folder / "corpus" / "test-00000-of-00001.parquet"
+    rewrite(corpus, image=[[1]] * 9)
+    _, result = check(folder, ["dev"])
+    assert result.faults.counts["unreadable"] == 9
+    assert "an image must be bytes, or have bytes or a path, got list" in {f.message for f in result.faults}
+
+
+def test_headers_of_data_cards(tmp_path, capsys):
+    folder = sample_datasets.mteb(tmp_path / "data")
+    for config in ("corpus", "query", "qrels"):
+        (folder / config).rename(folder / f"my-{config}")
+    named = {"corpus": "my-corpus/*.parquet", "queries": "my-query/test-*", "qrels": ["my-qrels/test-*"]}
+    lines = "".join(f"- config_name: {config}\n  data_files: {json.dumps(files)}\n" for config, files in named.items())
+    (folder / "README.md").write_text(f"---\nconfigs:\n{lines}---\n")
+    assert load_retrieval_dataset(folder, "train").queries["id"][:] == ["q4", "q5"]  # as `datasets` names it
+    (folder / "README.md").write_text("---\nconfigs: [\n---\n")
+    assert "README.md: the header cannot be read" in refused(capsys, "data", "check", folder, "--format", "parquet")
+    assert "is in none of the known forms" in refused(capsys, "data", "check", folder)
+
+
+def test_a_pool_of_mbeir_names_its_file(tmp_path):
+    folder = sample_datasets.mbeir(tmp_path / "data")
+    pool = next(folder.rglob("*_cand_pool.jsonl"))
+    _, result = check(pool)
+    assert {fault.place.file for fault in result.faults} == {pool.name}
+
+
+def test_drawings_in_encodings_that_nobody_knows_have_no_title(tmp_path):
+    for name in ("foo-bar", "shift_jis"):
+        file = tmp_path / f"{name}.svg"
+        file.write_text(f'<?xml version="1.0" encoding="{name}"?><svg/>')
+        assert _metadata(file) == ("", [], "")

@@ -1,0 +1,120 @@
+"""Text files of the field, read with the place of everything: large JSON documents above all."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+import ciea_hf.data.parsing as lines_module
+from ciea_hf.data.issues import Fault, Place, raise_errors, relative
+from ciea_hf.data.parsing import json_entries, json_lines, judgements
+
+
+def collected():
+    found: list[Fault] = []
+    return found, lambda kind, place, name, message: found.append(Fault(kind, place, name, message))
+
+
+def random_value(rng: random.Random, depth: int = 0):
+    kind = rng.randrange(6 if depth < 3 else 4)
+    if kind == 0:
+        return rng.choice([None, True, -1.5e-7, 12345678901234567890, 0])
+    if kind < 4:
+        return "".join(rng.choice('ab"\\\n\t {}[],:é☃𝄞') for _ in range(rng.randrange(40)))
+    if kind == 4:
+        return [random_value(rng, depth + 1) for _ in range(rng.randrange(4))]
+    return {str(rng.randrange(99)): random_value(rng, depth + 1) for _ in range(rng.randrange(4))}
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1 << 20])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_documents_are_read_as_json_reads_them(tmp_path, monkeypatch, chunk, indent):
+    monkeypatch.setattr(lines_module, "_CHUNK", chunk)
+    rng = random.Random(0)
+    rows = [{"n": i, "value": random_value(rng)} for i in range(40)]
+    for ascii_only in (True, False):
+        text = json.dumps(rows, indent=indent, ensure_ascii=ascii_only)
+        (tmp_path / "list.json").write_text(text, encoding="utf-8-sig")
+        found = list(json_entries(tmp_path / "list.json"))
+        assert [entry.value for entry in found] == rows
+        if indent:  # the line each begins in, by another way
+            starts = [number for number, line in enumerate(text.split("\n"), start=1) if line == " {"]
+            assert [entry.place.number for entry in found] == starts
+        keyed = {f"k{i}": row for i, row in enumerate(rows)}
+        (tmp_path / "object.json").write_text(json.dumps(keyed, indent=indent, ensure_ascii=ascii_only), "utf-8")
+        assert {entry.key: entry.value for entry in json_entries(tmp_path / "object.json")} == keyed
+        (tmp_path / "lines.json").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        assert [entry.value for entry in json_entries(tmp_path / "lines.json")] == rows
+
+
+@pytest.mark.parametrize("text", ["[]", " [ ] ", "{}", "\n{ }\n"])
+def test_empty_documents_hold_nothing(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    assert list(json_entries(tmp_path / "a.json")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "line"),
+    [
+        ('[{"a": 1},\n {"a": 2},\n {"a" 3}]', 2, 3),
+        ('[{"a": 1},\n {"a": 2}', 2, 2),
+        ('{"x": {"a": 1},\n "y" {"a": 2}}', 1, 2),
+        ('[{"a": 1}\n {"a": 2}]', 1, 2),
+        ("nothing", 0, 1),
+        ("", 0, 1),
+    ],
+)
+def test_a_broken_document_is_read_as_far_as_it_goes(tmp_path, text, read, line):
+    (tmp_path / "a.json").write_text(text)
+    faults, report = collected()
+    assert len(list(json_entries(tmp_path / "a.json", report))) == read
+    assert [(fault.kind, fault.place.number) for fault in faults] == [("unreadable", line)]
+
+
+def test_an_endless_entry_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines_module, "_CHUNK", 10)
+    monkeypatch.setattr(lines_module, "_LONGEST_ENTRY", 1000)
+    read = []
+    original = lines_module._DocumentReader._more
+    monkeypatch.setattr(lines_module._DocumentReader, "_more", lambda self: read.append(1) or original(self))
+    (tmp_path / "a.json").write_text('[{"a": "' + "x" * 1_000_000)
+    faults, report = collected()
+    assert list(json_entries(tmp_path / "a.json", report)) == []
+    assert len(faults) == 1
+    assert len(read) < 12  # each time twice as much, and far from the whole
+
+
+def test_lines_are_read_with_their_numbers(tmp_path):
+    content = b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": "\xc3\xbc\xe2\x80\xa8"}\n[1]\n\xff\xfe\n{"a": 2\n{"a": 3}'
+    (tmp_path / "a.json").write_bytes(content)
+    faults, report = collected()
+    found = [(entry.place.number, entry.value["a"]) for entry in json_lines(tmp_path / "a.json", report)]
+    assert found == [(1, 1), (3, "ü\u2028"), (7, 3)]
+    assert [fault.place.number for fault in faults] == [4, 5, 6]
+    assert [
+        next(words for words in ("JSON object", "not UTF-8", "not JSON") if words in fault.message) for fault in faults
+    ] == ["JSON object", "not UTF-8", "not JSON"]
+
+
+def test_judgements_have_three_forms(tmp_path):
+    (tmp_path / "q").write_bytes(b"query-id\tcorpus-id\tscore\nq1\td1\t2\r\n\nq1 0 d2 0\nq2 0 d3 1 9\nq d\nq d high\n")
+    faults, report = collected()
+    assert [tuple(found[1:]) for found in judgements(tmp_path / "q", report)] == [
+        ("q1", "d1", 2),
+        ("q1", "d2", 0),
+        ("q2", "d3", 1),
+    ]
+    assert [fault.place.number for fault in faults] == [6, 7]
+
+
+def test_what_is_raised(tmp_path):
+    place = Place(str(tmp_path / "a" / "b.json"), 7)
+    with pytest.raises(ValueError, match=r"b\.json:7: 'x': is wrong .*--fix"):
+        raise_errors("unreadable", place, "x", "is wrong")
+    with pytest.raises(FileNotFoundError, match=r"b\.json: gone"):
+        raise_errors("missing-file", place._replace(number=None), None, "gone")
+    raise_errors("empty-caption", place, "x", "is empty")
+    assert str(relative(place, tmp_path)) == "a/b.json:7"
+    assert str(Place("t.parquet", 3, "row")) == "t.parquet, row 3"

@@ -1,0 +1,227 @@
+"""Model cards: what they say, where it comes from, and that the Hub takes their metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from ciea_hf.model_cards import render_model_card, write_model_card
+from ciea_hf.model_cards.card import is_generated, is_hub_id
+from ciea_hf.model_cards.run_files import without_private_paths
+from tests.support.helpers import tiny_model
+from tests.support.hub_rules import metadata_errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RUN = {
+    "command": ["accelerate", "launch", "training/train.py", "--preset", "demo", "--output_dir", "/home/me/runs/a b"],
+    "config": {"dataset": "/home/me/data/scenes", "seed": 3, "learning_rate": 5e-6, "adam_betas": (0.9, 0.98)},
+    "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
+    "git_revision": "0123abc",
+    "data_fingerprint": "fe12",
+    "steps": 400,
+    "seconds": 90.0,
+}
+RESULTS = {
+    "dataset": "OpenMoji Scenes (small)",
+    "split": "test",
+    "metrics": {"mrr@10": 0.41236, "ndcg@10": 0.5, "recall@1": 0.2, "recall@10": 0.6, "recall@100": 0.9, "map": 0.4},
+    "by_kind": {"image": {"mrr@10": 0.39}, "text": {"mrr@10": 0.99}},
+    "counts": {"documents": 1250, "queries": 60, "queries/image": 50, "queries/text": 10},
+    "settings": {"documents": "full"},
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "best"
+    tiny_model().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(saved, tmp_path / "run" / "best")
+
+
+def test_card_tells_the_run_and_its_results(folder: Path) -> None:
+    text = write_model_card(folder, run=RUN, results=RESULTS, repo_id="org/ciea-demo").read_text()
+    assert 'AutoModel.from_pretrained("org/ciea-demo", revision=REVISION, trust_remote_code=True)' in text
+    assert 'SentenceTransformer("org/ciea-demo", revision=REVISION, trust_remote_code=True)' in text
+    assert "accelerate launch training/train.py --preset demo --output_dir 'a b'" in text
+    assert "| all (60)   | 0.4124 |" in text
+    assert "| image (50) | 0.3900 |" in text
+    for fact in ("`0123abc`", "`fe12`", "torch 2.13.0", "- Seed: 3", "- Data: scenes", "1.5 minutes", "4 patches"):
+        assert fact in text, fact
+    configuration = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
+    assert configuration == {"dataset": "scenes", "seed": 3, "learning_rate": 5e-6, "adam_betas": [0.9, 0.98]}
+    for heading in ("Usage", "Search", "Sentence Transformers", "Evaluation", "Training", "Limits", "Citation"):
+        assert re.search(rf"^##+ {heading}$", text, re.MULTILINE), heading
+    assert "zeng-etal-2025" in text
+    assert "zhou-etal-2024-marvel" in text
+    assert "/home/me" not in text
+    assert "\n\n\n" not in text
+
+
+def test_metadata_is_what_the_hub_reads_and_passes_its_rules(folder: Path) -> None:
+    run = {
+        **RUN,
+        "dataset": "org/scenes",
+        "base_model": ["openai/clip", "google/t5"],
+        "license": "mit",
+        "language": ["en"],
+    }
+    text = write_model_card(folder, run=run, results=RESULTS, repo_id="org/ciea-demo").read_text()
+    assert metadata_errors(text) == []
+    data = ModelCard(text).data
+    assert (data.library_name, data.pipeline_tag, data.license) == ("transformers", "feature-extraction", "mit")
+    assert "sentence-transformers" in data.tags
+    assert data.datasets == ["org/scenes"]
+    assert data.base_model == ["openai/clip", "google/t5"]
+    found = {(result.metric_name, result.metric_value) for result in data.eval_results}
+    assert {("MRR@10", 0.4124), ("MRR@10 (image queries)", 0.39), ("Recall@100", 0.9)} <= found
+    assert {result.dataset_name for result in data.eval_results} == {"OpenMoji Scenes (small)"}
+    assert {result.dataset_split for result in data.eval_results} == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"license": "my own"}, '"license" must be one of'),
+        ({"datasets": ["/home/me/data"]}, '"datasets[0]" with value "/home/me/data" is not valid'),
+        ({"base_model": ""}, '"base_model[0]" is not allowed to be empty'),
+        ({"language": "English"}, '"language" with value "English" is not valid'),
+        ({"tags": "one"}, '"tags" must be an array'),
+        ({"pipeline_tag": "search"}, '"pipeline_tag" must be one of'),
+        (
+            {"model-index": [{"name": "a", "results": [{"task": {}}]}]},
+            '"model-index[0].results[0].task.type" is required',
+        ),
+    ],
+)
+def test_the_rules_refuse_what_the_hub_refuses(change: dict[str, Any], error: str) -> None:
+    assert any(found.startswith(error) for found in metadata_errors(f"---\n{yaml.safe_dump(change)}---\n"))
+
+
+def test_local_names_do_not_reach_the_metadata(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["_name_or_path"] = str(tmp_path / "t5")
+    (folder / "config.json").write_text(json.dumps(config))
+    text = write_model_card(
+        folder, run={"dataset": str(tmp_path), "base_model": str(tmp_path)}, results=RESULTS
+    ).read_text()
+    assert metadata_errors(text) == []
+    assert ModelCard(text).data.base_model is None
+    assert ModelCard(text).data.datasets is None
+    assert ModelCard(text).data.license == "apache-2.0"
+    assert str(tmp_path) not in text
+
+
+def test_base_models_come_from_the_towers_and_bring_their_terms(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["_name_or_path"] = "google/t5-base"
+    (folder / "config.json").write_text(json.dumps(config))
+    data = ModelCard(render_model_card(folder)).data
+    assert (data.base_model, data.license) == (["google/t5-base"], "unknown")
+    assert ModelCard(render_model_card(folder, run={"license": "mit"})).data.license == "mit"
+
+
+def test_the_record_as_the_training_writes_it(folder: Path) -> None:
+    command = ["/somewhere/training/train.py", "--preset", "demo", "--output-dir", "/home/me/runs/ciea"]
+    run = {"command": command, "data_fingerprint": {"train": "aa", "dev": "bb"}}
+    text = write_model_card(folder, run=run).read_text()
+    assert "\naccelerate launch training/train.py --preset demo --output-dir ciea\n" in text
+    assert "- Fingerprint of the data: train `aa`, dev `bb`" in text
+    assert 'AutoModel.from_pretrained("path/to/model"' in text
+
+
+def test_a_bare_folder_gets_a_card_without_claims(folder: Path) -> None:
+    text = write_model_card(folder).read_text()
+    assert metadata_errors(text) == []
+    assert "no record of how the model was trained" in text
+    assert "no evaluation results" in text
+    assert ModelCard(text).data.eval_results is None
+    assert not (folder / "run.json").exists()
+
+
+def test_files_beside_the_folder_are_read(folder: Path) -> None:
+    (folder.parent / "training_config.yaml").write_text("seed: 11\ndataset: /data/x/scenes\n")
+    (folder.parent / "run.json").write_text(json.dumps({"git_revision": "beef", "command": "train --seed 11"}))
+    (folder / "eval_results.json").write_text(json.dumps({"test": RESULTS, "caption only": {**RESULTS, "split": None}}))
+    text = render_model_card(folder)
+    for part in ("- Seed: 11", "`beef`", "train --seed 11", "OpenMoji Scenes (small), test", "dataset: scenes"):
+        assert part in text, part
+    (folder / "run.json").write_text(json.dumps({"git_revision": "cafe"}))  # the model's own record comes first
+    assert "`cafe`" in render_model_card(folder)
+
+
+def test_files_beside_a_folder_of_no_run_are_left_alone(folder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(folder, tmp_path / "models" / "mine")
+    (other.parent / "eval_results.json").write_text(json.dumps(RESULTS))
+    (other.parent / "run.json").write_text("[1, 2]")
+    (folder.parent / "eval_results.json").write_text(json.dumps(RESULTS))  # of whatever was evaluated there
+    for place in (other, folder):
+        assert "OpenMoji Scenes" not in render_model_card(place)
+
+
+def test_what_was_given_is_kept_so_that_the_card_can_be_made_again(folder: Path, tmp_path: Path) -> None:
+    first = write_model_card(folder, run=RUN, results=RESULTS).read_text()
+    moved = shutil.copytree(folder, tmp_path / "elsewhere" / "best")
+    assert render_model_card(moved) == first
+    assert "/home/me" not in (moved / "run.json").read_text()
+    assert 'from_pretrained("org/name"' in render_model_card(moved, repo_id="org/name")
+
+
+def test_marvel_mode_is_named(tmp_path: Path) -> None:
+    tiny_model(use_extractor=False).save_pretrained(tmp_path / "m")
+    text = write_model_card(tmp_path / "m").read_text()
+    assert "# MARVEL" in text
+    assert "| Extractor | no |" in text
+
+
+def test_errors_name_what_is_wrong(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"unknown key\(s\) sede; valid keys: command, config"):
+        write_model_card(folder, run={"sede": 1})
+    with pytest.raises(ValueError, match="`results` must be an evaluation"):
+        write_model_card(folder, results={"mrr@10": "high"})
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        write_model_card(tmp_path)
+    (folder / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run\.json: cannot be read"):
+        write_model_card(folder)
+
+
+def test_a_card_made_by_hand_is_told_from_a_generated_one(folder: Path) -> None:
+    assert is_generated(render_model_card(folder))
+    assert not is_generated("# My model\n")
+
+
+def test_is_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "best").mkdir(parents=True)
+    assert is_hub_id("google/t5-base")
+    for value in ("runs/best", "/data", "a/b/c", "t5", "../x", "", None, 3, "org/with space"):
+        assert not is_hub_id(value), value
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("/home/me/data", "data"),
+        ("--out=/home/me/runs/x --lr 1e-5", "--out=x --lr 1e-5"),
+        ("C:\\Users\\me\\data", "data"),
+        ("~/secret/data", "data"),
+        ("https://huggingface.co/org/name", "https://huggingface.co/org/name"),
+        ("training/train.py", "training/train.py"),
+        ({"a": ["/x/y/z", 1, None]}, {"a": ["z", 1, None]}),
+    ],
+)
+def test_absolute_paths_are_cut(value: Any, expected: Any) -> None:
+    assert without_private_paths(value) == expected

@@ -1,0 +1,243 @@
+"""What is not to be trusted: pickles, files of elsewhere, and sizes that would take all memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+from ciea_hf import CIEAModel, CIEAProcessor
+from ciea_hf.convert import convert_checkpoint
+from ciea_hf.hub import check_folder, pull, push
+from ciea_hf.modeling.validation_ciea import MAX_IMAGE_PATCHES, MAX_IMAGE_SIDE, check_image_size
+from tests.support.helpers import text_config, tiny_model, tiny_processor, vision_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.support.hub_server import MemoryHub
+
+
+class Malicious:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    tiny_model().save_pretrained(folder, max_shard_size="100KB")
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def test_the_payload_of_these_tests_works(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Malicious(tmp_path / "marker")))  # noqa: S301 (the point of the test)
+    assert (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_convert_unpickles_nothing(tmp_path: Path, zipped: bool) -> None:
+    weights = {"epoch": 1, "model": {"projector.weight": Malicious(tmp_path / "marker")}}
+    torch.save(weights, tmp_path / "model.best.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match="not a checkpoint that can be read safely"):
+        convert_checkpoint(tmp_path / "model.best.pt", vision_config(), text_config())
+    assert not (tmp_path / "marker").exists()
+
+
+def test_pickled_weights_are_not_loaded(folder: Path, tmp_path: Path) -> None:
+    for weights in folder.glob("model*.safetensors*"):
+        weights.unlink()
+    torch.save({"projector.weight": Malicious(tmp_path / "marker")}, folder / "pytorch_model.bin")
+    for load in (CIEAModel.from_pretrained, AutoModel.from_pretrained):
+        with pytest.raises((pickle.UnpicklingError, OSError, ValueError)):
+            load(folder)
+    assert not (tmp_path / "marker").exists()
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin is or may be a pickle"):
+        check_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "training_args.bin", "a/b/scheduler.pt", "x.PKL", "emb.npy"])
+def test_pull_refuses_pickles_before_it_fetches_anything(hub: MemoryHub, saved: Path, name: str) -> None:
+    push(saved, "org/ciea")
+    repository = hub.repositories["org/ciea"]
+    files = {**repository.files(), name: b"anything"}
+    repository.add_commit("refs/heads/main", files, "by hand", repository.refs["refs/heads/main"])
+    hub.requests.clear()
+    with pytest.raises(ValueError, match=f"org/ciea is refused, and nothing of it was fetched: {name} is or may be"):
+        pull("org/ciea")
+    assert hub.received("/resolve/") == []
+
+
+@pytest.mark.parametrize("how", ["pickle", "torch"])
+def test_pickles_under_another_name_are_found(folder: Path, tmp_path: Path, how: str) -> None:
+    if how == "pickle":
+        (folder / "vocab.txt").write_bytes(pickle.dumps(Malicious(tmp_path / "marker")))
+    else:
+        torch.save(Malicious(tmp_path / "marker"), folder / "vocab.txt")
+    with pytest.raises(ValueError, match=r"vocab\.txt is a pickle under another name"):
+        check_folder(folder)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_damaged_or_disguised_weights_are_found(folder: Path, hub: MemoryHub) -> None:
+    check_folder(folder)
+    shard = min(folder.glob("*.safetensors"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-10])
+    with pytest.raises(ValueError, match=f"{shard.name} is damaged"):
+        check_folder(folder)
+    shard.write_bytes(pickle.dumps({"weights": 1}))
+    with pytest.raises(ValueError, match=f"{shard.name} is damaged"):
+        check_folder(folder)
+    shard.write_bytes(sorted(folder.glob("*.safetensors"))[1].read_bytes())
+    with pytest.raises(ValueError, match=f"{shard.name} lacks"):
+        check_folder(folder)
+    shard.unlink()
+    with pytest.raises(ValueError, match=f"{shard.name} is missing"):
+        check_folder(folder)
+
+
+def test_a_fetched_file_that_is_not_what_the_hub_lists_is_found(hub: MemoryHub, saved: Path) -> None:
+    push(saved, "org/ciea")
+    folder = pull("org/ciea")
+    cached = (folder / "modeling_ciea.py").resolve()
+    cached.write_bytes(cached.read_bytes().replace(b"import", b"IMPORT", 1))  # same size
+    with pytest.raises(ValueError, match=r"modeling_ciea\.py missing or not what the Hub lists"):
+        pull("org/ciea")
+
+
+OUTSIDE = ("../evil.Module", "../../evil.Module", "/etc/evil.Module", "sub/evil.Module", "org/other--evil.Module",
+           "..evil.Module", "C:\\evil.Module", "evil.Module.other", "", 3)  # fmt: skip
+
+
+@pytest.mark.parametrize("reference", OUTSIDE)
+@pytest.mark.parametrize("name", ["config.json", "processor_config.json", "tokenizer_config.json"])
+def test_code_outside_the_folder_is_refused(folder: Path, reference: Any, name: str) -> None:
+    change(folder / name, lambda content: content.update(nested=[{"auto_map": {"AutoModel": [None, reference]}}]))
+    with pytest.raises(ValueError, match=f"{name} names code outside its folder"):
+        check_folder(folder)
+
+
+def test_the_package_never_runs_the_code_that_a_config_names(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')\nclass Module: pass\n")
+    evil = {"auto_map": dict.fromkeys(("AutoConfig", "AutoModel", "AutoProcessor"), f"{tmp_path / 'evil'}.Module")}
+    for name in ("config.json", "processor_config.json"):
+        change(folder / name, lambda content: content.update(evil))
+    assert isinstance(AutoModel.from_pretrained(folder), CIEAModel)
+    assert isinstance(AutoProcessor.from_pretrained(folder), CIEAProcessor)
+    assert AutoConfig.from_pretrained(folder).model_type == "ciea"
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("place", ["../outside.safetensors", "/etc/outside.safetensors", "a\\b.safetensors", "..", ""])
+def test_weights_outside_the_folder_are_refused(folder: Path, place: str) -> None:
+    index = folder / "model.safetensors.index.json"
+    shutil.copy(min(folder.glob("*.safetensors")), folder.parent / "outside.safetensors")
+    change(index, lambda content: content["weight_map"].update({next(iter(content["weight_map"])): place}))
+    with pytest.raises(ValueError, match="names a file outside its folder"):
+        check_folder(folder)
+    for load in (CIEAModel.from_pretrained, AutoModel.from_pretrained):
+        with pytest.raises(ValueError, match="names weights outside its folder"):
+            load(folder)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ({"path": "../elsewhere"}, r"names a path outside its folder: '\.\./elsewhere'"),
+        ({"path": "/etc"}, "names a path outside its folder: '/etc'"),
+        ({"type": "evil.Module"}, r"names a module that is not of sentence-transformers: 'evil\.Module'"),
+        ({"type": "sentence_transformers/../evil"}, "names a module that is not of sentence-transformers"),
+        ({"type": None}, "names a module that is not of sentence-transformers: None"),
+    ],
+)
+def test_sentence_transformers_modules_of_elsewhere_are_refused(
+    folder: Path, module: dict[str, Any], message: str
+) -> None:
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps([{**modules[0], **module}]))
+    with pytest.raises(ValueError, match=f"modules.json {message}"):
+        check_folder(folder)
+
+
+SIZES = ({"shortest_edge": 10**6}, {"height": 224, "width": 10**9}, 10**7, 0, -1, [224, 10**6], {"height": "224"},
+         float("nan"), float("inf"))  # fmt: skip
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("key", ["size", "crop_size", "pad_size"])
+def test_a_huge_image_size_is_refused_by_name(size: Any, key: str) -> None:
+    with pytest.raises(ValueError, match=f"`{key}` of the image processor must lie in 1 to {MAX_IMAGE_SIDE} pixels"):
+        check_image_size({key: size})
+
+
+def test_a_processor_with_a_huge_image_size_is_refused(folder: Path) -> None:
+    change(
+        folder / "processor_config.json", lambda content: content["image_processor"]["crop_size"].update(width=10**6)
+    )
+    message = f"`crop_size` of the image processor must lie in 1 to {MAX_IMAGE_SIDE} pixels, got 1000000"
+    for load in (CIEAProcessor.from_pretrained, AutoProcessor.from_pretrained):
+        with pytest.raises(ValueError, match=message):
+            load(folder)
+    with pytest.raises(ValueError, match=message):
+        check_folder(folder)
+    with pytest.raises(ValueError, match=message):
+        CIEAModel.from_pretrained(folder).encode(["a cat"])
+
+
+def test_a_processor_with_a_huge_number_of_patches_is_refused(folder: Path) -> None:
+    change(folder / "processor_config.json", lambda content: content.update(image_seq_length=10**9))
+    message = f"`image_seq_length` must lie in 1 to {MAX_IMAGE_PATCHES}, got 1000000000"
+    with pytest.raises(ValueError, match=message):
+        CIEAProcessor.from_pretrained(folder)
+    with pytest.raises(ValueError, match=message):
+        check_folder(folder)
+
+
+def test_sizes_that_towers_have_are_accepted() -> None:
+    assert tiny_processor().image_processor.size
+    for size in (224, {"shortest_edge": 512}, {"height": 1024, "width": 1024}, (518, 518), None):
+        check_image_size({"size": size})
+
+
+NEEDED = ("config.json", "processor_config.json", "modules.json", "tokenizer_config.json", "limits_ciea.py",
+          "config_sentence_transformers.json", "modeling_ciea.py")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_every_file_that_is_missing_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"{name} is missing"):
+        check_folder(folder)
+
+
+def test_another_kind_of_model_is_refused(folder: Path) -> None:
+    change(folder / "config.json", lambda content: content.update(model_type="t5"))
+    with pytest.raises(ValueError, match=r"config\.json is not CIEA's: model_type is 't5'"):
+        check_folder(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json cannot be read"):
+        check_folder(folder)

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from ciea_hf.data import RetrievalDataset, corpus_from_columns
+from ciea_hf.retrieval import (
+    DocumentView,
+    EncodingOptions,
+    Retriever,
+    encode_corpus,
+    encode_part,
+    encode_queries,
+    load_corpus,
+    model_fingerprint,
+)
+from ciea_hf.retrieval.corpus import MANIFEST
+from tests.support.helpers import tiny_model
+from tests.support.toy_retrieval import ToyEncoder, picture, toy_dataset
+
+
+def kinds(view):
+    return [type(item).__name__.replace("ImageFile", "") for item in view.batch(0, len(view))]
+
+
+def test_views_keep_the_chosen_part():
+    dataset = toy_dataset()
+    image = kinds(DocumentView(dataset, "image"))[0]
+    assert kinds(DocumentView(dataset)) == ["dict"] * 3 + [image] + ["str"] * 2
+    assert kinds(DocumentView(dataset, "image")) == [image] * 4 + ["str"] * 2
+    assert DocumentView(dataset, "caption").batch(2, 5) == ["a boat", None, "tea is a drink"]
+    swapped = DocumentView(dataset, "caption", captions=["", "x", None, None, "t", "u"])
+    assert swapped.batch(0, 3) == [None, "x", None]
+    names = [DocumentView(dataset, part).fingerprint for part in ("full", "caption", "image")]
+    assert len({*names, swapped.fingerprint}) == 4
+    with pytest.raises(ValueError, match="full, caption, image"):
+        DocumentView(dataset, "pixels")
+    with pytest.raises(ValueError, match="1 captions for 6 documents"):
+        DocumentView(dataset, captions=["x"])
+
+
+def test_search_finds_by_picture_and_by_text():
+    retriever = Retriever.from_dataset(ToyEncoder(), toy_dataset())
+    found = retriever.search(["a red cup", "tea drink"], top_k=6)
+    assert [hits[0].id for hits in found] == ["img-red", "txt-tea"]
+    assert (found[0][0].kind, found[0][0].text, found[1][0].kind) == ("image", "a cup", "text")
+    assert [hit.rank for hit in found[0]] == [1, 2, 3, 4, 5, 6]
+    assert found[0][0].score == pytest.approx(1.0)
+    assert [hit.id for hit in retriever.search("a red cup", top_k=1)[0]] == ["img-red"]
+    assert retriever.search([]) == []
+
+
+@pytest.mark.parametrize("options", [EncodingOptions(batch_size=1, shard_size=2), EncodingOptions(num_workers=0)])
+def test_shards_and_batches_change_nothing(tmp_path, options):
+    dataset, model = toy_dataset(), ToyEncoder()
+    memory = np.concatenate(encode_corpus(model, dataset).shards)
+    kept = encode_corpus(model, dataset, tmp_path / "index", options=options, source={"path": "somewhere"})
+    np.testing.assert_array_equal(np.concatenate(kept.shards), memory)
+    assert isinstance(kept.shards[0], np.memmap)
+    assert kept.ids == dataset.corpus_ids
+    assert kept.source == {"name": "toy", "split": "test", "path": "somewhere"}
+
+
+def test_encoding_goes_on_where_it_stopped(tmp_path):
+    dataset, options = toy_dataset(), EncodingOptions(shard_size=2)
+    whole = encode_corpus(ToyEncoder(), dataset, tmp_path, options=options)
+    expected = np.concatenate(whole.shards)
+    (tmp_path / "embeddings-00001.npy").unlink()
+    with pytest.raises(ValueError, match="1 of 3 shards are missing"):
+        load_corpus(tmp_path)
+    model = ToyEncoder()
+    again = encode_corpus(model, dataset, tmp_path, options=options)
+    assert model.documents_seen == 2
+    np.testing.assert_array_equal(np.concatenate(again.shards), expected)
+
+
+def test_several_processes_fill_one_folder(tmp_path):
+    dataset, options = toy_dataset(), EncodingOptions(shard_size=1)
+    first, second = ToyEncoder(), ToyEncoder()
+    assert encode_part(first, dataset, tmp_path, options=options, part=(0, 2)) == 3
+    assert encode_part(second, dataset, tmp_path, options=options, part=(1, 2)) == 0
+    assert (first.documents_seen, second.documents_seen) == (3, 3)
+    whole = encode_corpus(ToyEncoder(), dataset).shards[0]
+    np.testing.assert_array_equal(np.concatenate(load_corpus(tmp_path).shards), whole)
+    with pytest.raises(ValueError, match="part must be"):
+        encode_part(first, dataset, tmp_path, part=(2, 2))
+
+
+def test_other_queries_leave_the_embeddings_valid(tmp_path):
+    whole = toy_dataset()
+    encode_corpus(ToyEncoder(), whole, tmp_path)
+    model, dev = ToyEncoder(), RetrievalDataset(whole.corpus, whole.queries, {"q-txt": {"txt-sea": 1}}, "toy", "dev")
+    encode_corpus(model, dev, tmp_path)
+    assert model.documents_seen == 0
+
+
+def test_a_folder_of_another_model_is_refused(tmp_path):
+    encode_corpus(ToyEncoder(), toy_dataset(), tmp_path)
+    other = ToyEncoder()
+    other.fingerprint = "another"
+    with pytest.raises(ValueError, match="another model"):
+        encode_corpus(other, toy_dataset(), tmp_path)
+    with pytest.raises(ValueError, match="another corpus, dtype"):
+        encode_corpus(
+            ToyEncoder(),
+            toy_dataset(),
+            tmp_path,
+            view=DocumentView(toy_dataset(), "caption"),
+            options=EncodingOptions(dtype="float16"),
+        )
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "documents": 7}))
+    with pytest.raises(ValueError, match="7 documents"):
+        load_corpus(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no encoded corpus"):
+        load_corpus(tmp_path / "nowhere")
+
+
+def test_half_precision_is_kept_on_disk(tmp_path):
+    kept = encode_corpus(ToyEncoder(), toy_dataset(), tmp_path, options=EncodingOptions(dtype="float16"))
+    assert kept.shards[0].dtype == np.float16
+
+
+def test_documents_without_content_become_zeros():
+    view = DocumentView(toy_dataset(), captions=[None] * 6)
+    rows = encode_corpus(ToyEncoder(), toy_dataset(), view=view, options=EncodingOptions(batch_size=1)).shards[0]
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), [1, 1, 1, 1, 0, 0], atol=1e-6)
+
+
+def test_faults_name_the_document():
+    class Broken(ToyEncoder):
+        def _embed(self, item):
+            return super()._embed(item) * (np.nan if item == "tea is a drink" else 1)
+
+    class TextOnly(ToyEncoder):
+        def supports(self, modality):
+            return modality == "text"
+
+    with pytest.raises(ValueError, match="'txt-tea' is not finite"):
+        encode_corpus(Broken(), toy_dataset())
+    with pytest.raises(ValueError, match=r"no image.* `documents` 'caption'"):
+        encode_corpus(TextOnly(), toy_dataset())
+    whole = toy_dataset()
+    bad = corpus_from_columns(["a", "bad"], ["x", "y"], [None, b"no picture"])
+    dataset = RetrievalDataset(bad, whole.queries, {}, name="bad", split="test")
+    with pytest.raises(ValueError, match=r"'bad' \(row 1\) is broken"):
+        encode_corpus(ToyEncoder(), dataset)
+
+
+def test_a_broken_picture_can_leave_its_caption_alone(caplog):
+    whole, none = toy_dataset(), b"no picture"
+    corpus = corpus_from_columns(
+        ["a", "bad", "bare", "red"], ["tea", "a boat", None, "a cup"], [None, none, none, picture("red")]
+    )
+    dataset = RetrievalDataset(corpus, whole.queries, {}, name="bad", split="test")
+    with caplog.at_level(logging.WARNING, "ciea_hf"):
+        inputs = DocumentView(dataset, on_broken_image="caption").batch(0, 4)
+    assert inputs[:3] == ["tea", "a boat", None]
+    assert inputs[3]["text"] == "a cup"
+    assert inputs[3]["image"].getpixel((0, 0)) == (255, 0, 0)
+    assert "document 'bad' (row 1) is broken" in caplog.text
+    assert "document 'bare' (row 2) is broken" in caplog.text
+    images = DocumentView(dataset, "image", captions=["1", "2", "3", "4"], on_broken_image="caption").batch(0, 4)
+    assert images[:3] == ["1", None, None]
+    names = {DocumentView(dataset, on_broken_image=way).fingerprint for way in ("fail", "caption")}
+    assert len(names) == 1  # what was embedded before the first broken picture is kept
+    with pytest.raises(ValueError, match="on_broken_image must be one of fail, caption, got 'skip'"):
+        DocumentView(dataset, on_broken_image="skip")
+
+
+def test_dot_product_models_keep_their_lengths():
+    model = ToyEncoder()
+    model.similarity_fn_name = "dot"
+    assert np.linalg.norm(encode_queries(model, ["red cup"])) > 2
+    assert np.linalg.norm(encode_queries(ToyEncoder(), ["red cup"])) == pytest.approx(1)
+
+
+def assert_processor_and_pooling_count():
+    model = tiny_model()
+    before = model_fingerprint(model)
+    assert model_fingerprint(tiny_model()) == before
+    model.processor.max_text_length = 7
+    shorter = model_fingerprint(model)
+    model.processor.image_processor.image_mean = [0.1, 0.2, 0.3]
+    assert len({before, shorter, model_fingerprint(model)}) == 3
+    pipeline = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh())
+    pipeline.config = model.config  # as sentence-transformers gives its pipelines one
+    found = {model_fingerprint(pipeline)}
+    pipeline[1] = torch.nn.ReLU()
+    found.add(model_fingerprint(pipeline))
+    pipeline.truncate_dim = 8
+    found.add(model_fingerprint(pipeline))
+    assert len(found) == 3
+
+
+def test_fingerprint_follows_the_weights():
+    torch.manual_seed(0)
+    layer, twin = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    assert model_fingerprint(layer) != model_fingerprint(twin)
+    twin.load_state_dict(layer.state_dict())
+    assert model_fingerprint(layer) == model_fingerprint(twin)
+    assert model_fingerprint(layer) != model_fingerprint(layer.half())
+    assert_processor_and_pooling_count()
+    with pytest.raises(TypeError, match="object is no torch module"):
+        model_fingerprint(object())

@@ -1,0 +1,294 @@
+"""A small Hugging Face Hub in memory, on loopback: enough of its HTTP interface for the real client.
+
+Its state is that of Git: repositories of commits, each a mapping of paths to blobs, reached through branches and pull
+requests. A commit is applied whole or not at all. Faults can be injected into any route.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.support.hub_routes import ROUTES
+from tests.support.hub_rules import metadata_errors
+from tests.support.hub_state import GITATTRIBUTES, Fault, Refusal, Repository, applied, entry, is_lfs, oid, sha256
+
+WRITER, READER = "hf_writer", "hf_reader"  # tokens
+
+
+class MemoryHub:
+    """The server, and what it knows."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, Repository] = {}
+        self.objects: dict[str, bytes] = {}  # large files by SHA-256
+        self.faults: list[Fault] = []
+        self.requests: list[tuple[str, str, int]] = []  # method, path, bytes received
+        self.lock = threading.RLock()
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": self}))
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self) -> MemoryHub:
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def create(self, repo_id: str, private: bool = False) -> Repository:
+        repository = self.repositories[repo_id] = Repository(private)
+        repository.add_commit("refs/heads/main", {".gitattributes": GITATTRIBUTES}, "initial commit", None)
+        return repository
+
+    def received(self, pattern: str) -> list[str]:
+        """Requests that match a pattern on "METHOD /path"."""
+        return [f"{method} {path}" for method, path, _ in self.requests if re.search(pattern, f"{method} {path}")]
+
+    def snapshot(self) -> dict[str, tuple[dict[str, str], int]]:
+        """Every reference and the number of commits, to see that nothing has changed."""
+        return {name: (dict(repo.refs), len(repo.commits)) for name, repo in self.repositories.items()}
+
+    def take_fault(self, request: str, after: bool) -> Fault | None:
+        for fault in self.faults:
+            if fault.times > 0 and fault.after == after and re.search(fault.where, request):
+                fault.times -= 1
+                return fault
+        return None
+
+    def repository(self, repo_id: str, token: str | None) -> Repository:
+        repository = self.repositories.get(repo_id)
+        if repository is None or (repository.private and token is None):
+            status = 404 if token else 401
+            raise Refusal(status, "Repository not found" if token else "Invalid username or password.", "RepoNotFound")
+        return repository
+
+
+class Handler(BaseHTTPRequestHandler):
+    hub: MemoryHub
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def handle_one(self) -> None:
+        address = urlsplit(self.path)
+        path, self.query = unquote(address.path), parse_qs(address.query)
+        raw = address.path  # references such as refs%2Fpr%2F1 are one part of it
+        request = f"{self.command} {path}"
+        fault = self.hub.take_fault(request, after=False)
+        length = int(self.headers.get("Content-Length") or 0)
+        if fault is not None and fault.status is None:
+            self.rfile.read(length // 2)  # in the middle of the upload
+            return self.drop()
+        self.body = self.read_body(length)
+        self.hub.requests.append((self.command, path, len(self.body)))
+        try:
+            with self.hub.lock:
+                answer = self.route(raw, fault)
+            if self.hub.take_fault(request, after=True):
+                return self.drop()
+            self.answer(*answer)
+        except Refusal as refusal:
+            self.refuse(refusal)
+        return None
+
+    do_GET = do_HEAD = do_POST = do_PUT = handle_one  # noqa: N815 (names of the standard library)
+
+    def read_body(self, length: int) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(length)
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
+
+    def drop(self) -> None:
+        self.close_connection = True
+        self.connection.close()
+
+    def route(self, raw: str, fault: Fault | None) -> tuple[Any, dict[str, str]]:
+        if fault is not None:
+            raise Refusal(fault.status or 500, fault.message)
+        for method, pattern, action in ROUTES:
+            found = re.fullmatch(pattern, raw)
+            if found and self.command in method.split("|"):
+                result = getattr(self, action)(*(unquote(part) for part in found.groups()))
+                return result if isinstance(result, tuple) else (result, {})
+        raise Refusal(404, f"no route {self.command} {raw}", "EntryNotFound")
+
+    def answer(self, content: Any, headers: dict[str, str], status: int = 200) -> None:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        if self.headers.get("Range") and status == 200:
+            first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
+            body, status = body[int(first) : int(last or len(body)) + 1], 206
+        self.send_response(status)
+        kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def refuse(self, refusal: Refusal) -> None:
+        headers = {"X-Error-Message": refusal.message, **({"X-Error-Code": refusal.code} if refusal.code else {})}
+        self.answer({"error": refusal.message, **(refusal.content or {})}, headers, refusal.status)
+
+    # who is asking
+
+    @property
+    def token(self) -> str | None:
+        given = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
+        if given not in (None, WRITER, READER):
+            raise Refusal(401, "Invalid credentials in Authorization header")
+        return given
+
+    def writable(self, repo_id: str, pull_request: bool = False) -> Repository:
+        repository = self.hub.repository(repo_id, self.token)
+        if self.token is None:
+            raise Refusal(401, "Invalid username or password.")
+        if self.token != WRITER and not pull_request:
+            raise Refusal(403, f"You don't have the rights to write to {repo_id}")
+        return repository
+
+    # routes
+
+    def whoami(self) -> Any:
+        if self.token is None:
+            raise Refusal(401, "Invalid username or password.")
+        return {"type": "user", "name": "org", "orgs": [], "auth": {"accessToken": {"role": "write"}}}
+
+    def create_repository(self) -> Any:
+        wanted = json.loads(self.body)
+        repo_id = f"{wanted.get('organization') or 'org'}/{wanted['name']}"
+        if self.token is None:
+            raise Refusal(401, "Invalid username or password.")
+        if self.token != WRITER:
+            raise Refusal(403, f"You don't have the rights to create a model under the namespace {repo_id}")
+        if repo_id in self.hub.repositories:
+            raise Refusal(409, "You already created this model repo", content={"url": f"{self.hub.url}/{repo_id}"})
+        self.hub.create(repo_id, private=wanted.get("visibility") == "private" or bool(wanted.get("private")))
+        return {"url": f"{self.hub.url}/{repo_id}", "name": repo_id, "id": repo_id}
+
+    def validate_yaml(self) -> Any:
+        errors = metadata_errors(json.loads(self.body)["content"])
+        if errors:
+            raise Refusal(400, "Invalid metadata", content=_listed(errors))
+        return {"errors": [], "warnings": []}
+
+    def preupload(self, repo_id: str, revision: str) -> Any:
+        files = self.writable(repo_id, "create_pr" in self.query).files(revision)
+        return {
+            "files": [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if is_lfs(file["path"], file["size"]) else "regular",
+                    "shouldIgnore": False,
+                    "oid": oid(file["path"], files[file["path"]]) if file["path"] in files else None,
+                }
+                for file in json.loads(self.body)["files"]
+            ]
+        }
+
+    def lfs_batch(self, repo_id: str) -> Any:
+        self.writable(repo_id, pull_request=True)
+        answers = []
+        for wanted in json.loads(self.body)["objects"]:
+            links = {
+                "upload": {"href": f"{self.hub.url}/lfs/{wanted['oid']}"},
+                "verify": {"href": f"{self.hub.url}/lfs/verify"},
+            }
+            answers.append({**wanted, **({} if wanted["oid"] in self.hub.objects else {"actions": links})})
+        return {"transfer": "basic", "objects": answers}
+
+    def lfs_put(self, oid: str) -> Any:
+        if sha256(self.body) != oid:
+            raise Refusal(400, "The content's hash is another one")
+        self.hub.objects[oid] = self.body
+        return b""
+
+    def lfs_verify(self) -> Any:
+        wanted = json.loads(self.body)
+        if len(self.hub.objects.get(wanted["oid"], b"")) != wanted["size"]:
+            raise Refusal(404, "There is no such object")
+        return {}
+
+    def commit(self, repo_id: str, revision: str) -> Any:
+        pull_request = "create_pr" in self.query
+        repository = self.writable(repo_id, pull_request)
+        parent = repository.resolve(revision)
+        lines = [json.loads(line) for line in self.body.splitlines()]
+        header = next(line["value"] for line in lines if line["key"] == "header")
+        if header.get("parentCommit") not in (None, parent):
+            raise Refusal(412, "A commit has happened since. Please refresh and try again.")
+        files = applied(dict(repository.files(parent)), lines, self.hub.objects)
+        errors = metadata_errors(files["README.md"].decode()) if "README.md" in files else []
+        if errors:
+            raise Refusal(400, "Invalid metadata", content=_listed(errors))
+        number = sum(ref.startswith("refs/pr/") for ref in repository.refs) + 1
+        ref = f"refs/pr/{number}" if pull_request else self.full_ref(repository, revision)
+        commit = repository.add_commit(ref, files, header["summary"], parent)
+        return {
+            "success": True,
+            "commitOid": commit,
+            "commitUrl": f"{self.hub.url}/{repo_id}/commit/{commit}",
+            **({"pullRequestUrl": f"{self.hub.url}/{repo_id}/discussions/{number}"} if pull_request else {}),
+        }
+
+    def create_branch(self, repo_id: str, branch: str) -> Any:
+        repository = self.writable(repo_id)
+        if branch.startswith("refs/"):
+            raise Refusal(400, f"Invalid reference for a branch: {branch}")
+        if f"refs/heads/{branch}" in repository.refs:
+            raise Refusal(409, "Reference already exists")
+        repository.refs[f"refs/heads/{branch}"] = repository.resolve("main")
+        return {}
+
+    def model_info(self, repo_id: str, revision: str = "main") -> Any:
+        repository = self.hub.repository(repo_id, self.token)
+        commit = repository.resolve(revision)
+        siblings = [{"rfilename": path} for path in sorted(repository.commits[commit])]
+        return {
+            "_id": repo_id, "id": repo_id, "modelId": repo_id, "sha": commit, "private": repository.private,
+            "tags": [], "downloads": 0, "likes": 0, "siblings": siblings,
+        }  # fmt: skip
+
+    def tree(self, repo_id: str, revision: str, folder: str | None = None) -> Any:
+        files = self.hub.repository(repo_id, self.token).files(revision)
+        if folder is not None and not any(path.startswith(folder + "/") for path in files):
+            raise Refusal(404, f"{folder} does not exist", "EntryNotFound")
+        return [
+            entry(path, content)
+            for path, content in sorted(files.items())
+            if folder is None or path.startswith(folder + "/")
+        ]
+
+    def refs(self, repo_id: str) -> Any:
+        found = self.hub.repository(repo_id, self.token).refs
+        branches = {ref.removeprefix("refs/heads/"): (ref, commit) for ref, commit in found.items() if "/heads/" in ref}
+        listed = [{"name": name, "ref": ref, "targetCommit": commit} for name, (ref, commit) in branches.items()]
+        return {"branches": listed, "converts": [], "tags": [], "pullRequests": []}
+
+    def resolve_file(self, repo_id: str, revision: str, path: str) -> Any:
+        repository = self.hub.repository(repo_id, self.token)
+        commit = repository.resolve(revision)
+        content = repository.commits[commit].get(path)
+        if content is None:
+            raise Refusal(404, "Entry not found", "EntryNotFound")
+        return content, {"X-Repo-Commit": commit, "ETag": f'"{oid(path, content)}"', "Accept-Ranges": "bytes"}
+
+    @staticmethod
+    def full_ref(repository: Repository, revision: str) -> str:
+        return revision if revision in repository.refs else f"refs/heads/{revision}"
+
+
+def _listed(errors: list[str]) -> dict[str, Any]:
+    return {"errors": [{"message": message} for message in errors], "warnings": []}

@@ -1,0 +1,244 @@
+"""What a run can be told beside the usual: precision, compilation, adapters, starting points, trackers, dev sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ciea_hf import CIEAModel
+from ciea_hf.training.config import TrainingConfig
+from ciea_hf.training.data.collator import Collator
+from ciea_hf.training.data.reader import CorpusReader
+from ciea_hf.training.loss.embedder import Embedder
+from ciea_hf.training.loss.objective import Objective
+from ciea_hf.training.run.backbone import load_model, prepare_model
+from ciea_hf.training.run.dev_evaluator import DevRanking
+from ciea_hf.training.run.stages import run_stages
+from tests.support.helpers import tiny_model
+from tests.support.toy_training import best_model, configured, moved, read_log, reset_engine, training_data, weights_of
+
+pytestmark = pytest.mark.usefixtures("fresh_engine")
+
+
+def log_of(config: TrainingConfig) -> list[dict[str, float]]:
+    run_stages(config)
+    return read_log(Path(config.output_dir) / "in_batch")
+
+
+# --- precision, compilation, recomputation
+
+
+def test_bf16_computes_the_model_narrow_and_the_losses_wide(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dtypes: dict[str, set[torch.dtype]] = {"losses": set(), "text model": set(), "inputs of the losses": set()}
+    forward, load = Objective.forward, load_model
+
+    def watching(self: Objective, embeddings: torch.Tensor, *rest: Any) -> Any:
+        losses = forward(self, embeddings, *rest)
+        dtypes["inputs of the losses"].add(embeddings.dtype)
+        dtypes["losses"] |= {loss.dtype for loss in losses.values()}
+        return losses
+
+    def loading(*arguments: Any) -> Any:
+        model = load(*arguments)
+        layer = model.text_model.encoder.block[0].layer[0].SelfAttention.q
+        layer.register_forward_hook(lambda module, inputs, output: dtypes["text model"].add(output.dtype))
+        return model
+
+    monkeypatch.setattr(Objective, "forward", watching)
+    monkeypatch.setattr("ciea_hf.training.run.stages.load_model", loading)
+    narrow = log_of(configured(toy, tmp_path / "bf16", mixed_precision="bf16"))
+    assert dtypes == {
+        "losses": {torch.float32}, "inputs of the losses": {torch.float32}, "text model": {torch.bfloat16},
+    }  # fmt: skip
+    saved = weights_of(tmp_path / "bf16" / "in_batch" / "best")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    reset_engine()
+    wide = log_of(configured(toy, tmp_path / "fp32"))
+    assert narrow[0]["loss"] == pytest.approx(wide[0]["loss"], abs=0.05)
+    assert narrow[0]["loss"] != wide[0]["loss"]
+
+
+def test_t5_in_fp16_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    for kind, precision, warned in (("t5", "fp16", True), ("t5", "bf16", False), ("bert", "fp16", False)):
+        caplog.clear()
+        prepare_model(tiny_model(kind), TrainingConfig(), precision)
+        assert ("T5 was trained in bf16 and overflows in fp16" in caplog.text) == warned
+
+
+def test_compilation_is_an_option(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a backend that needs no compiler; the numbers and the names of the weights stay."""
+    compiled: list[type] = []
+    original = torch.nn.Module.compile
+
+    def without_compiler(self: torch.nn.Module, **kwargs: Any) -> None:
+        compiled.append(type(self))
+        original(self, backend="eager", **kwargs)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", without_compiler)
+    with_it = log_of(configured(toy, tmp_path / "compiled", compile=True, max_steps=2))
+    reset_engine()
+    without = log_of(configured(toy, tmp_path / "plain", max_steps=2))
+    assert [kind.__name__ for kind in compiled] == ["T5Model"]
+    for one, other in zip(with_it, without, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+    names = [set(weights_of(tmp_path / name / "in_batch" / "best")) for name in ("compiled", "plain")]
+    assert names[0] == names[1]
+
+
+def test_a_frozen_tower_sees_each_image_once_a_step(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents and image parts share the pass, and so do documents that several queries name."""
+    seen: list[int] = []
+    documents: list[int] = []
+    features, forward = CIEAModel.get_vision_features, Objective.forward
+
+    def counting(self: CIEAModel, pixel_values: torch.Tensor) -> torch.Tensor:
+        seen.append(len(pixel_values))
+        return features(self, pixel_values)
+
+    def comparing(self: Objective, *arguments: Any) -> Any:
+        rows = arguments[3].images.tolist()
+        assert sum(seen) == len(rows) == len(set(rows))
+        documents.extend(rows)
+        seen.clear()
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(CIEAModel, "get_vision_features", counting)
+    monkeypatch.setattr(Objective, "forward", comparing)
+    run_stages(configured(toy, tmp_path, dev_split=None, batch_size=12))
+    assert len(documents) > 20
+
+
+def test_gradient_checkpointing_changes_no_number(toy: Path, tmp_path: Path) -> None:
+    logs = []
+    for name in (True, False):
+        reset_engine()
+        logs.append(log_of(configured(toy, tmp_path / str(name), gradient_checkpointing=name, max_steps=2)))
+    for one, other in zip(*logs, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
+# --- what is trained
+
+
+def test_new_parts_learn_at_their_own_rate(toy: Path, tmp_path: Path) -> None:
+    run_stages(configured(toy, tmp_path, learning_rate=1e-9, new_learning_rate=1e-2, max_steps=1, eval_steps=1))
+    found = moved(tmp_path / "in_batch" / "best", toy / "start")
+    far = {name.split(".")[0] for name, distance in found.items() if distance > 1e-3}
+    assert far == {"projector", "extractor"}
+    assert all(distance < 1e-7 for name, distance in found.items() if name.split(".")[0] not in far)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "trained"),
+    [
+        ("vision", {"text_model", "projector", "extractor", "logit_scale"}),
+        ("vision,text,logit_scale", {"projector", "extractor"}),
+        ("text,projector,extractor", {"vision_model", "logit_scale"}),
+    ],
+)
+def test_frozen_parts_stay(toy: Path, tmp_path: Path, freeze: str, trained: set[str]) -> None:
+    run_stages(configured(toy, tmp_path, freeze=freeze, max_steps=2))
+    found = moved(tmp_path / "in_batch" / "best", toy / "start")
+    assert {name.split(".")[0] for name in found} == trained
+
+
+def test_lora_trains_adapters_and_leaves_a_plain_model(toy: Path, tmp_path: Path) -> None:
+    config = configured(toy, tmp_path, stage="in_batch,mine,hard", lora="r=4", learning_rate=1e-2)
+    run_stages(config)
+    found = moved(tmp_path / "in_batch" / "best", toy / "start")
+    inside = {name for name in found if name.startswith("text_model")}
+    assert inside
+    assert all(name.endswith((".q.weight", ".v.weight")) for name in inside)  # where T5's adapters were merged
+    assert {name.split(".")[0] for name in found} == {"text_model", "projector", "extractor", "logit_scale"}
+    result = json.loads((tmp_path / "in_batch" / "result.json").read_text())
+    again = DevRanking(
+        data := training_data("dev"),
+        CorpusReader(data),
+        Collator((model := best_model(tmp_path, "in_batch")).processor),
+    )(Embedder(model))
+    assert again["mrr@10"] == pytest.approx(result["best_metric"], abs=1e-6)
+    assert (tmp_path / "hard" / "best" / "model.safetensors").is_file()
+
+
+def test_a_resumed_run_with_lora_goes_on(toy: Path, tmp_path: Path) -> None:
+    values = {"lora": "r=4,dropout=0.1", "max_steps": 4, "save_steps": 2}
+    whole = log_of(configured(toy, tmp_path / "whole", **values))
+    reset_engine()
+    run_stages(configured(toy, tmp_path / "part", **values))
+    stage = tmp_path / "part" / "in_batch"
+    (stage / "result.json").unlink()
+    for path in (stage / "checkpoints" / "step-00000004").iterdir():
+        path.unlink()
+    reset_engine()
+    assert log_of(configured(toy, tmp_path / "part", **values, resume=True)) == whole
+
+
+@pytest.mark.parametrize("part", ["caption", "image"])
+def test_parts_of_the_documents_train(toy: Path, tmp_path: Path, part: str) -> None:
+    config = configured(toy, tmp_path, documents=part, stage="in_batch,mine,hard", use_extractor=part == "image")
+    results = run_stages(config)
+    names = list(read_log(tmp_path / "in_batch")[0])
+    assert "complementary" not in names  # nothing stands beside a caption
+    assert results["hard"]["step"] == 4
+    model = best_model(tmp_path, "hard")
+    assert model.config.use_extractor == (part == "image")
+    from ciea_hf.training.data.negatives import load_negatives
+
+    mined = load_negatives(tmp_path / "mine", (data := training_data()).corpus_ids)
+    rows = [row for kinds in mined.values() for kind in kinds.values() for row in kind]
+    reader = CorpusReader(data, part)  # type: ignore[arg-type]
+    assert rows
+    assert all(reader.usable(row) for row in rows)
+
+
+def test_the_margin_against_false_negatives_reaches_the_loss(toy: Path, tmp_path: Path) -> None:
+    logs = []
+    for margin in (None, 0.5):
+        reset_engine()
+        logs.append(log_of(configured(toy, tmp_path / str(margin), false_negative_margin=margin, max_steps=1)))
+    assert logs[1][0]["contrastive"] < logs[0][0]["contrastive"] - 0.1
+    assert logs[1][0]["complementary"] == logs[0][0]["complementary"]
+
+
+@pytest.mark.parametrize("values", [{"complement_patches": "projected"}, {"query_reduction": "mask"}, {"lambda": 0}])
+def test_variants_of_the_complementary_loss(toy: Path, tmp_path: Path, values: dict[str, Any]) -> None:
+    log = log_of(configured(toy, tmp_path / "variant", max_steps=1, eval_steps=1, **values))
+    reset_engine()
+    plain = log_of(configured(toy, tmp_path / "plain", max_steps=1))
+    assert log[0]["contrastive"] == pytest.approx(plain[0]["contrastive"], abs=1e-5)
+    if "lambda" in values:
+        assert "complementary" not in log[0]
+    else:
+        assert log[0]["complementary"] != pytest.approx(plain[0]["complementary"], abs=1e-4)
+
+
+# --- what is shown
+
+
+def test_tensorboard_gets_each_value_by_stage(toy: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run_stages(configured(toy, tmp_path, trackers="auto"))
+    (events,) = (tmp_path / "ciea").glob("events*")
+    found = accumulator.EventAccumulator(str(events))
+    found.Reload()
+    names = set(found.Tags()["scalars"])
+    values = ("loss", "contrastive", "complementary", "logit_scale", "grad_norm", "samples_per_second", "memory_gb")
+    assert {f"in_batch/{name}" for name in (*values, "learning_rate", "dev/mrr@10", "dev/recall@10")} <= names
+    logged = [event.value for event in found.Scalars("in_batch/loss")]
+    assert logged == pytest.approx([line["loss"] for line in read_log(tmp_path / "in_batch")])
+    assert 0.05 < found.Scalars("in_batch/memory_gb")[0].value < 50
+    assert found.Scalars("in_batch/samples_per_second")[0].value > 0
+
+
+def test_a_tracker_that_is_asked_for_must_be_there(toy: Path, tmp_path: Path) -> None:
+    with pytest.raises(ImportError, match="`trackers`: swanlab is not installed: pip install swanlab"):
+        run_stages(configured(toy, tmp_path / "run", trackers="swanlab"))
+    with pytest.raises(ValueError, match=r"`trackers` must be among auto, none, .*wandb.*, got 'wand'"):
+        run_stages(configured(toy, tmp_path / "run", trackers="wand"))
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,1 @@
+"""Training data: examples, batches, complementary queries, hard negatives and cached features."""

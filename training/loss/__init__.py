@@ -1,0 +1,1 @@
+"""Losses, and the modules that compute them from a batch."""

@@ -1,0 +1,147 @@
+"""What Accelerate wraps: one call embeds a batch, so an engine sees one forward pass for each backward pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ciea_hf.training.data.batch import InputGroup
+from ciea_hf.training.distributed import gather_sizes
+from ciea_hf.training.loss.gradient_cache import embed_cached
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ciea_hf.modeling.modeling_ciea import CIEAModel
+
+
+class Embedder(nn.Module):
+    """Embeds the groups of a batch.
+
+    With ``gradient_cache`` each group is embedded without keeping its activations, and once more, with the same random
+    state, when the backward pass reaches it. Memory is then that of the largest group, whatever the size of the batch.
+
+    Args:
+        model: The model that is trained.
+        image_part: Also embed each image alone, from these patches.
+        gradient_cache: Whether groups are embedded through :func:`embed_cached`.
+        in_step: Every process runs equally many forward passes, which engines need that gather shards of the weights in
+            each; a process with fewer groups fills up with inputs that count for nothing.
+    """
+
+    def __init__(
+        self,
+        model: CIEAModel,
+        image_part: Literal["extracted", "projected"] | None = None,
+        gradient_cache: bool = False,
+        in_step: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.image_part = image_part
+        self.gradient_cache = gradient_cache
+        self.in_step = in_step
+
+    def forward(self, groups: Sequence[InputGroup]) -> tuple[Tensor, Tensor, Tensor]:
+        """Embed all groups.
+
+        Args:
+            groups: Forward passes, on any device; there may be none.
+
+        Returns:
+            Embeddings (rows of all groups, D), image parts (images of all groups, D; none without ``image_part``, and
+            in evaluation mode), and the logarithm of the logit scale.
+        """
+        fillers = self._fillers(groups) if self.in_step else []
+        embeddings, parts, without_use = [], [], []
+        for given in sorted([*groups, *fillers], key=_has_image):
+            rows, part = self._embed_group(given)
+            if any(given is filler for filler in fillers):
+                without_use.append(rows.sum() + part.sum())
+            else:
+                embeddings.append(rows)
+                parts.append(part)
+        nothing = self.model.logit_scale.new_empty(0, self.model.config.hidden_size)
+        # an output of this pass, not the parameter itself; fillers take part in the backward pass, with gradients of 0
+        logit_scale = self.model.logit_scale * 1.0 + 0.0 * sum(without_use) + self._anchor()
+        return torch.cat(embeddings or [nothing]), torch.cat(parts or [nothing]), logit_scale
+
+    def _embed_group(self, given: InputGroup) -> tuple[Tensor, Tensor]:
+        group = given.to(self.model.logit_scale.device)  # one by one, so that pixels of one at a time take memory
+        features = self._vision_features(group)
+        pixel_values = group.pixel_values if features is None else None
+        tensors = (group.input_ids, group.attention_mask, pixel_values, features)
+        if not self.gradient_cache or not torch.is_grad_enabled():
+            return self._embed(*tensors)
+        if self.in_step:  # weights come and go in shards, which torch's checkpointing copes with
+            found: tuple[Tensor, Tensor] = checkpoint(self._embed, *tensors, use_reentrant=False)
+            return found
+        return embed_cached(self._embed, tensors, [p for p in self.model.parameters() if p.requires_grad])
+
+    def _anchor(self) -> Tensor | float:
+        """0 with a gradient of 0: where the scale is frozen, nothing that is trained may have a part in a batch."""
+        if self.model.logit_scale.requires_grad or self.in_step:
+            return 0.0
+        trained = next((p for p in self.model.parameters() if p.requires_grad), None)
+        return 0.0 if trained is None else 0.0 * trained.flatten()[0]
+
+    def _fillers(self, groups: Sequence[InputGroup]) -> list[InputGroup]:
+        """Groups of one row, as many as this process has fewer than the one that has most, with images and without."""
+        kinds = [(False, False), (True, False), (True, True)]  # has an image, and that as features
+        own = [sum((_has_image(g), g.vision_features is not None) == kind for g in groups) for kind in kinds]
+        counts = gather_sizes(own, self.model.logit_scale.device)
+        most = [max(of_kind) for of_kind in zip(*counts, strict=True)]
+        missing = zip(kinds, own, most, strict=True)
+        return [self._filler(*kind) for kind, here, there in missing for _ in range(there - here)]
+
+    def _filler(self, image: bool, as_features: bool) -> InputGroup:
+        config = self.model.config
+        patches = config.image_seq_length
+        ids = torch.full((1, patches if image else 1), config.image_token_id if image else 0)
+        group = InputGroup(ids, torch.ones_like(ids))
+        if as_features:
+            group.vision_features = torch.zeros(1, patches, config.vision_hidden_size)
+        elif image:
+            size = getattr(config.vision_config, "image_size", 224)
+            height, width = (size, size) if isinstance(size, int) else size
+            group.pixel_values = torch.zeros(1, 3, height, width)
+        return group
+
+    def train(self, mode: bool = True) -> Embedder:
+        """Switch the mode; a frozen tower stays in evaluation mode."""
+        super().train(mode)
+        if self._vision_is_frozen():
+            self.model.vision_model.eval()
+        return self
+
+    def _vision_is_frozen(self) -> bool:
+        return not any(parameter.requires_grad for parameter in self.model.vision_model.parameters())
+
+    def _vision_features(self, group: InputGroup) -> Tensor | None:
+        """What a frozen tower says of the images, once a step; None where there are none, or the tower is trained."""
+        if group.vision_features is not None or group.pixel_values is None or not self._vision_is_frozen():
+            return group.vision_features
+        with torch.no_grad():
+            return self.model.get_vision_features(group.pixel_values)
+
+    def _embed(
+        self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor | None, vision_features: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        with_images = pixel_values is not None or vision_features is not None
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            vision_features=vision_features,
+            image_part=self.image_part if with_images and self.training else None,
+            return_dict=True,
+        )
+        parts = output.image_embeddings
+        return output.embeddings, output.embeddings[:0] if parts is None else parts
+
+
+def _has_image(group: InputGroup) -> bool:
+    return group.pixel_values is not None or group.vision_features is not None

@@ -1,0 +1,114 @@
+"""From the embeddings of a batch to its losses by name, over all processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ciea_hf.training.data.batch import TrainingBatch, first_occurrences, membership
+from ciea_hf.training.distributed import gather, gather_sizes, world_size
+from ciea_hf.training.loss.losses import AlignmentLoss, ComplementaryLoss, ContrastiveLoss, weighted_sum
+
+if TYPE_CHECKING:
+    from ciea_hf.training.config import TrainingConfig
+
+
+class Objective(nn.Module):
+    """The losses of a stage.
+
+    Args:
+        weights: Weight of each loss by name: ``"contrastive"`` and, unless it is 0, ``"complementary"``; or
+            ``"alignment"``.
+        false_negative_margin: See :class:`ContrastiveLoss`.
+    """
+
+    def __init__(self, weights: dict[str, float], false_negative_margin: float | None = None) -> None:
+        super().__init__()
+        self.weights = weights
+        losses = {
+            "contrastive": ContrastiveLoss(false_negative_margin),
+            "complementary": ComplementaryLoss(),
+            "alignment": AlignmentLoss(),
+        }
+        self.losses = nn.ModuleDict({name: losses[name] for name in weights})
+
+    @classmethod
+    def of_stage(cls, config: TrainingConfig) -> Objective:
+        """Build the losses that a stage's configuration asks for: L = L_c + lambda L_comp, or alignment."""
+        if config.stage == "align":
+            return cls({"alignment": 1.0})
+        weights = {"contrastive": 1.0}
+        if config.complement_weight and config.documents == "full":  # else there is no image beside a caption
+            weights["complementary"] = config.complement_weight
+        return cls(weights, config.false_negative_margin)
+
+    @property
+    def needs_image_parts(self) -> bool:
+        """Whether images are embedded without their captions, too."""
+        return "complementary" in self.weights
+
+    def forward(
+        self, embeddings: Tensor, image_parts: Tensor, logit_scale: Tensor, batch: TrainingBatch
+    ) -> dict[str, Tensor]:
+        """Compute the losses.
+
+        Args:
+            embeddings: Of the batch's groups.
+            image_parts: Of the batch's images.
+            logit_scale: Logarithm of the factor.
+            batch: What the embeddings stand for.
+
+        Returns:
+            This process's share of each loss, times the number of processes: the mean over processes is the loss of the
+            global batch, and the mean of the gradients its gradient.
+        """
+        sizes = list(zip(*gather_sizes(batch.counts, embeddings.device), strict=True))
+        queries, reduced, documents = embeddings[batch.order].split(batch.counts[:3])
+        rows = gather(batch.documents, sizes[2])
+        positives, ignored = _masks(batch, rows)
+        common = {"logit_scale": logit_scale, "total": sum(sizes[0])}
+        masks = {"positives": positives, "ignored": ignored}
+        losses: dict[str, Tensor] = {}
+        if "alignment" in self.losses:
+            losses["alignment"] = self.losses["alignment"](
+                queries, gather(queries, sizes[0]), documents, gather(documents, sizes[2]), **masks, **common
+            )
+        if "contrastive" in self.losses:
+            losses["contrastive"] = self.losses["contrastive"](queries, gather(documents, sizes[2]), **masks, **common)
+        if "complementary" in self.losses:
+            positives, ignored = _masks(batch, gather(batch.images, sizes[3]))
+            losses["complementary"] = self.losses["complementary"](
+                reduced,
+                gather(image_parts, sizes[3]),
+                positives[batch.reduced],
+                logit_scale,
+                ignored[batch.reduced],
+                total=sum(sizes[1]),
+            )
+        return {name: loss * world_size() for name, loss in losses.items()}
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """Sum the losses with their weights."""
+        return weighted_sum(losses, self.weights)
+
+
+def _masks(batch: TrainingBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Positives and what is ignored, both (Q, N), for the gathered documents of these corpus rows.
+
+    A document that two processes embedded counts once. What is relevant to a query, but not what it is trained
+    towards, is none of its negatives.
+    """
+    queries = len(batch.query_ids)
+    first = first_occurrences(rows)
+    positives = membership(batch.targets, queries, rows) & first
+    relevant = membership(batch.relevant, queries, rows)
+    return positives, (relevant | ~first) & ~positives
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """Average a small tensor over the processes, in place and without gradient."""
+    if world_size() > 1:
+        torch.distributed.all_reduce(values)
+    return values / world_size()

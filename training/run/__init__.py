@@ -1,0 +1,1 @@
+"""Running a training: stages, trainer, checkpoints, records and tracking."""

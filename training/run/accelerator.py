@@ -1,0 +1,71 @@
+"""The engine of a run: Accelerate, as its own configuration and the run's say, and its trackers."""
+
+from __future__ import annotations
+
+import importlib.util
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from torch.distributed.tensor import DTensor
+
+from ciea_hf.training.arguments import config_as_dict
+from ciea_hf.utils import require
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import Tensor
+
+    from ciea_hf.training.config import TrainingConfig
+
+PROJECT = "ciea"
+AUTO = "auto"  # tensorboard, where it is installed
+NO_TRACKER = "none"
+LONGEST_WAIT = timedelta(hours=12)  # of processes for one that prepares data or evaluates a larger share
+
+
+def create_accelerator(config: TrainingConfig) -> Accelerator:
+    """Create the engine; nothing is written yet."""
+    accelerate = require("accelerate", extra="train")
+    created: Accelerator = accelerate.Accelerator(
+        mixed_precision=config.mixed_precision,
+        log_with=_trackers(config) or None,
+        project_config=accelerate.utils.ProjectConfiguration(project_dir=config.output_dir),
+        kwargs_handlers=[
+            accelerate.DistributedDataParallelKwargs(find_unused_parameters=True),  # a batch may hold no image
+            accelerate.InitProcessGroupKwargs(timeout=LONGEST_WAIT),
+        ],
+    )
+    return created
+
+
+def start_trackers(accelerator: Accelerator, config: TrainingConfig) -> None:
+    """Begin to track the run, with those of its values that trackers take."""
+    values = {name: value for name, value in config_as_dict(config).items() if isinstance(value, int | float | str)}
+    accelerator.init_trackers(PROJECT, config=values)
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether no process holds the whole model (FSDP, DeepSpeed)."""
+    return accelerator.distributed_type in ("FSDP", "DEEPSPEED")
+
+
+def whole(parameter: Tensor) -> Tensor:
+    """Gather a parameter that an engine has sharded; every process has to call this."""
+    if not isinstance(parameter, DTensor):
+        return parameter.detach()
+    gathered: Tensor = parameter.full_tensor().detach()
+    return gathered
+
+
+def _trackers(config: TrainingConfig) -> list[str]:
+    """The trackers by name; one that is asked for has to be known to Accelerate, and installed."""
+    known = [name for name in map(str, require("accelerate", extra="train").utils.LoggerType) if name != "all"]
+    names = [name for name in config.trackers if name not in (AUTO, NO_TRACKER)]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"`trackers` must be among {', '.join([AUTO, NO_TRACKER, *known])}, got {name!r}")
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f"`trackers`: {name} is not installed: pip install {name}")
+    if AUTO in config.trackers and importlib.util.find_spec("tensorboard") is not None:
+        names.append("tensorboard")
+    return names

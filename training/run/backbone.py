@@ -1,0 +1,156 @@
+"""The model that a run starts from, and what of it is trained."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ciea_hf.loading import load_dataset
+from ciea_hf.training.run.optim import freeze
+from ciea_hf.training.values import lora_options
+from ciea_hf.utils import require
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from ciea_hf.modeling.modeling_ciea import CIEAModel
+    from ciea_hf.training.config import TrainingConfig
+
+logger = logging.getLogger(__name__)
+
+DEMO = "demo"
+
+
+def load_model(config: TrainingConfig, previous: Path | None, work: Path) -> CIEAModel:
+    """Load what a stage starts from.
+
+    Args:
+        config: Of the stage.
+        previous: The model of the stage before, which goes before the configuration's.
+        work: Folder for what is made on the way, such as the demo's backbones.
+
+    Returns:
+        The model in fp32, with its processor; whether it has an extractor is as the configuration says.
+
+    Raises:
+        ValueError: If the configuration names neither a model nor two backbones.
+    """
+    from ciea_hf.modeling.modeling_ciea import CIEAModel
+
+    torch.manual_seed(config.seed)
+    start = str(previous) if previous is not None else config.model
+    asked = {"use_extractor": config.use_extractor, "extractor_weights": config.extractor_weights}
+    overrides = {name: value for name, value in asked.items() if value is not None}
+    if start is not None and Path(start).suffix == ".pt":
+        model = _from_authors(Path(start), config, overrides)
+    elif start is not None:
+        model = CIEAModel.from_pretrained(start, dtype=torch.float32, **overrides)
+        if not model.config.use_extractor and config.use_extractor is None:
+            logger.warning("%s has no extractor, as MARVEL; `use_extractor: true` would give it a new one", start)
+    elif config.vision_model and config.text_model:
+        vision, text = _backbones(config, work)
+        model = CIEAModel.from_vision_text_pretrained(vision, text, **overrides)
+    else:
+        raise ValueError("name a `model` to start from, or a `vision_model` and a `text_model`")
+    model.processor.max_text_length = config.max_length
+    return model
+
+
+def prepare_model(
+    model: CIEAModel, config: TrainingConfig, mixed_precision: str = "no", sharded: bool = False
+) -> CIEAModel:
+    """Freeze what is not trained, and put adapters, checkpointing and compilation in place.
+
+    Args:
+        model: The model.
+        config: Of the stage.
+        mixed_precision: What the engine computes in; T5 overflows in fp16, which is logged.
+        sharded: Whether the engine shards weights, which it cannot do with a scalar: the logit scale becomes a vector.
+    """
+    if sharded:
+        model.logit_scale = nn.Parameter(model.logit_scale.detach().reshape(1))
+    freeze(model, config.freeze)
+    if config.lora and not {"text", "text_body"} & set(config.freeze):
+        _add_lora(model, config.lora)
+    if config.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    if config.compile:
+        model.text_model.compile(dynamic=True)
+    if mixed_precision == "fp16" and model.config.text_config.model_type in ("t5", "mt5", "umt5"):
+        logger.warning("T5 was trained in bf16 and overflows in fp16: expect losses that are not finite; use bf16")
+    return model
+
+
+def plain_weights(model: CIEAModel, gathered: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring the gathered weights of an :class:`Embedder` around a model into the form of the model's own."""
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    weights = {name.removeprefix("model."): tensor for name, tensor in gathered.items()}
+    weights = {name: tensor for name, tensor in weights.items() if name not in tied}
+    weights["logit_scale"] = weights["logit_scale"].reshape(())
+    return weights
+
+
+def saved_model(model: CIEAModel) -> CIEAModel:
+    """Give the model as it is saved: adapters merged into a copy, everything else the model itself."""
+    if not hasattr(model.text_model, "merge_and_unload"):
+        return model
+    merged = copy.copy(model)
+    merged._modules = dict(model._modules)
+    merged.text_model = copy.deepcopy(model.text_model).merge_and_unload()
+    return merged
+
+
+def _from_authors(path: Path, config: TrainingConfig, overrides: dict[str, Any]) -> CIEAModel:
+    from ciea_hf.convert import convert_checkpoint, processor_of
+
+    if not (config.vision_model and config.text_model):
+        raise ValueError(f"{path} holds weights alone: name its backbones, `vision_model` and `text_model`")
+    model = convert_checkpoint(path, config.vision_model, config.text_model)
+    model.processor = processor_of(model, config.vision_model, config.text_model)
+    changed = any(getattr(model.config, name) != value for name, value in overrides.items())
+    return _reconfigured(model, overrides) if changed else model
+
+
+def _reconfigured(model: CIEAModel, overrides: dict[str, Any]) -> CIEAModel:
+    """Give MARVEL's weights a new extractor, take CIEA's away, or weigh patches otherwise."""
+    config = copy.deepcopy(model.config)
+    config.update(overrides)
+    other = type(model)(config)
+    other.load_state_dict(model.state_dict(), strict=False)
+    other.processor = model.processor
+    return other
+
+
+def _backbones(config: TrainingConfig, work: Path) -> tuple[str, str]:
+    """Folders or ids of the backbones; the demo's come with the package or are made here, of the training's words."""
+    vision, text = str(config.vision_model), str(config.text_model)
+    if vision == DEMO:
+        from ciea_hf.miniature.vision import tower_folder
+
+        vision = str(tower_folder())
+    if text.split("-")[0] == DEMO:  # demo, or demo-bert and its like
+        from ciea_hf.miniature.text import build_text_tower, training_texts
+
+        text = str(work / "text_model")
+        family = str(config.text_model).partition("-")[2] or "t5"
+        dataset = load_dataset(config.dataset, config.train_split, config.dataset_format)
+        build_text_tower(text, training_texts(dataset), config.seed, family)
+    return vision, text
+
+
+def _add_lora(model: CIEAModel, text: str) -> None:
+    """Put low-rank adapters into the language model, of which nothing else is trained then."""
+    peft = require("peft", extra="train")
+    options = lora_options(text)
+    rank = int(options.get("r", 16))
+    settings = peft.LoraConfig(
+        r=rank, lora_alpha=options.get("alpha", 2 * rank), lora_dropout=options.get("dropout", 0.05)
+    )
+    model.text_model = peft.get_peft_model(model.text_model, settings)

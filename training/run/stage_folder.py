@@ -1,0 +1,136 @@
+"""The folder of a stage: whose run it is, the stage's result, its best model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from ciea_hf.training.arguments import config_as_dict
+from ciea_hf.training.run.backbone import saved_model
+from ciea_hf.training.run.checkpoint import whole_or_not_at_all
+from ciea_hf.training.run.record import run_record
+from ciea_hf.utils import atomic_folder, atomic_write
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from ciea_hf.data import RetrievalDataset
+    from ciea_hf.modeling.modeling_ciea import CIEAModel
+    from ciea_hf.training.config import TrainingConfig
+
+logger = logging.getLogger(__name__)
+
+BEST = "best"
+RESULT = "result.json"
+CONFIG = "training_config.yaml"  # with RUN, what model cards are filled from
+RUN = "run.json"
+
+# What may differ when a run is resumed without changing what it computes.
+FREE_TO_CHANGE = frozenset(
+    ("resume", "output_dir", "workers", "save_steps", "keep_checkpoints", "trackers", "push_to_hub", "hub_private",
+     "stage", "all_stages", "stages")
+)  # fmt: skip
+
+
+class StageFolder:
+    """The folder of one stage.
+
+    Args:
+        path: The folder.
+        config: Of the stage.
+        data: The run's splits by name.
+    """
+
+    def __init__(self, path: Path, config: TrainingConfig, data: Mapping[str, RetrievalDataset]) -> None:
+        self.path = path
+        self.config = config
+        self.data = data
+        self.best = path / BEST
+
+    def result(self) -> dict[str, Any] | None:
+        """What the stage came to, if it is finished."""
+        if not (self.path / RESULT).is_file():
+            return None
+        content: dict[str, Any] = json.loads((self.path / RESULT).read_text(encoding="utf-8"))
+        return content
+
+    def check(self) -> None:
+        """See that the folder is free, or that the run in it is the one to resume; differing values are logged.
+
+        Raises:
+            ValueError: If it holds a run that is not to be resumed, or one on other data.
+        """
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        if not self.config.resume:
+            raise ValueError(
+                f"{self.path} holds a run already: go on with --resume, name another --output-dir, or remove it"
+            )
+        if (self.path / RUN).is_file():
+            before = json.loads((self.path / RUN).read_text(encoding="utf-8"))
+            for split, dataset in self.data.items():
+                if before["data"].get(split, dataset.fingerprint) != dataset.fingerprint:
+                    raise ValueError(f"{self.path} was trained on another {split} split: name another --output-dir")
+            self._log_changes(before["config"])
+
+    def _log_changes(self, before: dict[str, Any]) -> None:
+        now = json.loads(json.dumps(config_as_dict(self.config)))
+        changed = [name for name in sorted(now.keys() - FREE_TO_CHANGE) if before.get(name) != now[name]]
+        if self.result() is not None and changed:
+            logger.warning("stage %s is finished: %s has no effect", self.config.stage, ", ".join(changed))
+            return
+        for name in changed:
+            logger.warning("resuming with another %s: %s, before %s", name, now[name], before.get(name))
+
+    def begin(self) -> None:
+        """Write down what the stage is told, and clear away what a killed run left half written."""
+        record = run_record(self.config, {split: dataset.fingerprint for split, dataset in self.data.items()})
+        with atomic_write(self.path / CONFIG) as path:
+            path.write_text(yaml.safe_dump(record["config"], sort_keys=False), encoding="utf-8")
+        with atomic_write(self.path / RUN) as path:
+            path.write_text(json.dumps(record, indent=2), encoding="utf-8")
+        for left in self.path.glob(f".{BEST}.*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the stage's result; from now on it is finished."""
+        with atomic_write(self.path / RESULT) as path:
+            path.write_text(json.dumps(result, indent=2), encoding="utf-8")
+
+    def save_best(self, model: CIEAModel, metrics: Mapping[str, float], weights: dict[str, Tensor] | None) -> None:
+        """Save the model as the best one so far: a complete Hub folder with a card.
+
+        Args:
+            model: The model.
+            metrics: On the dev split; empty without an evaluation.
+            weights: Where an engine has sharded the model: its gathered weights.
+
+        Raises:
+            OSError: If the disk is full or cannot be written; the best model before stays as it was.
+        """
+        with (
+            whole_or_not_at_all(f"the best model {self.best}", "the one before is whole", self.path),
+            atomic_folder(self.best) as folder,
+        ):
+            given: dict[str, Any] = {} if weights is None else {"state_dict": weights}
+            saved_model(model).save_pretrained(folder, **given)
+            self._write_card(folder, metrics)
+
+    def _write_card(self, folder: Path, metrics: Mapping[str, float]) -> None:
+        from ciea_hf.model_cards import write_model_card
+
+        record = json.loads((self.path / RUN).read_text(encoding="utf-8"))
+        run = {name: record[name] for name in ("command", "config", "versions", "git_revision", "seed")}
+        split = self.config.dev_split
+        results = None
+        if metrics and split:
+            results = {"dataset": self.data[split].name, "split": split, "metrics": dict(metrics)}
+        dataset = self.data[self.config.train_split].name
+        write_model_card(folder, run={**run, "dataset": dataset, "data_fingerprint": record["data"]}, results=results)

@@ -1,0 +1,270 @@
+"""Runs the stages of a configuration, one after the other, each from the model of the one before."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ciea_hf.loading import load_dataset
+from ciea_hf.retrieval.encoding import EncodingOptions
+from ciea_hf.training.config import STAGES
+from ciea_hf.training.data.collator import Collator
+from ciea_hf.training.data.complementary_query import QueryReducer
+from ciea_hf.training.data.encoding import TrainingEncoder, views_of
+from ciea_hf.training.data.examples import AlignmentExamples, Examples, RetrievalExamples, TextPairs
+from ciea_hf.training.data.features import VisionFeatures, cache_vision_features, features_key
+from ciea_hf.training.data.mining import mine_negatives
+from ciea_hf.training.data.negatives import MiningOptions, load_negatives, save_negatives
+from ciea_hf.training.data.reader import CorpusReader
+from ciea_hf.training.distributed import barrier, from_main
+from ciea_hf.training.loss.embedder import Embedder
+from ciea_hf.training.loss.objective import Objective
+from ciea_hf.training.run.accelerator import create_accelerator, is_sharded, start_trackers
+from ciea_hf.training.run.backbone import load_model, plain_weights, prepare_model
+from ciea_hf.training.run.dev_evaluator import DevRanking
+from ciea_hf.training.run.publishing import publish
+from ciea_hf.training.run.stage_folder import StageFolder
+from ciea_hf.training.run.trainer import Trainer
+from ciea_hf.utils import cache_dir, require
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from accelerate import Accelerator
+
+    from ciea_hf.data import RetrievalDataset
+    from ciea_hf.modeling.modeling_ciea import CIEAModel
+    from ciea_hf.training.config import TrainingConfig
+
+logger = logging.getLogger(__name__)
+
+NEGATIVES = "mine"
+AUTO = "auto"
+
+
+def run_stages(config: TrainingConfig) -> dict[str, dict[str, Any]]:
+    """Run what a configuration asks for.
+
+    Args:
+        config: Resolved; ``stage`` may name several stages.
+
+    Returns:
+        Stage to its result: steps, the best dev metrics, the history of evaluations. What each stage made stands in
+        ``output_dir/STAGE``, a trained model in ``output_dir/STAGE/best``.
+
+    Raises:
+        ValueError: If the output folder holds another run and ``resume`` is not set.
+    """
+    accelerator = create_accelerator(config)
+    with accelerator.main_process_first():
+        data = {
+            split: load_dataset(config.dataset, split, config.dataset_format)
+            for split in (config.train_split, config.dev_split)
+            if split
+        }
+    runs = [StageRun(config, stage, accelerator, data) for stage in config.stage_names]
+    from_main(lambda: _check_folders(runs))
+    start_trackers(accelerator, config)
+    results: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        results[run.config.stage] = run.run()
+        accelerator.free_memory()  # else the next stage's checkpoints would hold this stage's model, too
+    accelerator.end_training()
+    return results
+
+
+def _check_folders(runs: Sequence[StageRun]) -> None:
+    for run in runs:
+        run.folder.check()
+
+
+class StageRun:
+    """One stage of a run.
+
+    Args:
+        config: Of the run.
+        stage: Which of its stages.
+        accelerator: Of the run.
+        data: Splits by name.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, stage: str, accelerator: Accelerator, data: dict[str, RetrievalDataset]
+    ) -> None:
+        self.config = config.for_stage(stage)
+        self.accelerator = accelerator
+        self.data = data
+        self.output = Path(config.output_dir)
+        self.folder = StageFolder(self.output / stage, self.config, data)
+        self._has_own_model = "model" in config.stages.get(stage, {})
+
+    def run(self) -> dict[str, Any]:
+        """Run the stage, unless a resumed run has finished it already; return its result."""
+        finished = from_main(self.folder.result)
+        if finished is not None:
+            logger.info("stage %s is finished already", self.config.stage)
+            return finished
+        if self.accelerator.is_main_process:
+            self.folder.begin()
+        barrier()
+        result = self._mine() if self.config.stage == "mine" else self._train()
+        if self.accelerator.is_main_process:
+            self.folder.finish(result)
+        barrier()
+        return result
+
+    def _load_model(self) -> CIEAModel:
+        """The stage's own model if it names one, or that of the last stage before it in this folder, or the run's."""
+        previous = None if self._has_own_model else self._previous_model()
+        if previous is not None and self.config.model is not None:
+            logger.warning(
+                "stage %s starts from %s and not from %s: --%s.model would make it",
+                self.config.stage, previous, self.config.model, self.config.stage,
+            )  # fmt: skip
+        with self.accelerator.main_process_first():
+            model = load_model(self.config, previous, self.folder.path)
+        # dropout differs by process, as their batches do
+        require("accelerate", extra="train").utils.set_seed(self.config.seed, device_specific=True)
+        return model
+
+    def _previous_model(self) -> Path | None:
+        for stage in reversed(STAGES[: STAGES.index(self.config.stage)]):
+            folder = StageFolder(self.output / stage, self.config, self.data)
+            if folder.best.is_dir() and folder.result() is not None:
+                return folder.best
+        return None
+
+    def _train(self) -> dict[str, Any]:
+        config = self.config
+        model = self._load_model()
+        sharded = is_sharded(self.accelerator)
+        if sharded and config.lora:
+            raise ValueError("`lora` cannot be combined with an engine that shards weights: adapters need none")
+        model = prepare_model(model, config, self.accelerator.mixed_precision, sharded).to(self.accelerator.device)
+        objective = Objective.of_stage(config)
+        embedder = Embedder(
+            model,
+            config.complement_patches if objective.needs_image_parts else None,
+            gradient_cache=config.gradient_cache_chunk is not None,
+            in_step=sharded,
+        )
+        trainer = Trainer(
+            config,
+            embedder,
+            objective,
+            self._examples(self._reader(model, self.data[config.train_split])),
+            self._collator(model, objective),
+            self.accelerator,
+            self.folder.path,
+            self._dev_ranking(model),
+        )
+        trainer.save_best = lambda metrics: self._save_best(model, trainer.embedder, metrics)
+        progress = trainer.run(config.resume)
+        if self.accelerator.is_main_process:
+            publish(self.folder.best, config)
+        if progress.broken:
+            logger.warning("%d documents were left out, their images cannot be decoded", len(progress.broken))
+        best = next((entry for entry in progress.history if entry["step"] == progress.best_step), {})
+        return {**asdict(progress), "metrics": best, "stage": config.stage, "model": str(self.folder.best)}
+
+    def _dev_ranking(self, model: CIEAModel) -> DevRanking | None:
+        config = self.config
+        if not config.dev_split:
+            return None
+        dataset = self.data[config.dev_split]
+        collator = self._collator(model, chunk_size=config.eval_batch_size)
+        return DevRanking(
+            dataset,
+            self._reader(model, dataset),
+            collator,
+            config.eval_batch_size,
+            limit=config.eval_documents,
+            seed=config.seed,
+            workers=config.workers,
+        )
+
+    def _save_best(self, model: CIEAModel, embedder: Any, metrics: dict[str, float]) -> None:
+        """Save the model as the best so far; an engine that has sharded it gathers its weights first."""
+        gathered = self.accelerator.get_state_dict(embedder) if is_sharded(self.accelerator) else None
+        if self.accelerator.is_main_process:
+            self.folder.save_best(model, metrics, gathered and plain_weights(model, gathered))
+        barrier()
+
+    def _reader(self, model: CIEAModel, dataset: RetrievalDataset) -> CorpusReader:
+        config = self.config
+        reader = CorpusReader(dataset, config.documents)
+        frozen = "vision" in config.freeze
+        if config.cache_vision_features not in (None, AUTO) and not frozen:
+            raise ValueError("`cache_vision_features` needs a frozen tower: `freeze` must hold vision")
+        if config.cache_vision_features and frozen and reader.part != "caption":
+            reader.features = self._features(model, reader, dataset)
+        return reader
+
+    def _features(self, model: CIEAModel, reader: CorpusReader, dataset: RetrievalDataset) -> VisionFeatures:
+        chosen = str(self.config.cache_vision_features)
+        folder = cache_dir() / "vision-features" / features_key(model)[:16] if chosen == AUTO else Path(chosen)
+        return cache_vision_features(
+            model,
+            reader,
+            folder / f"{dataset.name}-{dataset.corpus_fingerprint[:16]}",
+            dataset.corpus_fingerprint,
+            on_broken_image=self.config.on_broken_image,
+            progress=self.accelerator.is_local_main_process,
+        )
+
+    def _collator(
+        self, model: CIEAModel, objective: Objective | None = None, chunk_size: int | None = None
+    ) -> Collator:
+        config, prompts, reducer = self.config, model.config.prompts, None
+        if objective is not None and objective.needs_image_parts:
+            reducer = QueryReducer(model.processor.tokenizer, config.query_reduction, prompts.get("query", ""))
+        return Collator(model.processor, config.max_length, prompts, reducer, chunk_size or config.gradient_cache_chunk)
+
+    def _examples(self, reader: CorpusReader) -> Examples:
+        config = self.config
+        dataset = self.data[config.train_split]
+        if config.stage == "align":
+            return AlignmentExamples(reader, config.on_broken_image)
+        if config.stage == "warm_up":
+            return TextPairs(dataset, reader)
+        if config.stage == "hard":
+            negatives = load_negatives(config.negatives or self.output / NEGATIVES, reader.ids)
+            counts = {"image": config.image_negatives, "text": config.text_negatives}
+            return RetrievalExamples(dataset, reader, config.on_broken_image, negatives, counts)
+        return RetrievalExamples(dataset, reader, config.on_broken_image)
+
+    def _mine(self) -> dict[str, Any]:
+        config = self.config
+        model = self._load_model().to(self.accelerator.device).eval()
+        dataset = self.data[config.train_split]
+        reader = self._reader(model, dataset)
+        usable = [row for row in range(len(reader)) if reader.usable(row)]
+        if len(usable) < len(reader):
+            dataset = dataclasses.replace(dataset, corpus=dataset.corpus.select(usable))
+            reader = CorpusReader(dataset, config.documents, reader.features)
+        options = MiningOptions(
+            depth=config.mine_depth,
+            window=config.mine_window,
+            images=config.mine_images,
+            texts=config.mine_texts,
+            relative_margin=config.relative_margin,
+            max_score=config.max_score,
+            seed=config.seed,
+        )
+        found = mine_negatives(
+            TrainingEncoder(model, self._collator(model, chunk_size=config.eval_batch_size)),
+            dataset,
+            options,
+            encoding=EncodingOptions(
+                batch_size=config.eval_batch_size, show_progress_bar=self.accelerator.is_local_main_process
+            ),
+            folder=self.folder.path / "embeddings",
+            view=views_of(reader, config.on_broken_image),
+        )
+        if self.accelerator.is_main_process:
+            path = save_negatives(found, self.folder.path)
+            logger.info("mined negatives: %s; written to %s", found.report, path)
+        return {"stage": config.stage, "report": found.report}

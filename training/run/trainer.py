@@ -1,0 +1,280 @@
+"""The training loop of one stage, on Accelerate."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.data import DataLoader
+
+from ciea_hf.training.data.sampler import GlobalBatches
+from ciea_hf.training.distributed import gather_objects
+from ciea_hf.training.loss.objective import mean_over_processes
+from ciea_hf.training.run.accelerator import is_sharded, whole
+from ciea_hf.training.run.checkpoint import Checkpoints, Progress
+from ciea_hf.training.run.optim import (
+    build_optimizer,
+    build_schedule,
+    clamp_logit_scale,
+    parameter_groups,
+    resume_schedule,
+)
+from ciea_hf.training.run.preemption import Preempted, Preemption
+from ciea_hf.training.run.tracking import METRIC, Reporter
+from ciea_hf.utils import atomic_write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from accelerate import Accelerator
+
+    from ciea_hf.training.config import TrainingConfig
+    from ciea_hf.training.data.batch import TrainingBatch
+    from ciea_hf.training.data.collator import Collator
+    from ciea_hf.training.data.examples import Examples
+    from ciea_hf.training.loss.embedder import Embedder
+    from ciea_hf.training.loss.objective import Objective
+    from ciea_hf.training.run.dev_evaluator import DevRanking
+
+logger = logging.getLogger(__name__)
+
+TERMINATED = "terminated"
+
+
+class Trainer:
+    """Trains one stage.
+
+    Args:
+        config: Of the stage.
+        embedder: What is trained, frozen parts frozen.
+        objective: The losses.
+        examples: What is trained on.
+        collator: Makes batches of them.
+        accelerator: Places and wraps everything.
+        folder: Of the stage: checkpoints and the loss log are written here.
+        dev: Ranks the dev set; None for no evaluation.
+
+    Attributes:
+        save_best: Saves the model as the best one so far, given its dev metrics; called by every process.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        embedder: Embedder,
+        objective: Objective,
+        examples: Examples,
+        collator: Collator,
+        accelerator: Accelerator,
+        folder: Path,
+        dev: DevRanking | None,
+    ) -> None:
+        self.config = config
+        self.objective = objective
+        self.examples = examples
+        self.collator = collator
+        self.accelerator = accelerator
+        self.folder = folder
+        self.dev = dev
+        self.save_best: Callable[[dict[str, float]], None] = lambda _metrics: None
+        accelerator.gradient_accumulation_steps = config.gradient_accumulation_steps
+        rates = (config.learning_rate, config.new_learning_rate, config.weight_decay)
+        optimizer = build_optimizer(parameter_groups(embedder.model, *rates), config.adam_betas, config.adam_epsilon)
+        self.model = embedder.model
+        self.embedder, self.optimizer = accelerator.prepare(embedder, optimizer)
+        sampler = GlobalBatches(len(examples), config.batch_size, config.seed)
+        per_epoch = max(sampler.batches_per_epoch // config.gradient_accumulation_steps, 1)
+        self.max_steps = config.max_steps or config.epochs * per_epoch
+        self.schedule = build_schedule(self.optimizer, config.warmup_steps, self.max_steps)
+        self.checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints, accelerator)
+        self.reporter = Reporter(config, accelerator, folder / "losses.jsonl", self.max_steps)
+        self.progress = Progress()
+        self._preemption = Preemption()
+
+    def run(self, resume: bool = False) -> Progress:
+        """Train to the end, or until the dev metric no longer rises.
+
+        Args:
+            resume: Go on from the last checkpoint, if there is one.
+
+        Returns:
+            How the stage went.
+
+        Raises:
+            FloatingPointError: If the loss or its gradient is not a number; the batch's ids are saved.
+            Preempted: After the checkpoint that a SIGTERM asks for.
+        """
+        if resume and (loaded := self.checkpoints.load_last()) is not None:
+            self.progress = loaded
+            resume_schedule(self.schedule, loaded.scheduled)
+            logger.info("stage %s goes on from step %d", self.config.stage, loaded.step)
+        with self.reporter.opened(self.progress.step), self._preemption.watched():
+            self._loop()
+        return self.progress
+
+    def _loop(self) -> None:
+        """Evaluate what is due, take a step, save what is due.
+
+        A checkpoint is saved before the evaluation of its step: what is killed while it evaluates evaluates again.
+        """
+        batches = self._batches()
+        self.embedder.train()
+        while True:
+            if self._evaluation_is_due():
+                self._evaluate()
+            if self.progress.step >= self.max_steps or self._exhausted():
+                break
+            terminated = self._step(batches)
+            if terminated or self.progress.step % self.config.save_steps == 0:
+                self._checkpoint()
+            if terminated:
+                self._preempt()
+        self._share_broken()
+        if self._terminated_anywhere():
+            self._checkpoint()
+            self._preempt()
+
+    def _step(self, batches: Iterator[TrainingBatch]) -> bool:
+        """Take an optimiser step; say whether a SIGTERM has reached any process."""
+        start = time.perf_counter()
+        losses, read = self._backward(batches)
+        norm = self._clip()
+        if self.accelerator.scaler is None and not math.isfinite(norm):
+            self._stop({**losses, "grad_norm": norm}, read)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if not self.accelerator.optimizer_step_was_skipped:
+            self.schedule.step()
+            self.progress.scheduled += 1
+        clamp_logit_scale(self.model.logit_scale)
+        self.progress.step += 1
+        seconds = time.perf_counter() - start
+        self.progress.seconds += seconds
+        terminated = losses.pop(TERMINATED) > 0
+        record = {
+            "logit_scale": math.exp(whole(self.model.logit_scale).item()),
+            "grad_norm": norm,
+            "learning_rate": float(max(self.schedule.get_last_lr())),
+        }
+        self.reporter.step(self.progress.step, losses, record, seconds)
+        return terminated
+
+    def _backward(self, batches: Iterator[TrainingBatch]) -> tuple[dict[str, float], list[TrainingBatch]]:
+        """Sum up the gradients of a step's batches.
+
+        Returns:
+            The losses by name, averaged over batches and processes, and how many of these got a SIGTERM; the batches.
+        """
+        sums: dict[str, float] = {}
+        read: list[TrainingBatch] = []
+        for _ in range(self.config.gradient_accumulation_steps):
+            batch = next(batches)
+            read.append(batch)
+            with self.accelerator.accumulate(self.embedder):
+                losses = self.objective(*self.embedder(batch.groups), batch)
+                total = self.objective.total(losses)
+                found = self._averaged({**losses, "loss": total})
+                if not all(map(math.isfinite, found.values())):
+                    self._stop(found, [batch])
+                if total.requires_grad:  # else nothing that is trained has a part in it
+                    self.accelerator.backward(total)
+            sums = {name: sums.get(name, 0.0) + value for name, value in found.items()}
+        return {name: value / len(read) for name, value in sums.items()}, read
+
+    def _averaged(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Average over the processes; along with the losses goes whether this process got a SIGTERM."""
+        values = torch.stack([value.detach().double() for value in losses.values()])
+        values = torch.cat([values, values.new_tensor([float(self._preemption.ordered)])])
+        return dict(zip([*losses, TERMINATED], mean_over_processes(values).tolist(), strict=True))
+
+    def _stop(self, values: dict[str, float], batches: list[TrainingBatch]) -> None:
+        """Save the ids of this process's batches, and raise."""
+        path = self.folder / f"not-finite-{self.accelerator.process_index}.json"
+        rows = [row for batch in batches for row in batch.documents.tolist()]
+        content = {
+            "step": self.progress.step + 1,
+            "values": {name: str(value) for name, value in values.items() if name != TERMINATED},
+            "queries": [query for batch in batches for query in batch.query_ids],
+            "documents": [self.examples.reader.ids[row] for row in rows],
+        }
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        shown = ", ".join(f"{name} {value}" for name, value in content["values"].items())  # type: ignore[attr-defined]
+        raise FloatingPointError(f"step {content['step']} is not finite: {shown}; the ids of its batch are in {path}")
+
+    def _clip(self) -> float:
+        limit = self.config.max_grad_norm
+        norm = self.accelerator.clip_grad_norm_(self.embedder.parameters(), math.inf if limit is None else limit)
+        return float(norm) if norm is not None else 0.0  # DeepSpeed's first step has none
+
+    def _evaluation_is_due(self) -> bool:
+        step, history = self.progress.step, self.progress.history
+        if step == 0 or (history and history[-1]["step"] == step):
+            return False
+        return step >= self.max_steps or (self.dev is not None and step % self.config.eval_steps == 0)
+
+    def _evaluate(self) -> None:
+        if self.dev is None:
+            self.save_best({})
+            return
+        # unwrapped: DDP would synchronise buffers in every pass, and processes differ in their number of passes
+        sharded = is_sharded(self.accelerator)
+        metrics = self.dev(self.embedder if sharded else self.accelerator.unwrap_model(self.embedder))
+        step, progress = self.progress.step, self.progress
+        progress.history.append({"step": step, **metrics})
+        best = progress.best_metric is None or metrics[METRIC] > progress.best_metric
+        if best:
+            progress.best_metric, progress.best_step, progress.evaluations_without_gain = metrics[METRIC], step, 0
+            self.save_best(metrics)
+        else:
+            progress.evaluations_without_gain += 1
+        self.reporter.evaluation(step, metrics, best)
+
+    def _exhausted(self) -> bool:
+        limit = self.config.early_stopping
+        return limit is not None and self.progress.evaluations_without_gain >= limit
+
+    def _checkpoint(self) -> None:
+        self._share_broken()
+        self.checkpoints.save(self.progress)
+
+    def _terminated_anywhere(self) -> bool:
+        return any(gather_objects(self._preemption.ordered))
+
+    def _preempt(self) -> None:
+        raise Preempted(f"stopped by SIGTERM; step {self.progress.step} is saved, --resume goes on from there")
+
+    def _batches(self) -> Iterator[TrainingBatch]:
+        config, accelerator = self.config, self.accelerator
+        sampler = GlobalBatches(
+            len(self.examples),
+            config.batch_size,
+            config.seed,
+            start=self.progress.step * config.gradient_accumulation_steps,
+            rank=accelerator.process_index,
+            processes=accelerator.num_processes,
+        )
+        loader = DataLoader(
+            self.examples,
+            batch_sampler=sampler,
+            collate_fn=self.collator,
+            num_workers=config.workers,
+            pin_memory=accelerator.device.type == "cuda",
+            generator=torch.Generator().manual_seed(config.seed),  # the run's own random state is left alone
+        )
+        for batch in loader:
+            for identifier in batch.broken.keys() - self.progress.broken.keys():
+                logger.warning("document %r is left out: %s", identifier, batch.broken[identifier])
+            self.progress.broken |= batch.broken
+            yield batch.to(accelerator.device)
+
+    def _share_broken(self) -> None:
+        """Bring together what the processes could not read."""
+        self.progress.broken = dict(
+            sorted(item for part in gather_objects(self.progress.broken) for item in part.items())
+        )
