@@ -71,7 +71,7 @@ def measure(models: Sequence[Encoder], dataset: RetrievalDataset, shares: Sequen
     """
     from ciea_hf.evaluation import evaluate
     from ciea_hf.evaluation.metrics import metric_columns
-    from ciea_hf.evaluation.robustness import spoiled_captions
+    from ciea_hf.evaluation.robustness import corrupt_captions
     from ciea_hf.evaluation.significance import bootstrap_interval, compare_runs
     from ciea_hf.retrieval import DocumentView
 
@@ -81,10 +81,10 @@ def measure(models: Sequence[Encoder], dataset: RetrievalDataset, shares: Sequen
     points = []
     for spoiler in SPOILERS:
         for share in shares:
-            captions = spoiled_captions(dataset, **{spoiler: share}, seed=seed)
+            captions = corrupt_captions(dataset, **{spoiler: share}, seed=seed)
             if tuple(captions) not in measured:  # a share of 0 is the same for every spoiler
                 view = DocumentView(dataset, captions=captions)
-                measured[tuple(captions)] = [evaluate(model, dataset, documents=view).run for model in models]
+                measured[tuple(captions)] = [evaluate(model, dataset, content=view).run for model in models]
             first, second = measured[tuple(captions)]
             comparison = compare_runs(first, second, qrels, [METRIC])[0]
             intervals = tuple(bootstrap_interval(metric_columns(r, qrels, [10])[1][METRIC]) for r in (first, second))

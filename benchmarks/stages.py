@@ -2,7 +2,7 @@
 
   python -m benchmarks.stages                               # 3 seeds, the preset's steps
   python -m benchmarks.stages --seeds 1 --steps 20          # to see that it runs
-  python -m benchmarks.stages -- --hard.learning-rate 5e-4  # what follows -- goes to the training
+  python -m benchmarks.stages -- --hard_negatives.learning-rate 5e-4  # what follows -- goes to the training
 
 A run that is finished is left as it is, and one that was interrupted goes on.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NAME = "stages.md"
-STAGES = ("warm_up", "align", "in_batch", "mine", "hard")
+STAGES = ("warm_up", "align", "in_batch", "mine", "hard_negatives")
 METRICS = ("mrr@10", "mrr@10/image", "mrr@10/text", "ndcg@10", "recall@1", "recall@10")
 WORK = Path("runs/stages")
 
@@ -83,7 +83,7 @@ def page(table: Table, told: Sequence[str]) -> str:
         cells = [_cell([run[name] for run in runs]) if name in runs[0] else "" for name in METRICS]
         lines.append(f"| {stage} | " + " | ".join(cells) + " |")
     lines.append("")
-    for better, worse in (("in_batch", "align"), ("hard", "in_batch")):
+    for better, worse in (("in_batch", "align"), ("hard_negatives", "in_batch")):
         gains = [a[METRICS[0]] - b[METRICS[0]] for a, b in zip(table[better], table[worse], strict=True)]
         shown = ", ".join(f"{gain:+.4f}" for gain in gains)
         lines.append(f"- {better} over {worse}, {METRICS[0]} by seed: {shown}")

@@ -140,7 +140,7 @@ def _embed(
     batch = model.processor(text=[prompt + caption for caption in captions], images=list(images)).to(model.device)
     features = model.get_vision_features(batch.pop("pixel_values"))
     first, second = (
-        model(**batch, vision_features=features, image_part=part, output_patches=True)
+        model(**batch, vision_features=features, image_only_from=part, output_patches=True)
         for part in ("extracted", "projected")
     )
     embeddings = first.embeddings, first.image_embeddings, second.image_embeddings

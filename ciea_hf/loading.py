@@ -27,14 +27,14 @@ def load_dataset(name: str, split: str, data_format: str = "auto", corpus_is_eno
     if not name:
         raise ValueError("`dataset` is missing: give a folder or Hub id, or 'demo' for the embedded benchmark")
     if not sys.stderr.isatty():
-        from ciea_hf.utils import require
+        from ciea_hf.utils import import_optional
 
-        require("datasets", extra="eval").disable_progress_bars()
+        import_optional("datasets", extra="eval").disable_progress_bars()
     from ciea_hf.data import load_retrieval_dataset
     from ciea_hf.data.dataset import SHARED_SPLIT
-    from ciea_hf.data.loading import open_source
+    from ciea_hf.data.loading import open_reader
 
-    there = open_source(name, data_format).splits if corpus_is_enough else [split]
+    there = open_reader(name, data_format).splits if corpus_is_enough else [split]
     alone = not there or (split == SHARED_SPLIT and split not in there)  # an index was made of a corpus alone
     return load_retrieval_dataset(name, split=None if alone else split, format=data_format)
 
@@ -73,9 +73,11 @@ def load_encoder(name: str, device: str | None = None) -> Encoder:
 
             model: Encoder = CIEAModel.from_pretrained(name).eval().to(chosen)
             return model
-        from ciea_hf.utils import require
+        from ciea_hf.utils import import_optional
 
-        encoder: Encoder = require("sentence_transformers", extra="eval").SentenceTransformer(name, device=chosen)
+        encoder: Encoder = import_optional("sentence_transformers", extra="eval").SentenceTransformer(
+            name, device=chosen
+        )
     except SafetensorError as error:
         raise ValueError(
             f"the weights of {name} cannot be read: {error}; a file that was not copied whole, or a pointer of Git LFS "

@@ -14,7 +14,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ciea_hf.evaluation.report import HEADLINE, metric_title, metrics_table
 from ciea_hf.model_cards.run_files import Evaluation, collect_results, collect_run, read_model_facts, save_record
-from ciea_hf.utils import atomic_write, require
+from ciea_hf.utils import atomic_write, import_optional
 
 if TYPE_CHECKING:
     import os
@@ -73,7 +73,7 @@ def render_model_card(
     repo_id: str | None = None,
 ) -> str:
     """Return the card's text, and write nothing; arguments as for [`write_model_card`]."""
-    require("jinja2", extra="train")
+    import_optional("jinja2", extra="train")
     place = Path(folder)
     record = collect_run(place, run)
     facts = read_model_facts(place)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .configuration_ciea import CIEAConfig
-    from .inputs_ciea import Document, load_image, parse_document, parse_documents
+    from .inputs_ciea import ModelInput, load_image, parse_input, parse_inputs
     from .layers_ciea import ComplementaryInformationExtractor, complement_weights
     from .modeling_ciea import CIEAModel, CIEAOutput
     from .processing_ciea import CIEAProcessor
 
 _FILES = {
     "configuration_ciea": ("CIEAConfig",),
-    "inputs_ciea": ("Document", "load_image", "parse_document", "parse_documents"),
+    "inputs_ciea": ("ModelInput", "load_image", "parse_input", "parse_inputs"),
     "layers_ciea": ("ComplementaryInformationExtractor", "complement_weights"),
     "modeling_ciea": ("CIEAModel", "CIEAOutput"),
     "processing_ciea": ("CIEAProcessor",),
@@ -34,9 +34,9 @@ __all__ = [
     "CIEAOutput",
     "CIEAProcessor",
     "ComplementaryInformationExtractor",
-    "Document",
+    "ModelInput",
     "complement_weights",
     "load_image",
-    "parse_document",
-    "parse_documents",
+    "parse_input",
+    "parse_inputs",
 ]

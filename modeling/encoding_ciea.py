@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 from transformers.utils import logging
 
-from .inputs_ciea import Document, load_image, parse_documents
+from .inputs_ciea import ModelInput, load_image, parse_inputs
 
 if TYPE_CHECKING:
     from transformers import BatchFeature
@@ -86,7 +86,7 @@ class EncodingMixin(Base):
         """
         _check_choices(precision, batch_size, truncate_dim, self.config.hidden_size)
         single = not _is_batch(inputs)
-        documents = parse_documents([inputs] if single else inputs)
+        documents = parse_inputs([inputs] if single else inputs)
         text_prompt = self._prompt(prompt_name, prompt)
         if isinstance(device, list | tuple):
             raise TypeError(f"`device` must be one device, got {device!r}; SentenceTransformer encodes on several")
@@ -158,7 +158,7 @@ class EncodingMixin(Base):
         return str(self.config.prompts[prompt_name])
 
     def _encode_documents(
-        self, documents: list[Document], prompt: str, batch_size: int, show_progress_bar: bool
+        self, documents: list[ModelInput], prompt: str, batch_size: int, show_progress_bar: bool
     ) -> torch.Tensor:
         """Embed in batches of one kind and like length: (documents, D), float32."""
         embeddings = torch.empty(len(documents), self.config.hidden_size, device=self.device)
@@ -178,7 +178,7 @@ class EncodingMixin(Base):
                 progress.update(len(positions))
         return embeddings
 
-    def _preprocess(self, documents: list[Document], positions: list[int], prompt: str) -> BatchFeature:
+    def _preprocess(self, documents: list[ModelInput], positions: list[int], prompt: str) -> BatchFeature:
         texts, images = [], []
         for position in positions:
             document = documents[position]
@@ -206,7 +206,7 @@ def _check_choices(precision: str, batch_size: int, truncate_dim: int | None, wi
         raise ValueError(f"`truncate_dim` must lie between 1 and {width}, got {truncate_dim}")
 
 
-def _batches(documents: list[Document], batch_size: int) -> Iterator[list[int]]:
+def _batches(documents: list[ModelInput], batch_size: int) -> Iterator[list[int]]:
     """Positions of documents that share a batch: one kind, longest texts first."""
     for kind in ("image,text", "image", "text"):
         positions = [position for position, document in enumerate(documents) if document.kind == kind]

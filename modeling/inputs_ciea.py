@@ -24,7 +24,7 @@ ImageInput = Any  # a PIL image, a path, encoded bytes, an array (3, H, W) or (H
 
 
 @dataclass(frozen=True)
-class Document:
+class ModelInput:
     """One input: a text, an image, or an image with a caption.
 
     Args:
@@ -43,7 +43,7 @@ class Document:
         return "image" if self.text is None else "image,text"
 
 
-def parse_document(value: Any) -> Document:
+def parse_input(value: Any) -> ModelInput:
     """Bring one input into the common form.
 
     Args:
@@ -62,24 +62,24 @@ def parse_document(value: Any) -> Document:
         return _parse_mapping(value)
     if isinstance(value, str):
         if names_image(value):
-            return Document(None, _check_image(value))
+            return ModelInput(None, _check_image(value))
         if not value.strip():
             raise ValueError("the text is empty")
-        return Document(value, None)
+        return ModelInput(value, None)
     if isinstance(value, os.PathLike | Image.Image | np.ndarray | torch.Tensor):
-        return Document(None, _check_image(value))
+        return ModelInput(None, _check_image(value))
     raise TypeError(
         "an input must be a str, a PIL image, a path to an image, or a dict with 'text' and 'image'; "
         f"got {type(value).__name__}"
     )
 
 
-def parse_documents(values: Iterable[Any]) -> list[Document]:
+def parse_inputs(values: Iterable[Any]) -> list[ModelInput]:
     """Bring many inputs into the common form; an error names the position of the input that caused it."""
     documents = []
     for position, value in enumerate(values):
         try:
-            documents.append(parse_document(value))
+            documents.append(parse_input(value))
         except (TypeError, ValueError, FileNotFoundError) as error:
             raise type(error)(f"input {position}: {error}") from None
     return documents
@@ -118,7 +118,7 @@ def load_image(image: ImageInput) -> Image.Image:
         raise ValueError(f"{name} cannot be decoded: {error}") from error
 
 
-def _parse_mapping(value: Mapping[Any, Any]) -> Document:
+def _parse_mapping(value: Mapping[Any, Any]) -> ModelInput:
     unknown = sorted(str(key) for key in value if key not in ("text", "image"))
     if unknown:
         raise ValueError(f"unknown key(s) {', '.join(unknown)}; a document has 'text' and 'image'")
@@ -129,7 +129,7 @@ def _parse_mapping(value: Mapping[Any, Any]) -> Document:
         text = None
     if text is None and image is None:
         raise ValueError("there is neither a text nor an image")
-    return Document(text, None if image is None else _check_image(image))
+    return ModelInput(text, None if image is None else _check_image(image))
 
 
 def _check_image(image: Any) -> ImageInput:

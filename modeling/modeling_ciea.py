@@ -27,8 +27,7 @@ class CIEAOutput(ModelOutput):
 
     Args:
         embeddings: Embeddings of the batch, (batch, hidden_size), not normalised.
-        image_embeddings: With `image_part`, embeddings of the images alone, without their captions, in the order of
-            their rows: (images, hidden_size).
+        image_embeddings: With `image_only_from`, image-only embeddings (images, hidden_size), in row order.
         complement_weights: With `output_patches`, how much of each patch the caption leaves out: (images, P).
         projected_patches: With `output_patches`, the projector's output: (images, P, hidden_size).
         extracted_patches: With `output_patches`, what the language model reads: (images, P, hidden_size).
@@ -110,7 +109,7 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         vision_features: torch.Tensor | None = None,
-        image_part: ImagePart | None = None,
+        image_only_from: ImagePart | None = None,
         output_patches: bool = False,
         return_dict: bool | None = None,
         **kwargs: Any,
@@ -124,7 +123,7 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
                 (images, 3, height, width).
             vision_features: Precomputed `get_vision_features(pixel_values)` in place of `pixel_values`:
                 (images, P, vision width).
-            image_part: Also embed each image alone, without its caption, from its `"extracted"` (the paper's figure)
+            image_only_from: Also embed each image without its caption, from its `"extracted"` (the paper's figure)
                 or its `"projected"` patches (the released code), as the complementary loss needs it.
             output_patches: Also return the patches and the complement weights.
             return_dict: Whether to return a [`CIEAOutput`] (the default) or a tuple.
@@ -144,8 +143,8 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         if features is not None:
             weights, projected, extracted = self._patches(features, input_ids, attention_mask, inputs_embeds)
             inputs_embeds = self._insert(extracted, input_ids, inputs_embeds)
-            if image_part is not None:
-                output.image_embeddings = self._embed_image_part(image_part, projected, extracted)
+            if image_only_from is not None:
+                output.image_embeddings = self._embed_image_part(image_only_from, projected, extracted)
             if output_patches:
                 output.complement_weights = weights
                 output.projected_patches, output.extracted_patches = projected, extracted
@@ -215,7 +214,7 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
 
     def _embed_image_part(self, part: ImagePart, projected: torch.Tensor, extracted: torch.Tensor) -> torch.Tensor:
         if part not in ("extracted", "projected"):
-            raise ValueError(f"`image_part` must be 'extracted', 'projected' or None, got {part!r}")
+            raise ValueError(f"`image_only_from` must be 'extracted', 'projected' or None, got {part!r}")
         patches = extracted if part == "extracted" else projected
         return self._embed(patches, torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device))
 

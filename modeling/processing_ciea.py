@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import logging
 
-from .inputs_ciea import Document, load_image
+from .inputs_ciea import ModelInput, load_image
 from .validation_ciea import check_image_patches, check_image_size
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def _load(image: Any, position: int) -> Any:
         raise type(error)(f"input {position}: {error}") from error
 
 
-def _document_of(messages: Iterable[dict[str, Any]], position: int) -> Document:
+def _document_of(messages: Iterable[dict[str, Any]], position: int) -> ModelInput:
     texts: list[str] = []
     prompts: list[str] = []
     images: list[Any] = []
@@ -282,5 +282,5 @@ def _document_of(messages: Iterable[dict[str, Any]], position: int) -> Document:
         raise ValueError(f"input {position}: one image per input, got {len(images)}")
     text = "".join(texts)
     if not text.strip() and images:
-        return Document(None, images[0])
-    return Document("".join(prompts) + text, images[0] if images else None)
+        return ModelInput(None, images[0])
+    return ModelInput("".join(prompts) + text, images[0] if images else None)

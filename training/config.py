@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from ciea_hf.training.values import convert, lora_options
 
-STAGES = ("warm_up", "align", "in_batch", "mine", "hard")
+STAGES = ("warm_up", "align", "in_batch", "mine", "hard_negatives")
 
 # What a stage needs unless it is told otherwise: warming up reads no picture; alignment (method of MARVEL) leaves the
 # language model as it is but for its token table, and reads captions shorter.
 STAGE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "warm_up": {"documents": "caption", "freeze": ["vision", "projector", "extractor"]},
+    "warm_up": {"content": "caption", "freeze": ["vision", "projector", "extractor"]},
     "align": {"freeze": ["vision", "text_body"], "max_length": 64},
 }
 
@@ -23,12 +23,12 @@ STAGE_DEFAULTS: dict[str, dict[str, Any]] = {
 FREEZABLE = ("vision", "text", "text_body", "projector", "extractor", "logit_scale")
 
 # What holds for the run and cannot differ by stage.
-OF_THE_RUN = (
+RUN_LEVEL_OPTIONS = (
     "stage", "all_stages", "stages", "dataset", "dataset_format", "train_split", "dev_split", "mixed_precision",
     "output_dir", "resume", "trackers",
 )  # fmt: skip
 
-AT_LEAST = dict.fromkeys(
+MINIMUMS = dict.fromkeys(
     (
         "batch_size", "gradient_accumulation_steps", "gradient_cache_chunk", "max_length", "max_steps", "epochs",
         "eval_steps", "eval_batch_size", "eval_documents", "early_stopping", "save_steps", "keep_checkpoints",
@@ -55,8 +55,15 @@ class TrainingConfig:
     """
 
     # what is trained
-    stage: Annotated[str, "warm_up, align, in_batch, mine, hard, several separated by commas, or all"] = "in_batch"
-    all_stages: Annotated[tuple[str, ...], "what `stage: all` runs, in order"] = ("align", "in_batch", "mine", "hard")
+    stage: Annotated[str, "warm_up, align, in_batch, mine, hard_negatives, several separated by commas, or all"] = (
+        "in_batch"
+    )
+    all_stages: Annotated[tuple[str, ...], "what `stage: all` runs, in order"] = (
+        "align",
+        "in_batch",
+        "mine",
+        "hard_negatives",
+    )
     stages: Annotated[dict[str, dict[str, Any]], "values for single stages, by stage; also as --STAGE.OPTION"] = field(
         default_factory=lambda: {stage: dict(values) for stage, values in STAGE_DEFAULTS.items()}
     )
@@ -79,13 +86,15 @@ class TrainingConfig:
     dataset_format: Annotated[str, "format of the data set, as `load_retrieval_dataset` knows it"] = "auto"
     train_split: Annotated[str, "split that is trained on"] = "train"
     dev_split: Annotated[str | None, "split that is ranked during training; none for no evaluation"] = "dev"
-    documents: Annotated[
+    content: Annotated[
         Literal["full", "caption", "image"],
         "part of each document, as in evaluation: 'caption' drops images, 'image' drops the captions of images",
     ] = "full"
-    negatives: Annotated[str | None, "mined negatives that stage `hard` reads; by default those of stage `mine`"] = None
-    image_negatives: Annotated[int, "hard negatives with an image for each query, in stage `hard`"] = 1
-    text_negatives: Annotated[int, "hard negatives without an image for each query, in stage `hard`"] = 1
+    negatives: Annotated[
+        str | None, "mined negatives that stage `hard_negatives` reads; by default those of stage `mine`"
+    ] = None
+    image_negatives: Annotated[int, "hard negatives with an image for each query, in stage `hard_negatives`"] = 1
+    text_negatives: Annotated[int, "hard negatives without an image for each query, in stage `hard_negatives`"] = 1
     max_length: Annotated[int, "tokens of a query, a text or a caption"] = 128
     on_broken_image: Annotated[Literal["skip", "fail"], "what an image that cannot be decoded does"] = "skip"
     workers: Annotated[int, "processes that decode images and tokenise, per training process"] = 0
@@ -149,7 +158,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _check_stages(self)
-        for name, least in AT_LEAST.items():
+        for name, least in MINIMUMS.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {value}")
@@ -232,5 +241,5 @@ def _check_stages(config: TrainingConfig) -> None:
             raise ValueError(f"there is no stage {stage!r}; choose from {', '.join(STAGES)} or 'all'")
     for stage, values in config.stages.items():
         for name in values:
-            if canonical_name(name) in OF_THE_RUN:
+            if canonical_name(name) in RUN_LEVEL_OPTIONS:
                 raise ValueError(f"`{name}` holds for the whole run, so stage {stage!r} can have no value of its own")

@@ -45,7 +45,7 @@ def gather_objects(value: T) -> list[T]:
     return found
 
 
-def from_main(make: Callable[[], T]) -> T:
+def run_on_main(make: Callable[[], T]) -> T:
     """Call a function in the main process alone; every process gets what it returns, or raises what it raises."""
     if world_size() == 1:
         return make()

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 RECIPE = TowerRecipe(steps=1000, batch_size=64, learning_rate=1.5e-3, warmup_steps=100)
 FEWEST = 10  # pictures that share a word
 LARGEST_SHARE = 0.15  # of all pictures: words of the queries' phrases are in more
-SAYS_NOTHING = frozenset(("and", "with", "the", "for"))
+STOPWORDS = frozenset(("and", "with", "the", "for"))
 _WHITE = (1 - PIXEL_MEAN) / PIXEL_STD
 _SCALES = (0.65, 1.05)  # of a picture on the white square
 _SHIFT, _SHEAR, _BATCH = 0.25, 0.2, 128
@@ -88,7 +88,7 @@ def choose_labels(words: Sequence[set[str]]) -> list[str]:
     """Choose the words that are worth learning: in several pictures, and not in very many."""
     counts = Counter(word for some in words for word in some)
     most = LARGEST_SHARE * len(words)
-    return sorted(word for word, count in counts.items() if FEWEST <= count <= most and word not in SAYS_NOTHING)
+    return sorted(word for word, count in counts.items() if FEWEST <= count <= most and word not in STOPWORDS)
 
 
 def label_matrix(words: Sequence[set[str]], labels: Sequence[str]) -> Tensor:

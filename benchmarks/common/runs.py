@@ -90,7 +90,7 @@ class Runs:
         start = ("--model", str(warm / "warm_up" / "best"))
         folder = self._train(variant.name, seed, told, (*variant.training(self.steps), *start))
         stage = folder / STAGE
-        result = evaluate(load_encoder(str(stage / "best")), self.test, documents=variant.documents)
+        result = evaluate(load_encoder(str(stage / "best")), self.test, content=variant.content)
         record = Record(
             variant=variant.name,
             seed=seed,
@@ -127,8 +127,8 @@ class Runs:
             if not model.is_dir():
                 say(f"left aside: {run.variant}, seed {run.seed}, {name}: there is no model at {model}")
                 continue
-            chosen = documents or self.variants[run.variant].documents
-            result = evaluate(load_encoder(str(model)), data, documents=chosen)
+            chosen = documents or self.variants[run.variant].content
+            result = evaluate(load_encoder(str(model)), data, content=chosen)
             ranks = first_ranks(result.run, data)
             found.append(replace(run, data=data.fingerprint, metrics=rounded_metrics(result), ranks=ranks))
             found[-1].write(folder)

@@ -20,7 +20,7 @@ MASK = ("--query-reduction", "mask")
 FAMILIES = {"bart": "BART", "bert": "BERT", "gpt2": "GPT-2"}
 
 # what a run's place and pace decide, not what it computes
-BESIDE_THE_POINT = frozenset(
+IGNORED_OPTIONS = frozenset(
     ("output_dir", "model", "resume", "seed", "stage", "stages", "all_stages", "trackers", "workers", "save_steps",
      "keep_checkpoints", "cache_vision_features")
 )  # fmt: skip
@@ -33,7 +33,7 @@ class Variant:
     Attributes:
         name: Of its records and on the command line.
         arguments: What its training is told beside the preset.
-        documents: What it sees of a document when it is evaluated.
+        content: What it sees of a document when it is evaluated.
         family: Its language model.
         baseline: The variant that it is compared with.
         important: Whether its further seeds come before those of the others.
@@ -41,7 +41,7 @@ class Variant:
 
     name: str
     arguments: tuple[str, ...] = ()
-    documents: str = "full"
+    content: str = "full"
     family: str = "t5"
     baseline: str = "marvel"
     important: bool = False
@@ -59,7 +59,7 @@ class Variant:
 
 def _of_the_demo(name: str) -> Variant:
     system = next(system for system in SYSTEMS if system.name == name)
-    return Variant(name, system.arguments, system.documents, important=True)
+    return Variant(name, system.arguments, system.content, important=True)
 
 
 _ALL = (
@@ -72,7 +72,7 @@ _ALL = (
     Variant("projected", PROJECTED, important=True),
     Variant("mask", MASK, important=True),
     Variant("uniform", ("--extractor-weights", "uniform")),
-    Variant("image_only", ("--documents", "image"), "image"),
+    Variant("image_only", ("--content", "image"), "image"),
     Variant("projected_mask", (*PROJECTED, *MASK)),
     Variant("lambda_0.05", ("--lambda", "0.05")),
     Variant("lambda_1", ("--lambda", "1")),
@@ -154,4 +154,4 @@ def settings(variant: Variant, steps: int, warm_up_steps: int | None = None) -> 
 def _settings(stage: str, arguments: tuple[str, ...]) -> dict[str, Any]:
     usual = config_as_dict(TrainingConfig())
     mine = config_as_dict(config_from_arguments(["--preset", "demo", *arguments]).for_stage(stage))
-    return {name: value for name, value in mine.items() if value != usual[name] and name not in BESIDE_THE_POINT}
+    return {name: value for name, value in mine.items() if value != usual[name] and name not in IGNORED_OPTIONS}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ciea_hf.retrieval.encoding import EncodingOptions
 
-PARTS = ("full", "caption", "image")  # of a document
+CONTENT_CHOICES = ("full", "caption", "image")  # of a document
 MODEL_HELP = "folder or Hub id of a CIEA model, or of any sentence-transformers model"
 DATASET_HELP = "folder or Hub id of a data set, or 'demo' for the embedded benchmark"
 
@@ -101,10 +101,13 @@ def add_broken_image_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_documents_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--documents``, which a ``DocumentView`` takes."""
+def add_content_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--content`, which a ``DocumentView`` takes."""
     parser.add_argument(
-        "--documents", choices=PARTS, default="full", help="which part of the documents the model gets (default: full)"
+        "--content",
+        choices=CONTENT_CHOICES,
+        default="full",
+        help="which part of the documents the model gets (default: full)",
     )
 
 

@@ -59,37 +59,37 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from ciea_hf.data.check_result import TRAIN, Faults
+    from ciea_hf.data.check_result import TRAIN, IssueCollector
     from ciea_hf.data.checking import Checker
-    from ciea_hf.data.loading import open_source
+    from ciea_hf.data.loading import open_reader
 
     if arguments.fix:
         _refuse_existing(arguments.fix)
-    source = open_source(arguments.path, arguments.format, Faults(Path(arguments.path)))
+    source = open_reader(arguments.path, arguments.format, IssueCollector(Path(arguments.path)))
     result = Checker(source, arguments.workers, progress=sys.stderr.isatty()).run(arguments.splits)
     common.write(_report(result, arguments.limit))
     if arguments.output:
         common.write_json(_as_json(result), arguments.output)
     if arguments.fix:
-        from ciea_hf.data.cleaning import write_sound
+        from ciea_hf.data.cleaning import write_cleaned
 
-        counts = write_sound(source, result, arguments.fix)
+        counts = write_cleaned(source, result, arguments.fix)
         common.write(f"\nwritten without the faults: {arguments.fix} ({_counted(counts)})")
-        if counts.get(TRAIN) == 0 and not result.obstacles:
+        if counts.get(TRAIN) == 0 and not result.blocking_errors:
             common.write("the copy has no query to train on: all of them occur in later splits")
-    for obstacle in result.obstacles:
+    for obstacle in result.blocking_errors:
         common.write(f"training cannot run: {obstacle}")
-    if not result.obstacles:
+    if not result.blocking_errors:
         common.write("training can run")
-    return CANNOT_TRAIN if result.obstacles else 0
+    return CANNOT_TRAIN if result.blocking_errors else 0
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from ciea_hf.data.cleaning import write_source
-    from ciea_hf.data.loading import open_source
+    from ciea_hf.data.cleaning import convert_dataset
+    from ciea_hf.data.loading import open_reader
 
     _refuse_existing(arguments.output)
-    counts = write_source(open_source(arguments.path, arguments.format), arguments.output, arguments.splits)
+    counts = convert_dataset(open_reader(arguments.path, arguments.format), arguments.output, arguments.splits)
     common.write(f"{arguments.output}: {_counted(counts)}")
     return 0
 
@@ -113,10 +113,10 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def _report(result: CheckResult, limit: int) -> str:
-    from ciea_hf.data.issues import KINDS
+    from ciea_hf.data.issues import ISSUE_TYPES
 
     lines = [f"{name}: {count}" for name, count in result.counts.items()]
-    for kind, (level, title) in KINDS.items():
+    for kind, (level, title) in ISSUE_TYPES.items():
         count = result.faults.counts[kind]
         if count:
             lines += ["", f"{level}: {title}: {count}"]
@@ -139,4 +139,4 @@ def _as_json(result: CheckResult) -> dict[str, object]:
         for fault in result.faults
     ]
     totals = dict(result.faults.counts)
-    return {"counts": result.counts, "obstacles": result.obstacles, "totals": totals, "faults": faults}
+    return {"counts": result.counts, "blocking_errors": result.blocking_errors, "totals": totals, "faults": faults}

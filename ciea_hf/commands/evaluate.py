@@ -1,7 +1,7 @@
 """Evaluate a model on a data set: MRR, NDCG, Recall, hit rate and MAP, overall and by kind of positive.
 
   ciea evaluate runs/ciea demo --split test --output results.json --run-file ciea.run
-  ciea evaluate runs/ciea demo --documents caption                   # the same model without the pictures
+  ciea evaluate runs/ciea demo --content caption                   # the same model without the pictures
   ciea evaluate runs/ciea demo --baselines bm25 caption runs/marvel  # other systems beside it
   ciea evaluate runs/ciea demo --drop-captions 0.5                   # half of the captions taken away
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=f"{common.MODEL_HELP}, or 'bm25'")
     parser.add_argument("dataset", metavar="DATASET", help=common.DATASET_HELP)
     common.add_dataset_arguments(parser)
-    common.add_documents_argument(parser)
+    common.add_content_argument(parser)
     parser.add_argument("--baselines", nargs="+", default=[], metavar="SYSTEM", help="systems to set beside it")
     parser.add_argument(
         "--ks", type=common.positive, nargs="+", default=[1, 10, 100], help="cut-offs (default: 1 10 100)"
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     dataset = loading.load_dataset(arguments.dataset, arguments.split, arguments.format)
     if arguments.run_file:
         check_ids([*dataset.qrels, *dataset.corpus_ids])
-    result = _evaluate(arguments.model, arguments.documents, dataset, arguments, arguments.embeddings)
+    result = _evaluate(arguments.model, arguments.content, dataset, arguments, arguments.embeddings)
     common.write(f"{result.dataset} ({result.split}), {result.counts['documents']} documents\n")
     common.write(result.table())
     common.write("\n" + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.seconds.items()))
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         common.write_json(content, arguments.output)
     baselines = {name: _baseline(name, dataset, arguments) for name in arguments.baselines}
     if baselines:
-        title = _title(arguments.model, arguments.documents)
+        title = _title(arguments.model, arguments.content)
         _write_comparison({f"{title} (evaluated)" if title in baselines else title: result, **baselines})
     if arguments.output and baselines:
         others = {name: baseline.to_dict() for name, baseline in baselines.items()}
@@ -87,21 +87,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _baseline(name: str, dataset: RetrievalDataset, arguments: argparse.Namespace) -> EvaluationResult:
-    if name in common.PARTS:
+    if name in common.CONTENT_CHOICES:
         return _evaluate(arguments.model, name, dataset, arguments)
-    return _evaluate(name, arguments.documents, dataset, arguments)
+    return _evaluate(name, arguments.content, dataset, arguments)
 
 
 def _evaluate(
-    name: str, documents: str, dataset: RetrievalDataset, arguments: argparse.Namespace, folder: Path | None = None
+    name: str, content: str, dataset: RetrievalDataset, arguments: argparse.Namespace, folder: Path | None = None
 ) -> EvaluationResult:
     from ciea_hf.evaluation import evaluate, score_run
     from ciea_hf.evaluation.evaluator import run_depth
-    from ciea_hf.evaluation.robustness import spoiled_captions
+    from ciea_hf.evaluation.robustness import corrupt_captions
     from ciea_hf.retrieval import DocumentView
 
     spoiled = {"drop": arguments.drop_captions, "swap": arguments.swap_captions}
-    captions = spoiled_captions(dataset, **spoiled, seed=arguments.seed) if any(spoiled.values()) else None
+    captions = corrupt_captions(dataset, **spoiled, seed=arguments.seed) if any(spoiled.values()) else None
     noise = (
         {f"{verb}_captions": share for verb, share in spoiled.items()} | {"seed": arguments.seed} if captions else {}
     )
@@ -109,13 +109,13 @@ def _evaluate(
         from ciea_hf.evaluation.baselines import bm25_run
 
         depth, start = run_depth(arguments.ks, arguments.top_k), time.perf_counter()
-        found = bm25_run(dataset, depth, _words(dataset, documents, captions))
+        found = bm25_run(dataset, depth, _words(dataset, content, captions))
         result = score_run(found, dataset, arguments.ks, {"search": round(time.perf_counter() - start, 3)})
-        return replace(result, settings={"system": BM25, "documents": documents, "top_k": depth, **noise})
+        return replace(result, settings={"system": BM25, "content": content, "top_k": depth, **noise})
     result = evaluate(
         loading.load_encoder(name, arguments.device),
         dataset,
-        documents=DocumentView(dataset, documents, captions, arguments.on_broken_image),
+        content=DocumentView(dataset, content, captions, arguments.on_broken_image),
         ks=arguments.ks,
         top_k=arguments.top_k,
         options=common.encoding_options(arguments),
@@ -125,10 +125,10 @@ def _evaluate(
 
 
 def _words(
-    dataset: RetrievalDataset, documents: str, captions: Sequence[str | None] | None
+    dataset: RetrievalDataset, content: str, captions: Sequence[str | None] | None
 ) -> Sequence[str | None] | None:
     """What BM25 reads: of pictures without their captions nothing."""
-    if documents != "image":
+    if content != "image":
         return captions
     from ciea_hf.retrieval.documents import document_records
 
@@ -137,9 +137,9 @@ def _words(
     return [None if record.kind == "image" else text for record, text in zip(records, texts, strict=True)]
 
 
-def _title(model: str, documents: str) -> str:
+def _title(model: str, content: str) -> str:
     name = Path(model).name
-    return name if documents == "full" else f"{name} ({documents})"
+    return name if content == "full" else f"{name} ({content})"
 
 
 def _write_comparison(systems: dict[str, EvaluationResult]) -> None:

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FOLDER", required=True, help="where the embeddings are written")
     parser.add_argument("--part", type=_part, default=(0, 1), metavar="I/N", help="encode every N-th shard, I from 1")
     common.add_dataset_arguments(parser)
-    common.add_documents_argument(parser)
+    common.add_content_argument(parser)
     common.add_model_arguments(parser)
     common.add_encoding_arguments(parser)
     common.add_broken_image_argument(parser)
@@ -33,14 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Encode the corpus."""
-    from ciea_hf.retrieval import DocumentView, encode_part
+    from ciea_hf.retrieval import DocumentView, encode_shards
 
     dataset = loading.load_dataset(arguments.dataset, arguments.split, arguments.format, corpus_is_enough=True)
     model = loading.load_encoder(arguments.model, arguments.device)
     source = {"path": loading.lasting_name(arguments.dataset), "format": arguments.format}
     options = common.encoding_options(arguments)
-    view = DocumentView(dataset, arguments.documents, on_broken_image=arguments.on_broken_image)
-    missing = encode_part(model, dataset, arguments.output, view, options, source, arguments.part)
+    view = DocumentView(dataset, arguments.content, on_broken_image=arguments.on_broken_image)
+    missing = encode_shards(model, dataset, arguments.output, view, options, source, arguments.part)
     state = f"{missing} shards are still missing" if missing else "complete"
     common.write(f"{arguments.output}: {len(dataset.corpus)} documents, {state}")
     return 0

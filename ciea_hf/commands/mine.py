@@ -3,7 +3,7 @@
 Every labelled positive is removed. The result is a parquet file (query-id, corpus-id, kind, rank) that training reads:
 
   ciea mine runs/ciea/in_batch/best data/webqa --output mined --embeddings mined/embeddings
-  accelerate launch training/train.py --preset webqa_multi --stage hard --negatives mined
+  accelerate launch training/train.py --preset webqa_multi --stage hard_negatives --negatives mined
 
 How many candidates were dropped, and why, is written beside it and shown.
 """

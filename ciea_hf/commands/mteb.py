@@ -40,9 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
     from ciea_hf import CIEAModel
     from ciea_hf.evaluation.mteb_encoder import TASKS, MTEBEncoder, model_meta
     from ciea_hf.evaluation.mteb_task import retrieval_task
-    from ciea_hf.utils import require
+    from ciea_hf.utils import import_optional
 
-    mteb = require("mteb", extra="mteb")
+    mteb = import_optional("mteb", extra="mteb")
     model = loading.load_encoder(arguments.model, arguments.device)
     if not isinstance(model, CIEAModel):
         raise TypeError(f"{arguments.model} is no CIEA model: mteb's own command line runs it")

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="JSON", help="write the hits here")
     parser.add_argument("--no-cache", action="store_true", help="do not keep the embeddings")
     common.add_dataset_arguments(parser)
-    common.add_documents_argument(parser)
+    common.add_content_argument(parser)
     common.add_model_arguments(parser)
     common.add_encoding_arguments(parser)
     common.add_broken_image_argument(parser)
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _refuse_decided(arguments: argparse.Namespace) -> None:
     """Options that an index has decided on are no options of a search in it."""
     parser = argparse.ArgumentParser()
-    for add in (common.add_dataset_arguments, common.add_documents_argument, common.add_broken_image_argument):
+    for add in (common.add_dataset_arguments, common.add_content_argument, common.add_broken_image_argument):
         add(parser)
     common.add_encoding_arguments(parser)
     for name, value in vars(parser.parse_args([])).items():
@@ -97,11 +97,11 @@ def _encode(model: Encoder, dataset: RetrievalDataset, arguments: argparse.Names
     from ciea_hf.utils import cache_dir
 
     options = common.encoding_options(arguments)
-    view = DocumentView(dataset, arguments.documents, on_broken_image=arguments.on_broken_image)
+    view = DocumentView(dataset, arguments.content, on_broken_image=arguments.on_broken_image)
     if arguments.no_cache:
         return encode_corpus(model, dataset, view=view, options=options)
     name = f"{model_fingerprint(model)[:16]}-{dataset.corpus_fingerprint[:16]}-{options.dtype}-{options.shard_size}"
-    name += "" if view.documents == "full" else f"-{view.documents}"
+    name += "" if view.content == "full" else f"-{view.content}"
     name += "" if view.on_broken_image == "fail" else f"-broken-{view.on_broken_image}"
     return encode_corpus(model, dataset, cache_dir() / "embeddings" / name, view, options)
 
@@ -113,7 +113,7 @@ def _indexed_dataset(corpus: EncodedCorpus) -> RetrievalDataset:
     if "path" not in source:
         raise ValueError("the index does not say where its data set is: leave out --images and --query-id")
     dataset = loading.load_dataset(source["path"], source["split"], source.get("format", "auto"), corpus_is_enough=True)
-    if corpus.fingerprint not in (DocumentView(dataset, part).fingerprint for part in common.PARTS):
+    if corpus.fingerprint not in (DocumentView(dataset, part).fingerprint for part in common.CONTENT_CHOICES):
         raise ValueError(f"{source['path']} has changed since it was indexed: run `ciea index` into another folder")
     return dataset
 

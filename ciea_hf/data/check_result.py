@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ciea_hf.data.issues import ERROR, KINDS, Fault, Place, relative
+from ciea_hf.data.issues import ERROR, ISSUE_TYPES, Issue, Location, relative
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ TRAIN = "train"
 KEPT = 10_000  # faults of a kind that are kept in words; all are counted
 
 
-class Faults:
+class IssueCollector:
     """Collects faults, each once.
 
     Args:
@@ -30,9 +30,9 @@ class Faults:
         self.counts: Counter[str] = Counter()
         self._folder = folder
         self._seen: set[int] = set()
-        self._kept: dict[str, list[Fault]] = {kind: [] for kind in KINDS}
+        self._kept: dict[str, list[Issue]] = {kind: [] for kind in ISSUE_TYPES}
 
-    def __call__(self, kind: str, place: Place, name: str | None, message: str) -> None:
+    def __call__(self, kind: str, place: Location, name: str | None, message: str) -> None:
         """Take a fault."""
         key = hash((kind, place, name, message))
         if key in self._seen:
@@ -40,13 +40,13 @@ class Faults:
         self._seen.add(key)
         self.counts[kind] += 1
         if self.counts[kind] <= KEPT:
-            self._kept[kind].append(Fault(kind, relative(place, self._folder), name, message))
+            self._kept[kind].append(Issue(kind, relative(place, self._folder), name, message))
 
-    def of(self, kind: str) -> list[Fault]:
+    def of(self, kind: str) -> list[Issue]:
         """List the faults of a kind, the first 10,000 of them."""
         return list(self._kept[kind])
 
-    def __iter__(self) -> Iterator[Fault]:
+    def __iter__(self) -> Iterator[Issue]:
         """Iterate over the faults, the gravest kinds first."""
         for found in self._kept.values():
             yield from found
@@ -86,7 +86,7 @@ class CheckResult:
         offsets: Where the lines of images really begin that their index does not hit, by id.
     """
 
-    faults: Faults
+    faults: IssueCollector
     counts: dict[str, int] = field(default_factory=dict)
     splits: dict[str, CheckedSplit] = field(default_factory=dict)
     unusable: dict[str, set[str]] = field(default_factory=dict)
@@ -94,10 +94,10 @@ class CheckResult:
     offsets: dict[str, int] = field(default_factory=dict)
 
     @property
-    def obstacles(self) -> list[str]:
+    def blocking_errors(self) -> list[str]:
         """Why training cannot run; empty if it can."""
-        kinds = [kind for kind in KINDS if self.faults.counts[kind] and KINDS[kind][0] == ERROR]
-        found = [f"{KINDS[kind][1]}: {self.faults.counts[kind]}" for kind in kinds]
+        kinds = [kind for kind in ISSUE_TYPES if self.faults.counts[kind] and ISSUE_TYPES[kind][0] == ERROR]
+        found = [f"{ISSUE_TYPES[kind][1]}: {self.faults.counts[kind]}" for kind in kinds]
         if TRAIN not in self.splits:
             found.append(f"there is no split {TRAIN!r}")
         elif not self.splits[TRAIN].positives:

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ciea_hf.data.check_result import CheckedSplit, CheckResult, Faults
+from ciea_hf.data.check_result import CheckedSplit, CheckResult, IssueCollector
 from ciea_hf.data.dataset import SHARED_SPLIT
 from ciea_hf.data.images import UNAVAILABLE, EncodedImage, TsvLine, decode_image, image_bytes
 from ciea_hf.data.readers.base import Query, chosen_splits, qrels_of, unique_documents, unique_queries
-from ciea_hf.utils import map_ahead
+from ciea_hf.utils import prefetch_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ciea_hf.data.issues import Place
-    from ciea_hf.data.readers.base import Source
+    from ciea_hf.data.issues import Location
+    from ciea_hf.data.readers.base import DatasetReader
 
 
 class _Job(NamedTuple):
-    place: Place
+    place: Location
     id: str
     image: EncodedImage | TsvLine
 
@@ -41,16 +41,16 @@ class Checker:
     """Reads a data set once, whole.
 
     Args:
-        source: The data set; if its report is a :class:`Faults`, that is used.
+        source: The data set; if its report is a :class:`IssueCollector`, that is used.
         workers: Threads that decode images beside the one that reads; 0 for none.
         progress: Show bars.
     """
 
-    def __init__(self, source: Source, workers: int = 2, progress: bool = False) -> None:
+    def __init__(self, source: DatasetReader, workers: int = 2, progress: bool = False) -> None:
         self.source = source
         self.workers = workers
         self.progress = progress
-        self.faults = source.report if isinstance(source.report, Faults) else Faults(Path(source.path))
+        self.faults = source.report if isinstance(source.report, IssueCollector) else IssueCollector(Path(source.path))
         source.report = self.faults
         self.result = CheckResult(self.faults)
         self._known: dict[str, set[str]] = {}
@@ -80,7 +80,7 @@ class Checker:
             jobs = self._read_lines({job.id for job in jobs}, unusable)
         first: dict[bytes, str] = {}
         same = self._first.setdefault(corpus, {})
-        for job, kind, message, digest in map_ahead(_examined, jobs, self.workers):
+        for job, kind, message, digest in prefetch_map(_examined, jobs, self.workers):
             if kind is not None:
                 self.faults(kind, job.place, job.id, message)
                 unusable.add(job.id)
@@ -132,7 +132,7 @@ class Checker:
     def _compare_index(
         self, hit: set[str], elsewhere: dict[str, TsvLine], captioned: set[str], unusable: set[str]
     ) -> None:
-        """Report what the index gets wrong, and note where images can be had in spite of it."""
+        """IssueHandler what the index gets wrong, and note where images can be had in spite of it."""
         for name, (offset, place) in self.source.index.items():
             line = elsewhere.pop(name, None)
             if name in hit:
@@ -169,7 +169,7 @@ class Checker:
         self.result.counts[f"{split}: judgements"] = sum(map(len, judged.values()))
 
     def _check_leaks(self, split: str, later: list[str]) -> None:
-        """Report queries that a later split asks again, and ids that it uses again."""
+        """IssueHandler queries that a later split asks again, and ids that it uses again."""
         twins: dict[str, tuple[str, Query]] = {}
         namesakes: dict[str, tuple[str, Query]] = {}
         for other in later:
@@ -187,7 +187,7 @@ class Checker:
                 self.faults("reused-query-id", query.place, query.id, message)
 
     def _check_shared_positives(self, split: str, later: list[str]) -> None:
-        """Report documents that are relevant in a later split of the same corpus, too, or whose image is."""
+        """IssueHandler documents that are relevant in a later split of the same corpus, too, or whose image is."""
         content = self.result.splits[split]
         first = self._first[content.corpus]
         positives: dict[str, tuple[str, str]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ciea_hf.data.dataset import SHARED_SPLIT, queries_from_columns
-from ciea_hf.data.export import ROWS_PER_BATCH, own_form
+from ciea_hf.data.export import ROWS_PER_BATCH, dataset_writer
 from ciea_hf.data.issues import ignore
 from ciea_hf.data.readers.base import chosen_splits, document_tables, qrels_of, unique_documents, unique_queries
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ciea_hf.data.check_result import CheckResult
-    from ciea_hf.data.readers.base import Document, Source
+    from ciea_hf.data.readers.base import CorpusEntry, DatasetReader
 
 
-def write_source(source: Source, folder: str | Path, splits: Iterable[str] | None = None) -> dict[str, int]:
+def convert_dataset(source: DatasetReader, folder: str | Path, splits: Iterable[str] | None = None) -> dict[str, int]:
     """Write a data set in the own form, never more than a few hundred documents of it in memory.
 
     Args:
@@ -37,7 +37,7 @@ def write_source(source: Source, folder: str | Path, splits: Iterable[str] | Non
         raise ValueError(f"{source.path} has no split: no queries are there")
     counts: dict[str, int] = {}
     known: dict[str, set[str]] = {}
-    with own_form(folder, f"# {source.name}\n\nConverted by `ciea data convert`.") as writer:
+    with dataset_writer(folder, f"# {source.name}\n\nConverted by `ciea data convert`.") as writer:
         for corpus in dict.fromkeys(map(source.corpus_name, chosen)):
             known[corpus] = set()
             documents = _noting(unique_documents(source, corpus), known[corpus])
@@ -54,7 +54,7 @@ def write_source(source: Source, folder: str | Path, splits: Iterable[str] | Non
     return counts
 
 
-def write_sound(source: Source, result: CheckResult, folder: str | Path) -> dict[str, int]:
+def write_cleaned(source: DatasetReader, result: CheckResult, folder: str | Path) -> dict[str, int]:
     """Write what is sound of a data set in the own form.
 
     Left out are lines and documents that cannot be read, later documents and queries of an id, judgements of what is
@@ -74,7 +74,7 @@ def write_sound(source: Source, result: CheckResult, folder: str | Path) -> dict
     """
     source.report = ignore
     counts: dict[str, int] = {}
-    with own_form(folder, f"# {source.name}\n\nCleaned by `ciea data check --fix`.") as writer:
+    with dataset_writer(folder, f"# {source.name}\n\nCleaned by `ciea data check --fix`.") as writer:
         for corpus, unusable in result.unusable.items():
             kept: set[str] = set()
             documents = _noting(_sound(source, corpus, unusable, result.offsets), kept)
@@ -94,20 +94,20 @@ def _title(corpus: str) -> str:
     return corpus if corpus == SHARED_SPLIT else f"{corpus} (corpus)"  # it may be called like a split
 
 
-def _refuse_empty(source: Source, counts: dict[str, int], splits: list[str]) -> None:
+def _refuse_empty(source: DatasetReader, counts: dict[str, int], splits: list[str]) -> None:
     queries = sum(counts[split] for split in splits)
     documents = sum(counts.values()) - queries
     if not (queries and documents):
         raise ValueError(f"{source.path}: nothing to write: {documents} documents and {queries} queries")
 
 
-def _noting(documents: Iterable[Document], ids: set[str]) -> Iterator[Document]:
+def _noting(documents: Iterable[CorpusEntry], ids: set[str]) -> Iterator[CorpusEntry]:
     for document in documents:
         ids.add(document.id)
         yield document
 
 
-def _sound(source: Source, corpus: str, unusable: set[str], offsets: dict[str, int]) -> Iterator[Document]:
+def _sound(source: DatasetReader, corpus: str, unusable: set[str], offsets: dict[str, int]) -> Iterator[CorpusEntry]:
     for document in unique_documents(source, corpus):
         if document.id in unusable:
             continue

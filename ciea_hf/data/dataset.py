@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf.data.images import EncodedImage, file_size, image_bytes, location_in_folder
-from ciea_hf.utils import require
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -118,7 +118,7 @@ class RetrievalDataset:
 
 
 def _hash_images(corpus: datasets.Dataset, digest: hashlib._Hash) -> None:
-    compute = require("pyarrow.compute", extra="eval")
+    compute = import_optional("pyarrow.compute", extra="eval")
     encoded = corpus.select_columns(["image"]).with_format("arrow")
     if len(encoded) == 0:
         return
@@ -149,7 +149,7 @@ def column_values(dataset: datasets.Dataset, column: str) -> list[Any]:
 
 def corpus_features() -> datasets.Features:
     """Return the columns of a corpus as :class:`datasets.Features`."""
-    datasets = require("datasets", extra="eval")
+    datasets = import_optional("datasets", extra="eval")
     text = datasets.Value("string")
     return datasets.Features({"id": text, "text": text, "image": datasets.Image(), "modality": text})
 
@@ -188,12 +188,12 @@ def corpus_from_columns(ids: Sequence[str], texts: Sequence[str | None], images:
         "image": encoded,
         "modality": [modality_of(text, image) for text, image in zip(texts, encoded, strict=True)],
     }
-    return require("datasets", extra="eval").Dataset.from_dict(columns, features=corpus_features())
+    return import_optional("datasets", extra="eval").Dataset.from_dict(columns, features=corpus_features())
 
 
 def corpus_table(rows: Sequence[tuple[str, str | None, Mapping[str, Any] | None]]) -> pa.Table:
     """Make the rows of a corpus of ids, texts and images, the images encoded: dicts of bytes and path."""
-    arrow = require("pyarrow", extra="eval")
+    arrow = import_optional("pyarrow", extra="eval")
     columns = [
         [row[0] for row in rows],
         [row[1] for row in rows],
@@ -208,20 +208,20 @@ def corpus_table(rows: Sequence[tuple[str, str | None, Mapping[str, Any] | None]
 
 def corpus_of_tables(tables: Iterable[pa.Table]) -> datasets.Dataset:
     """Make a corpus of tables of rows."""
-    table = require("pyarrow", extra="eval").concat_tables(tables)
-    return require("datasets", extra="eval").Dataset(table)
+    table = import_optional("pyarrow", extra="eval").concat_tables(tables)
+    return import_optional("datasets", extra="eval").Dataset(table)
 
 
 def queries_from_columns(ids: Sequence[str], texts: Sequence[str]) -> datasets.Dataset:
     """Make the queries of a data set from parallel columns."""
-    datasets = require("datasets", extra="eval")
+    datasets = import_optional("datasets", extra="eval")
     features = datasets.Features({"id": datasets.Value("string"), "text": datasets.Value("string")})
     return datasets.Dataset.from_dict({"id": list(ids), "text": list(texts)}, features=features)
 
 
 def qrels_table(qrels: Mapping[str, Mapping[str, int]]) -> datasets.Dataset:
     """Make the table of judgements, one row for each query and document."""
-    datasets = require("datasets", extra="eval")
+    datasets = import_optional("datasets", extra="eval")
     rows = [(query, document, score) for query, judged in qrels.items() for document, score in judged.items()]
     columns = list(zip(*rows, strict=True)) or [(), (), ()]
     kinds = [datasets.Value("string"), datasets.Value("string"), datasets.Value("int64")]

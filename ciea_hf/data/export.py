@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf.data.dataset import CORPUS_COLUMNS, QUERY_COLUMNS, SHARED_SPLIT, corpus_features, qrels_table
-from ciea_hf.utils import atomic_folder, require
+from ciea_hf.utils import atomic_folder, import_optional
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -47,7 +47,7 @@ def save_retrieval_dataset(
         raise ValueError("splits must hold at least one split")
     shared = len(splits) > 1 and len({id(dataset.corpus) for dataset in splits.values()}) == 1
     corpora = {SHARED_SPLIT: next(iter(splits.values()))} if shared else dict(splits)
-    with own_form(folder, card, metadata) as writer:
+    with dataset_writer(folder, card, metadata) as writer:
         for name, dataset in corpora.items():
             writer.write_corpus(name, _tables(dataset.corpus))
         for split, dataset in splits.items():
@@ -55,7 +55,7 @@ def save_retrieval_dataset(
 
 
 @contextmanager
-def own_form(folder: str | Path, card: str, metadata: Mapping[str, Any] | None = None) -> Iterator[OwnFormWriter]:
+def dataset_writer(folder: str | Path, card: str, metadata: Mapping[str, Any] | None = None) -> Iterator[DatasetWriter]:
     """Write a data set piece by piece, in a folder that appears whole when the block ends without an error.
 
     Args:
@@ -63,16 +63,16 @@ def own_form(folder: str | Path, card: str, metadata: Mapping[str, Any] | None =
         card: The data card's text, in Markdown.
         metadata: Further keys of the card's header.
     """
-    hub = require("huggingface_hub", extra="eval")
+    hub = import_optional("huggingface_hub", extra="eval")
     with atomic_folder(folder) as target:
-        writer = OwnFormWriter(target)
+        writer = DatasetWriter(target)
         yield writer
         header = hub.DatasetCardData(**dict(metadata or {}), configs=writer.configs()).to_yaml()
         (target / "README.md").write_text(f"---\n{header}\n---\n\n{card.strip()}\n", encoding="utf-8")
 
 
-class OwnFormWriter:
-    """Writes the parquet files of a data set; give it to nobody, get it from :func:`own_form`.
+class DatasetWriter:
+    """Writes the parquet files of a data set; give it to nobody, get it from :func:`dataset_writer`.
 
     Args:
         folder: Where to.
@@ -149,7 +149,7 @@ def _chunks(tables: Iterable[pa.Table], rows: int) -> Iterator[Iterator[pa.Table
 
 def _embed(table: pa.Table) -> pa.Table:
     """Put the bytes of images in the place of their paths."""
-    embed_table_storage = require("datasets.table", extra="eval").embed_table_storage
+    embed_table_storage = import_optional("datasets.table", extra="eval").embed_table_storage
     try:
         return embed_table_storage(table).cast(table.schema)
     except (OSError, ValueError):
@@ -166,7 +166,7 @@ def _embed(table: pa.Table) -> pa.Table:
 
 
 def _write_tables(tables: Iterable[pa.Table], path: Path) -> None:
-    parquet = require("pyarrow.parquet", extra="eval")
+    parquet = import_optional("pyarrow.parquet", extra="eval")
     writer = None
     try:
         for table in tables:

@@ -22,7 +22,7 @@ import fsspec
 import numpy as np
 from fsspec.spec import AbstractFileSystem
 
-from ciea_hf.data.issues import Place, Report, raise_errors
+from ciea_hf.data.issues import IssueHandler, Location, raise_on_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -73,7 +73,7 @@ class TsvImages:
                 number += 1
                 name, _, payload = line.rstrip(b"\r\n").partition(b"\t")
                 if line.strip():
-                    place = Place(str(self.file), number)
+                    place = Location(str(self.file), number)
                     yield TsvLine(place, offset, name.decode("utf-8", "replace"), payload)
                 offset += len(line)
 
@@ -81,7 +81,7 @@ class TsvImages:
 class TsvLine(NamedTuple):
     """A line of a TSV file of images, not yet decoded."""
 
-    place: Place
+    place: Location
     offset: int
     id: str
     payload: bytes
@@ -91,11 +91,11 @@ class TsvLine(NamedTuple):
         return _decode(self.payload, str(self.place), self.id)
 
 
-def read_index(path: Path, report: Report = raise_errors) -> dict[str, tuple[int, Place]]:
+def read_index(path: Path, report: IssueHandler = raise_on_error) -> dict[str, tuple[int, Location]]:
     """Read an index of ``id<TAB>offset``: for each id the offset, and where the index says so."""
     from ciea_hf.data.parsing import text_lines
 
-    found: dict[str, tuple[int, Place]] = {}
+    found: dict[str, tuple[int, Location]] = {}
     for place, line in text_lines(path, report):
         name, _, text = line.partition("\t")
         if not text.strip().isdecimal():

@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 
-KINDS = {
+ISSUE_TYPES = {
     "missing-file": (ERROR, "files that the format needs and that are not there"),
     "unreadable": (ERROR, "lines or rows that cannot be read"),
     "duplicate-document": (ERROR, "document ids that occur again with another content"),
@@ -43,7 +43,7 @@ KINDS = {
 """Kind of a fault: how grave it is, and what its title in a report is. An error stops training."""
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """A file and, in it, a line or row (from 1), or None for the file as a whole."""
 
     file: str
@@ -57,46 +57,46 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Fault:
+class Issue:
     """Something wrong.
 
     Attributes:
-        kind: A key of :data:`KINDS`.
+        kind: A key of :data:`ISSUE_TYPES`.
         place: Where it was found.
         id: Of the document, query or image that is concerned, or None.
         message: What is wrong, in words.
     """
 
     kind: str
-    place: Place
+    place: Location
     id: str | None
     message: str
 
     @property
     def level(self) -> str:
         """``"error"``, ``"warning"`` or ``"note"``."""
-        return KINDS[self.kind][0]
+        return ISSUE_TYPES[self.kind][0]
 
     def __str__(self) -> str:
         about = "" if self.id is None else f"{self.id!r}: "
         return f"{self.place}: {about}{self.message}"
 
 
-class Report(Protocol):
+class IssueHandler(Protocol):
     """Takes faults as they are found; may raise."""
 
-    def __call__(self, kind: str, place: Place, name: str | None, message: str) -> None:
+    def __call__(self, kind: str, place: Location, name: str | None, message: str) -> None:
         """Take a fault of a kind at a place, about the thing of that id."""
 
 
-def raise_errors(kind: str, place: Place, name: str | None, message: str) -> None:
+def raise_on_error(kind: str, place: Location, name: str | None, message: str) -> None:
     """Raise what stops training, and log the rest: how data are loaded.
 
     Raises:
         FileNotFoundError: If a file is missing.
         ValueError: If the fault is another error.
     """
-    fault = Fault(kind, place, name, message)
+    fault = Issue(kind, place, name, message)
     if kind == "missing-file":
         raise FileNotFoundError(str(fault))
     if fault.level == ERROR:
@@ -104,11 +104,11 @@ def raise_errors(kind: str, place: Place, name: str | None, message: str) -> Non
     logger.debug("%s", fault)
 
 
-def ignore(kind: str, place: Place, name: str | None, message: str) -> None:
+def ignore(kind: str, place: Location, name: str | None, message: str) -> None:
     """Take a fault, and do nothing about it."""
 
 
-def relative(place: Place, folder: Path) -> Place:
+def relative(place: Location, folder: Path) -> Location:
     """Name a place by its path in a folder, where it is in there."""
     path, base = Path(place.file).resolve(), folder.resolve()
     base = base.parent if base.is_file() else base

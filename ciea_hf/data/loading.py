@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
 from ciea_hf.data.dataset import SHARED_SPLIT
-from ciea_hf.data.issues import Report, raise_errors
+from ciea_hf.data.issues import IssueHandler, raise_on_error
 from ciea_hf.data.readers import clueweb, edis, jsonl, mbeir, parquet, webqa, webqa_original
-from ciea_hf.data.readers.base import Source, dataset_of, no_split
+from ciea_hf.data.readers.base import DatasetReader, build_dataset, no_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ class Format(NamedTuple):
     """
 
     recognises: Callable[[str], bool]
-    open: Callable[[str, Report], Source]
+    open: Callable[[str, IssueHandler], DatasetReader]
 
 
 def _never(path: str) -> bool:  # noqa: ARG001
@@ -46,8 +46,8 @@ FORMATS: dict[str, Format] = {
     "edis": Format(edis.recognises, edis.Edis),
     "mbeir": Format(mbeir.recognises, mbeir.MBeir),
     "clueweb22-mm": Format(clueweb.recognises, clueweb.ClueWeb),
-    "jsonl": Format(jsonl.recognises, jsonl.JsonForm),
-    "parquet": Format(parquet.recognises, parquet.OwnForm),
+    "jsonl": Format(jsonl.recognises, jsonl.JsonlReader),
+    "parquet": Format(parquet.recognises, parquet.ParquetReader),
 }
 """Formats by name, in the order in which they are tried. Those of WebQA-Image are chosen by name only."""
 
@@ -60,7 +60,7 @@ _FOLDERS = _ON_DISK - {"mbeir"}  # one pool of which may be named
 _corpora: WeakValueDictionary[tuple[object, ...], datasets.Dataset] = WeakValueDictionary()
 
 
-def open_source(path_or_id: str | Path, format: str = "auto", report: Report = raise_errors) -> Source:  # noqa: A002
+def open_reader(path_or_id: str | Path, format: str = "auto", report: IssueHandler = raise_on_error) -> DatasetReader:  # noqa: A002
     """Open a data set, to stream what is in it.
 
     Args:
@@ -98,13 +98,13 @@ def load_retrieval_dataset(
     """
     path = _path_of(path_or_id)
     chosen = _format_of(path, format)
-    source = _open(chosen, path, raise_errors)
+    source = _open(chosen, path, raise_on_error)
     if split is not None and split not in source.splits:
         raise no_split(source, split)
     name = source.corpus_name(SHARED_SPLIT if split is None else split)
     key = (chosen, path, name, *map(_state, source.corpus_files(name)))
     corpus = _corpora.get(key)
-    dataset = dataset_of(source, split, corpus)
+    dataset = build_dataset(source, split, corpus)
     _corpora[key] = dataset.corpus
     if path_or_id in BUILT_IN:
         words = importlib.import_module(BUILT_IN[str(path_or_id)]).vocabulary()
@@ -119,7 +119,7 @@ def _path_of(path_or_id: str | Path) -> str:
     return str(path_or_id)
 
 
-def _open(form: str, path: str, report: Report) -> Source:
+def _open(form: str, path: str, report: IssueHandler) -> DatasetReader:
     """Open a path in a form, if there is anything that can be in it."""
     if form in _ON_DISK and not Path(path).exists():
         raise FileNotFoundError(f"path_or_id: there is nothing at {path!r}")

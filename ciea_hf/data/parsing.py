@@ -1,6 +1,6 @@
 """Text files of the field, read line by line or entry by entry: JSON lines, large JSON documents, judgements.
 
-All give the number of the line with what they read, and hand faults to a :class:`~ciea_hf.data.issues.Report`, so that
+All functions return line numbers with what they read and pass issues to an [`IssueHandler`], so that
 one bad line can be an error for one caller and an entry of a list for another. A byte order mark, Windows line ends and
 blank lines are no faults.
 """
@@ -12,7 +12,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ciea_hf.data.issues import Place, Report, raise_errors
+from ciea_hf.data.issues import IssueHandler, Location, raise_on_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ _SPACE = re.compile(r"\s*")
 class Entry(NamedTuple):
     """An object of a JSON file, with the line it begins in; its key where the file is one large object."""
 
-    place: Place
+    place: Location
     value: dict[str, Any]
     key: str | None = None
 
@@ -35,20 +35,20 @@ class Entry(NamedTuple):
 class Judgement(NamedTuple):
     """How relevant a document is to a query; a score above 0 is relevant."""
 
-    place: Place
+    place: Location
     query: str
     document: str
     score: int
 
 
-def text_lines(path: Path, report: Report = raise_errors) -> Iterator[tuple[Place, str]]:
+def text_lines(path: Path, report: IssueHandler = raise_on_error) -> Iterator[tuple[Location, str]]:
     """Iterate over the lines that are not blank, stripped, each with its place."""
     if not path.is_file():
-        report("missing-file", Place(str(path)), None, "there is no such file")
+        report("missing-file", Location(str(path)), None, "there is no such file")
         return
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
-            place = Place(str(path), number)
+            place = Location(str(path), number)
             try:
                 line = raw.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode("utf-8").strip()
             except UnicodeDecodeError as error:
@@ -58,7 +58,7 @@ def text_lines(path: Path, report: Report = raise_errors) -> Iterator[tuple[Plac
                 yield place, line
 
 
-def json_lines(path: Path, report: Report = raise_errors) -> Iterator[Entry]:
+def json_lines(path: Path, report: IssueHandler = raise_on_error) -> Iterator[Entry]:
     """Iterate over the objects of a file of JSON lines."""
     for place, line in text_lines(path, report):
         try:
@@ -72,7 +72,7 @@ def json_lines(path: Path, report: Report = raise_errors) -> Iterator[Entry]:
             yield Entry(place, value)
 
 
-def _is_storable(value: Any, place: Place, key: str | None, report: Report) -> bool:
+def _is_storable(value: Any, place: Location, key: str | None, report: IssueHandler) -> bool:
     """Whether a value's texts are Unicode; JSON can name halves of characters, which no table holds."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
@@ -82,13 +82,13 @@ def _is_storable(value: Any, place: Place, key: str | None, report: Report) -> b
     return True
 
 
-def json_entries(path: Path, report: Report = raise_errors) -> Iterator[Entry]:
+def json_entries(path: Path, report: IssueHandler = raise_on_error) -> Iterator[Entry]:
     """Iterate over the objects in a JSON document that is one list or one object, without holding it whole.
 
     A file of JSON lines is read as such.
     """
     if not path.is_file():
-        report("missing-file", Place(str(path)), None, "there is no such file")
+        report("missing-file", Location(str(path)), None, "there is no such file")
         return
     with path.open(encoding="utf-8-sig") as file:
         reader = _DocumentReader(file, str(path))
@@ -117,8 +117,8 @@ class _DocumentReader:
         self._decoder = json.JSONDecoder()
 
     @property
-    def place(self) -> Place:
-        return Place(self._name, self._line)
+    def place(self) -> Location:
+        return Location(self._name, self._line)
 
     def begins_document(self) -> bool:
         """Whether this is one list, or one object of objects, and no sequence of JSON lines."""
@@ -194,7 +194,7 @@ class _DocumentReader:
                 return value
 
 
-def judgements(path: Path, report: Report = raise_errors) -> Iterator[Judgement]:
+def judgements(path: Path, report: IssueHandler = raise_on_error) -> Iterator[Judgement]:
     """Iterate over a file of judgements, in any of the forms in use.
 
     Three columns ``query document relevance`` (UniVL-DR, BEIR; a header is skipped), four (TREC, the second is ignored)

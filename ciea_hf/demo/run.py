@@ -39,17 +39,17 @@ class System:
         title: In the table.
         name: Of its folder.
         arguments: What its training is told beside the preset.
-        documents: What it sees of a document when it is evaluated.
+        content: What it sees of a document when it is evaluated.
     """
 
     title: str
     name: str
     arguments: tuple[str, ...]
-    documents: str = "full"
+    content: str = "full"
 
 
 SYSTEMS = (
-    System("caption only", "caption_only", ("--documents", "caption", "--use-extractor", "false"), "caption"),
+    System("caption only", "caption_only", ("--content", "caption", "--use-extractor", "false"), "caption"),
     System("MARVEL", "marvel", ("--use-extractor", "false", "--lambda", "0")),
     System("CIEA", "ciea", ()),
 )
@@ -148,7 +148,7 @@ def _evaluate(output: Path, system: System, test: Any) -> dict[str, Any]:
     from ciea_hf.evaluation import evaluate
 
     model = CIEAModel.from_pretrained(output / "runs" / system.name / "in_batch" / "best")
-    result = evaluate(model, test, documents=system.documents)
+    result = evaluate(model, test, content=system.content)
     write_run(result.run, path.with_name(RUN_FILE), tag=system.name)
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(result.to_dict(), indent=2), encoding="utf-8")

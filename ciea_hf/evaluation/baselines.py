@@ -11,7 +11,7 @@ import torch
 from ciea_hf.evaluation.evaluator import judged_queries
 from ciea_hf.retrieval.documents import document_records
 from ciea_hf.retrieval.index import id_ranks, top_k_with_ties
-from ciea_hf.utils import require
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ def bm25_run(
     Raises:
         ImportError: If bm25s is not installed.
     """
-    bm25s = require("bm25s", extra="eval")
+    bm25s = import_optional("bm25s", extra="eval")
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs at DEBUG by default
     records = document_records(dataset)
     texts = [record.text or "" for record in records] if captions is None else [text or "" for text in captions]

@@ -66,7 +66,7 @@ def evaluate(
     model: Encoder,
     dataset: RetrievalDataset,
     *,
-    documents: str | DocumentView = "full",
+    content: str | DocumentView = "full",
     ks: Iterable[int] = DEFAULT_KS,
     top_k: int | None = None,
     options: EncodingOptions | None = None,
@@ -78,7 +78,7 @@ def evaluate(
     Args:
         model: A CIEAModel, a SentenceTransformer, or anything with ``encode_query`` and ``encode_document``.
         dataset: What to search, and what is relevant.
-        documents: ``"full"``, ``"caption"`` (pictures dropped) or ``"image"`` (captions of pictures dropped), or a view
+        content: ``"full"``, ``"caption"`` (pictures dropped) or ``"image"`` (captions of pictures dropped), or a view
             made by hand.
         ks: Cut-offs of the metrics.
         top_k: Depth of the run; 100 by default, or the highest cut-off if that is more.
@@ -99,7 +99,7 @@ def evaluate(
     cutoffs = sorted(set(ks))
     depth = run_depth(cutoffs, top_k)
     options = options or EncodingOptions()
-    view = documents if isinstance(documents, DocumentView) else DocumentView(dataset, documents)
+    view = content if isinstance(content, DocumentView) else DocumentView(dataset, content)
     queries = judged_queries(dataset)
     clock = _Clock()
     corpus = encode_corpus(model, dataset, folder, view, options)
@@ -109,7 +109,7 @@ def evaluate(
     index = FlatIndex(corpus.shards, corpus.ids, device=device or getattr(model, "device", None))
     run = as_run(list(queries), index.ids, *index.search(embeddings, depth))
     clock.lap("search")
-    settings = {"documents": view.documents, "top_k": depth, "dtype": options.dtype, "batch_size": options.batch_size}
+    settings = {"content": view.content, "top_k": depth, "dtype": options.dtype, "batch_size": options.batch_size}
     return score_run(run, dataset, cutoffs, clock.seconds, settings)
 
 

@@ -16,7 +16,7 @@ from ciea_hf.modeling import CIEAModel
 from ciea_hf.retrieval.documents import model_input
 from ciea_hf.retrieval.encoding import CHUNK, encode_inputs
 from ciea_hf.retrieval.fingerprint import model_fingerprint
-from ciea_hf.utils import require
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -104,7 +104,7 @@ def model_meta(model: CIEAModel, name: str, folder: str | None = None, revision:
         mteb loads a model of pictures from its meta only where torchvision is installed; an :class:`MTEBEncoder` of a
         loaded model runs without.
     """
-    mteb = require("mteb", extra="mteb")
+    mteb = import_optional("mteb", extra="mteb")
     tokens: Any = model.get_input_embeddings()
     weights = sum(parameter.numel() for parameter in model.parameters())
     sizes = [parameter.numel() * parameter.element_size() for parameter in model.parameters()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ciea_hf.utils import require
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     from ciea_hf.data import RetrievalDataset
@@ -21,7 +21,7 @@ def retrieval_task(dataset: RetrievalDataset, name: str | None = None) -> Any:
     Returns:
         An instance of ``mteb.AbsTaskRetrieval``, ready for ``mteb.evaluate``.
     """
-    require("mteb", extra="mteb")
+    import_optional("mteb", extra="mteb")
     from mteb.abstasks.retrieval import AbsTaskRetrieval
     from mteb.abstasks.task_metadata import TaskMetadata
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ciea_hf.data import RetrievalDataset
 
 
-def spoiled_captions(
+def corrupt_captions(
     dataset: RetrievalDataset, drop: float = 0.0, swap: float = 0.0, seed: int = 0
 ) -> list[str | None]:
     """Take captions away from pictures, or give them those of other pictures.

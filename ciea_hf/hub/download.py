@@ -54,7 +54,7 @@ def pull(
         ValueError: If the repository is not a whole CIEA model, or holds pickles, code of elsewhere or the like.
     """
     chosen = revision or constants.DEFAULT_REVISION
-    source = Source(HfApi(token=token), repo_id, chosen, None if folder is None else Path(folder))
+    source = RemoteSnapshot(HfApi(token=token), repo_id, chosen, None if folder is None else Path(folder))
     source.check_folder_is_free()
     remote = None
     if not local_files_only and not constants.HF_HUB_OFFLINE:
@@ -73,7 +73,7 @@ def pull(
 
 
 @dataclass(frozen=True)
-class Source:
+class RemoteSnapshot:
     """Where a model comes from: a repository at a revision, and the folder for its files."""
 
     api: HfApi

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ciea_hf.retrieval.corpus import EncodedCorpus, encode_corpus, encode_part, load_corpus
+from ciea_hf.retrieval.corpus import EncodedCorpus, encode_corpus, encode_shards, load_corpus
 from ciea_hf.retrieval.documents import DocumentRecord, DocumentView
 from ciea_hf.retrieval.encoding import Encoder, EncodingOptions, encode_queries
 from ciea_hf.retrieval.fingerprint import model_fingerprint
@@ -21,7 +21,7 @@ __all__ = [
     "Retriever",
     "SearchResult",
     "encode_corpus",
-    "encode_part",
+    "encode_shards",
     "encode_queries",
     "load_corpus",
     "model_fingerprint",

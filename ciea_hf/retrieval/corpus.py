@@ -81,7 +81,7 @@ def encode_corpus(
         ValueError: If the folder holds embeddings of another model, corpus or type, or an embedding is not finite.
     """
     if folder is not None:
-        encode_part(model, dataset, folder, view, options, source)
+        encode_shards(model, dataset, folder, view, options, source)
         return load_corpus(folder)
     options = options or EncodingOptions()
     view = view or DocumentView(dataset)
@@ -91,7 +91,7 @@ def encode_corpus(
     return EncodedCorpus(shards, records, _origin(dataset, source), view.fingerprint)
 
 
-def encode_part(
+def encode_shards(
     model: Encoder,
     dataset: RetrievalDataset,
     folder: str | os.PathLike[str],

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("full", "caption", "image")
+CONTENT_CHOICES = ("full", "caption", "image")
 ON_BROKEN_IMAGE = ("fail", "caption")
 _BROKEN = object()  # stands for a picture that cannot be decoded
 
@@ -39,7 +39,7 @@ class DocumentView:
 
     Args:
         dataset: The data set whose corpus is viewed.
-        documents: ``"full"``; ``"caption"`` drops every picture; ``"image"`` drops the captions of pictures and leaves
+        content: ``"full"``; ``"caption"`` drops every picture; ``"image"`` drops the captions of pictures and leaves
             text documents as they are.
         captions: Texts to use in place of the corpus's own, by position; the corpus's own if None.
         on_broken_image: What a picture does that cannot be decoded: ``"fail"`` raises, ``"caption"`` leaves the
@@ -52,24 +52,24 @@ class DocumentView:
     def __init__(
         self,
         dataset: RetrievalDataset,
-        documents: str = "full",
+        content: str = "full",
         captions: Sequence[str | None] | None = None,
         on_broken_image: str = "fail",
     ) -> None:
         for name, value, choices in (
-            ("documents", documents, PARTS),
+            ("content", content, CONTENT_CHOICES),
             ("on_broken_image", on_broken_image, ON_BROKEN_IMAGE),
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         if captions is not None and len(captions) != len(dataset.corpus):
             raise ValueError(f"there are {len(captions)} captions for {len(dataset.corpus)} documents")
-        self.documents = documents
+        self.content = content
         self.captions = captions
         self.on_broken_image = on_broken_image
         self.corpus_fingerprint = dataset.corpus_fingerprint
         self._texts = dataset.corpus.select_columns(["id", "text"])
-        self._rows = self._texts if documents == "caption" else dataset.corpus
+        self._rows = self._texts if content == "caption" else dataset.corpus
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -81,7 +81,7 @@ class DocumentView:
         ``on_broken_image`` has no part in it: what a stopped run has embedded holds no broken picture, and counts.
         """
         captions = None if self.captions is None else list(self.captions)
-        content = json.dumps([self.corpus_fingerprint, self.documents, captions], ensure_ascii=False)
+        content = json.dumps([self.corpus_fingerprint, self.content, captions], ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
     def batch(self, start: int, stop: int) -> list[Any]:
@@ -93,7 +93,7 @@ class DocumentView:
         rows = self._read(start, stop)
         texts = rows["text"] if self.captions is None else self.captions[start:stop]
         images = rows.get("image") or [None] * len(texts)
-        if self.documents == "image":
+        if self.content == "image":
             texts = [text if image is None else None for text, image in zip(texts, images, strict=True)]
         images = [None if image is _BROKEN else image for image in images]
         return [model_input(text, image) for text, image in zip(texts, images, strict=True)]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ciea_hf.modeling.inputs_ciea import names_image
-from ciea_hf.utils import map_ahead
+from ciea_hf.utils import prefetch_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -112,7 +112,7 @@ def _chunks(view: DocumentView, start: int, stop: int, options: EncodingOptions)
     """Decoded inputs, in chunks of a few batches."""
     size = CHUNK * options.batch_size
     bounds = [(first, min(first + size, stop)) for first in range(start, stop, size)]
-    chunks = map_ahead(lambda bound: view.batch(*bound), bounds, options.num_workers)
+    chunks = prefetch_map(lambda bound: view.batch(*bound), bounds, options.num_workers)
     if not options.show_progress_bar:
         yield from chunks
         return

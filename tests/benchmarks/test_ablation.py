@@ -112,7 +112,7 @@ def test_settings_are_what_the_variants_say():
     assert told["projected_mask"]["complement_patches"] == "projected"
     assert told["projected_mask"]["query_reduction"] == "mask"
     assert "lambda" not in told["lambda_0.1"], "0.1 is the training's default"
-    assert told["image_only"]["documents"] == "image"
+    assert told["image_only"]["content"] == "image"
     assert told["uniform"]["extractor_weights"] == "uniform"
     warm_ups = {name: settings(variant, 400)["warm_up"]["text_model"] for name, variant in VARIANTS.items()}
     assert warm_ups["ciea_bert"] == warm_ups["marvel_bert"] == "demo-bert"

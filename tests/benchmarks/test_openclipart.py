@@ -145,7 +145,7 @@ def test_the_benchmark_runs_from_end_to_end_and_goes_on(data, tmp_path, monkeypa
     assert Image.open(tmp_path / "results" / "openclipart.png").width > 400
     model = next(tmp_path.glob("work/marvel-seed0-*")) / "in_batch" / "best"
     expected = [
-        evaluate(CIEAModel.from_pretrained(model), load_retrieval_dataset(data, split), documents=documents)
+        evaluate(CIEAModel.from_pretrained(model), load_retrieval_dataset(data, split), content=documents)
         for split, documents in (("train", "full"), ("test", "full"), ("test", "caption"))
     ]
     row = page.splitlines()[-1]

@@ -47,8 +47,8 @@ def test_broken_pictures_stop_the_commands_that_embed_or_leave_their_captions(mo
 
 def test_evaluate_parts_and_resume(model, dataset, tmp_path, capsys):
     shared = ["evaluate", model, dataset, "--output", str(tmp_path / "a.json"), "--embeddings", str(tmp_path / "e")]
-    assert main([*shared, "--documents", "caption"]) == 0
-    assert json.loads((tmp_path / "a.json").read_text())["settings"]["documents"] == "caption"
+    assert main([*shared, "--content", "caption"]) == 0
+    assert json.loads((tmp_path / "a.json").read_text())["settings"]["content"] == "caption"
     capsys.readouterr()
     assert "another corpus" in fails(capsys, *shared)
 
@@ -59,7 +59,7 @@ def test_evaluate_baselines_beside_the_model(model, dataset, tmp_path, capsys):
     assert main(["evaluate", model, dataset, "--baselines", "bm25", "caption", "image", "--output", str(out)]) == 0
     content = json.loads(out.read_text())
     assert list(content["baselines"]) == ["bm25", "caption", "image"]
-    assert content["baselines"]["image"]["settings"]["documents"] == "image"
+    assert content["baselines"]["image"]["settings"]["content"] == "image"
     assert content["baselines"]["bm25"]["by_kind"]["text"]["mrr@10"] == 1.0
     tables = capsys.readouterr().out.split("\n\n")
     assert [table.split("|")[1].strip() for table in tables[-4:]] == [
@@ -67,9 +67,9 @@ def test_evaluate_baselines_beside_the_model(model, dataset, tmp_path, capsys):
     ]  # fmt: skip
     assert main(["evaluate", "bm25", dataset, "--output", str(out)]) == 0
     assert json.loads(out.read_text())["metrics"] == content["baselines"]["bm25"]["metrics"]
-    assert main(["evaluate", "bm25", dataset, "--documents", "image", "--output", str(out)]) == 0
+    assert main(["evaluate", "bm25", dataset, "--content", "image", "--output", str(out)]) == 0
     content = json.loads(out.read_text())
-    assert content["settings"]["documents"] == "image"
+    assert content["settings"]["content"] == "image"
     assert (content["by_kind"]["image"]["mrr@10"], content["by_kind"]["text"]["mrr@10"]) == (0.0, 1.0)
     assert "top_k" in fails(capsys, "evaluate", "bm25", dataset, "--ks", "10", "--top-k", "5")
 
@@ -132,7 +132,7 @@ def test_a_sentence_transformers_model_of_text_alone(dataset, tmp_path, capsys):
     pooled = sentence_transformers.SentenceTransformer(modules=[bert, modules.Pooling(bert.get_embedding_dimension())])
     pooled.save(str(tmp_path / "st"))
     capsys.readouterr()
-    assert main(["evaluate", str(tmp_path / "st"), dataset, "--documents", "caption"]) == 0
+    assert main(["evaluate", str(tmp_path / "st"), dataset, "--content", "caption"]) == 0
     assert "| all (3)" in capsys.readouterr().out
     assert "takes no image documents" in fails(capsys, "evaluate", str(tmp_path / "st"), dataset)
 

@@ -111,12 +111,12 @@ def test_a_broken_picture_is_never_passed_over_unasked(model, tmp_path, capsys, 
 
 def test_an_index_has_decided_on_its_options(model, dataset, tmp_path, capsys):
     index = str(tmp_path / "index")
-    assert main(["index", model, dataset, "--output", index, "--documents", "caption"]) == 0
+    assert main(["index", model, dataset, "--output", index, "--content", "caption"]) == 0
     for option in (["--split", "dev"], ["--dtype", "float16"], ["--on-broken-image", "caption"]):
         assert f"{option[0]} is for `ciea index`" in fails(capsys, "search", model, index, "x", *option)
     assert main(["search", model, index, "a red cat", "--query-id", "q-pic"]) == 0
     from_index = capsys.readouterr().out
-    assert main(["search", model, dataset, "a red cat", "--query-id", "q-pic", "--documents", "caption"]) == 0
+    assert main(["search", model, dataset, "a red cat", "--query-id", "q-pic", "--content", "caption"]) == 0
     assert capsys.readouterr().out == from_index
 
 

@@ -15,10 +15,10 @@ import pytest
 
 import ciea_hf.data.check_result as findings_module
 from ciea_hf.data import load_retrieval_dataset
-from ciea_hf.data.check_result import Faults
+from ciea_hf.data.check_result import IssueCollector
 from ciea_hf.data.checking import Checker
-from ciea_hf.data.cleaning import write_sound
-from ciea_hf.data.loading import open_source
+from ciea_hf.data.cleaning import write_cleaned
+from ciea_hf.data.loading import open_reader
 from tests.data.test_readers import FORMS, plain
 from tests.support import sample_datasets
 from tests.support.sample_datasets import CAPTIONS, COLOURS, UNUSED
@@ -33,7 +33,7 @@ def _own_datasets_cache(tmp_path, monkeypatch):
 
 
 def check(folder, form="auto", splits=None, workers=0):
-    source = open_source(folder, form, Faults(folder))
+    source = open_reader(folder, form, IssueCollector(folder))
     result = Checker(source, workers=workers).run(splits)
     return source, result
 
@@ -131,7 +131,7 @@ def test_a_sound_specimen_has_no_faults_but_its_quirks(tmp_path):
     folder = sample_datasets.webqa(tmp_path / "data")
     _, result = check(folder)
     assert named(result) == [TRUNCATED, NOT_USED]
-    assert result.obstacles == []
+    assert result.blocking_errors == []
     assert result.counts["corpus: images"] == 6
     assert result.counts["train: judgements"] == 4
 
@@ -142,17 +142,17 @@ def test_all_planted_faults_are_named_and_nothing_else(tmp_path):
     found = sorted(((f.kind, f.place.file, f.place.number, f.id) for f in result.faults), key=str)
     assert found == said
     assert any("duplicate" in kind for kind, *_ in found)
-    assert len(result.obstacles) == 7  # kinds of errors
+    assert len(result.blocking_errors) == 7  # kinds of errors
 
 
 def test_the_copy_has_no_faults_and_nothing_sound_is_lost(tmp_path):
     folder, _ = with_faults(tmp_path / "data")
     source, result = check(folder)
-    counts = write_sound(source, result, tmp_path / "clean")
+    counts = write_cleaned(source, result, tmp_path / "clean")
     _, again = check(tmp_path / "clean")
     assert [fault for fault in again.faults if fault.level == "error"] == []
     assert [kind for kind, *_ in named(again)] == ["reused-query-id", "shared-positive"]
-    assert again.obstacles == []
+    assert again.blocking_errors == []
     train, dev = (load_retrieval_dataset(tmp_path / "clean", split) for split in ("train", "dev"))
     kept = {"d5bc8", "d6aa1", "d70ff", "30000000", "30000002", "30000003", "30000005"}
     assert set(train.corpus_ids) == kept
@@ -178,7 +178,7 @@ def test_an_image_that_the_index_forgets_is_found_again(tmp_path):
             ("unused-image", "imgs.lineidx.new", 6, UNUSED),
         ]
     )
-    write_sound(source, result, tmp_path / "clean")
+    write_cleaned(source, result, tmp_path / "clean")
     data = load_retrieval_dataset(tmp_path / "clean", "test")
     assert data.qrels["q4"] == {"30000003": 1, "30000005": 1}
     assert data.corpus[data.corpus_ids.index("30000003")]["image"].getpixel((0, 0)) == COLOURS["30000003"]
@@ -193,8 +193,8 @@ def test_every_format_is_checked(tmp_path, form, workers):
     quirks |= {("unused-image", f"3000000{number}") for number in (4, 6)}  # of the original: lines of no fact
     assert {(kind, plain(name)) for kind, _, _, name in named(result)} <= quirks
     assert "unreadable-image" in {kind for kind, *_ in named(result)}
-    assert result.obstacles == []
-    write_sound(source, result, tmp_path / "clean")
+    assert result.blocking_errors == []
+    write_cleaned(source, result, tmp_path / "clean")
     _, again = check(tmp_path / "clean")
     assert named(again) == []
     assert again.counts["corpus: images" if form != "parquet" else "test: images"] == len(CAPTIONS) - 1
@@ -228,7 +228,7 @@ def test_files_that_are_not_there(tmp_path):
     (webqa / "imgs.tsv").unlink()
     _, result = check(webqa, "webqa")
     assert ("missing-file", "imgs.tsv", None, None) in named(result)
-    assert result.obstacles[0].startswith("files that the format needs")
+    assert result.blocking_errors[0].startswith("files that the format needs")
 
 
 def test_documents_that_are_given_again_and_again_may_differ(tmp_path):

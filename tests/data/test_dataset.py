@@ -23,9 +23,9 @@ from ciea_hf.data import (
     queries_from_columns,
     save_retrieval_dataset,
 )
-from ciea_hf.data.issues import Place
+from ciea_hf.data.issues import Location
 from ciea_hf.data.parsing import Judgement
-from ciea_hf.data.readers.base import Document, Query, Source
+from ciea_hf.data.readers.base import CorpusEntry, DatasetReader, Query
 
 
 @pytest.fixture(autouse=True)
@@ -210,13 +210,13 @@ def test_a_judged_document_that_is_absent_is_named():
 
 def test_a_format_joins_the_table(tmp_path, monkeypatch):
     (tmp_path / "marker.txt").touch()
-    place = Place("marker.txt")
+    place = Location("marker.txt")
 
-    class Marked(Source):
+    class Marked(DatasetReader):
         splits = ("dev",)
 
         def documents(self, corpus):
-            yield Document(place, "d", "words", None)
+            yield CorpusEntry(place, "d", "words", None)
 
         def queries(self, split):
             yield Query(place, "q", f"the {split} query")

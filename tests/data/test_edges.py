@@ -15,11 +15,11 @@ import ciea_hf.data.export as saving_module
 from ciea_hf.cli import main
 from ciea_hf.data import load_retrieval_dataset
 from ciea_hf.data.builders.openclipart import _metadata
-from ciea_hf.data.check_result import Faults
+from ciea_hf.data.check_result import IssueCollector
 from ciea_hf.data.checking import Checker
-from ciea_hf.data.cleaning import write_sound, write_source
+from ciea_hf.data.cleaning import convert_dataset, write_cleaned
 from ciea_hf.data.images import TsvImages
-from ciea_hf.data.loading import open_source
+from ciea_hf.data.loading import open_reader
 from tests.support import sample_datasets
 
 
@@ -29,7 +29,7 @@ def _own_datasets_cache(tmp_path, monkeypatch):
 
 
 def check(path, splits=None, workers=0):
-    source = open_source(path, report=Faults(Path(path)))
+    source = open_reader(path, report=IssueCollector(Path(path)))
     return source, Checker(source, workers).run(splits)
 
 
@@ -59,7 +59,7 @@ def refused(capsys, *command) -> str:
 def test_a_corpus_that_fills_its_files_is_read_again(tmp_path, monkeypatch, rows):
     monkeypatch.setattr(saving_module, "ROWS_PER_FILE", rows)
     monkeypatch.setattr("ciea_hf.data.cleaning.ROWS_PER_BATCH", 3)
-    write_source(open_source(sample_datasets.json_form(tmp_path / "data")), tmp_path / "own")
+    convert_dataset(open_reader(sample_datasets.json_form(tmp_path / "data")), tmp_path / "own")
     files = sorted((tmp_path / "own" / "corpus").iterdir())
     assert len(files) == -(-9 // rows)
     assert all(pq.read_metadata(file).num_rows for file in files)
@@ -85,7 +85,7 @@ def test_splits_are_taken_in_the_order_of_the_source_and_once(tmp_path):
     for number, splits in enumerate((["test", "train"], ["train", "train", "test"])):
         source, result = check(folder, splits)
         assert {split: names for split, names in result.leaked.items() if names} == {"train": {"copy"}}
-        counts = write_sound(source, result, tmp_path / str(number))
+        counts = write_cleaned(source, result, tmp_path / str(number))
         assert (counts["train"], counts["test"]) == (2, 2)
 
 
@@ -94,8 +94,8 @@ def test_val_comes_before_test_and_numbered_splits_stay_apart(tmp_path):
     for old, new in (("dev", "val"), ("test", "dl-20"), ("train", "dl-19")):
         (folder / "qrels" / f"{old}.tsv").rename(folder / "qrels" / f"{new}.tsv")
     (folder / "qrels" / "test.tsv").write_text("q5\td6aa1\t1\n")
-    assert open_source(folder).splits == ["val", "test", "dl-19", "dl-20"]
-    write_source(open_source(folder), tmp_path / "own")
+    assert open_reader(folder).splits == ["val", "test", "dl-19", "dl-20"]
+    convert_dataset(open_reader(folder), tmp_path / "own")
     assert load_retrieval_dataset(tmp_path / "own", "dl-19").queries["id"][:] == ["q1", "q2"]
     assert load_retrieval_dataset(tmp_path / "own", "dl-20").queries["id"][:] == ["q4", "q5"]
 
@@ -112,11 +112,11 @@ def test_ids_that_begin_anew_in_each_split_are_no_leaks(tmp_path):
     source, result = check(folder)
     assert result.faults.counts["leak"] == 0
     assert result.faults.counts["reused-query-id"] == 3
-    assert write_sound(source, result, tmp_path / "clean")["train"] == 2
+    assert write_cleaned(source, result, tmp_path / "clean")["train"] == 2
 
 
 def test_a_corpus_called_like_a_split_is_counted_apart(tmp_path):
-    counts = write_source(open_source(sample_datasets.mteb(tmp_path / "data")), tmp_path / "own")
+    counts = convert_dataset(open_reader(sample_datasets.mteb(tmp_path / "data")), tmp_path / "own")
     assert counts == {"test (corpus)": 9, "train": 2, "dev": 1, "test": 2}
 
 
@@ -175,7 +175,7 @@ def test_a_broken_line_before_the_indexed_one_costs_nothing(tmp_path, workers):
     (folder / "imgs.lineidx.new").write_text("".join(f"{name}\t{offset}\n" for name, offset in index.items()))
     source, result = check(folder, workers=workers)
     assert "30000001" not in result.unusable["corpus"]
-    assert write_sound(source, result, tmp_path / "clean")["corpus"] == 8
+    assert write_cleaned(source, result, tmp_path / "clean")["corpus"] == 8
 
 
 def test_an_offset_of_any_size_is_one_that_misses(tmp_path):
@@ -247,7 +247,7 @@ def test_a_split_of_queries_may_serve_all_judgements(tmp_path):
     for file in files:
         file.unlink()
     pq.write_table(every, folder / "query" / "queries-00000-of-00001.parquet")
-    assert open_source(folder).splits == ["train", "dev", "test"]
+    assert open_reader(folder).splits == ["train", "dev", "test"]
     data = load_retrieval_dataset(folder, "test")
     assert data.queries["id"][:] == ["q4", "q5"]
     assert data.qrels == sample_datasets.qrels_of("test")

@@ -8,13 +8,13 @@ import random
 import pytest
 
 import ciea_hf.data.parsing as lines_module
-from ciea_hf.data.issues import Fault, Place, raise_errors, relative
+from ciea_hf.data.issues import Issue, Location, raise_on_error, relative
 from ciea_hf.data.parsing import json_entries, json_lines, judgements
 
 
 def collected():
-    found: list[Fault] = []
-    return found, lambda kind, place, name, message: found.append(Fault(kind, place, name, message))
+    found: list[Issue] = []
+    return found, lambda kind, place, name, message: found.append(Issue(kind, place, name, message))
 
 
 def random_value(rng: random.Random, depth: int = 0):
@@ -110,11 +110,11 @@ def test_judgements_have_three_forms(tmp_path):
 
 
 def test_what_is_raised(tmp_path):
-    place = Place(str(tmp_path / "a" / "b.json"), 7)
+    place = Location(str(tmp_path / "a" / "b.json"), 7)
     with pytest.raises(ValueError, match=r"b\.json:7: 'x': is wrong .*--fix"):
-        raise_errors("unreadable", place, "x", "is wrong")
+        raise_on_error("unreadable", place, "x", "is wrong")
     with pytest.raises(FileNotFoundError, match=r"b\.json: gone"):
-        raise_errors("missing-file", place._replace(number=None), None, "gone")
-    raise_errors("empty-caption", place, "x", "is empty")
+        raise_on_error("missing-file", place._replace(number=None), None, "gone")
+    raise_on_error("empty-caption", place, "x", "is empty")
     assert str(relative(place, tmp_path)) == "a/b.json:7"
-    assert str(Place("t.parquet", 3, "row")) == "t.parquet, row 3"
+    assert str(Location("t.parquet", 3, "row")) == "t.parquet, row 3"

@@ -10,7 +10,7 @@ import pytest
 
 from ciea_hf.cli import main
 from ciea_hf.data import column_values, load_retrieval_dataset
-from ciea_hf.data.loading import open_source
+from ciea_hf.data.loading import open_reader
 from tests.support import sample_datasets
 from tests.support.commands import fails
 from tests.support.sample_datasets import CAPTIONS, COLOURS, TEXTS
@@ -44,7 +44,7 @@ def test_single_files_need_no_folders(tmp_path, names, splits):
     for config, name in zip(("corpus", "query", "qrels"), names, strict=True):
         (folder / config / "test-00000-of-00001.parquet").rename(folder / f"{name}.parquet")
         shutil.rmtree(folder / config)
-    assert open_source(folder).splits == splits
+    assert open_reader(folder).splits == splits
     data = load_retrieval_dataset(folder, splits[0])
     assert data.qrels == sample_datasets.qrels_of("test")
     assert data.corpus_ids == [*TEXTS, *CAPTIONS]
@@ -79,7 +79,7 @@ def test_the_hub_is_read_like_a_folder(tmp_path, monkeypatch):
     for split in ("train", "dev", "test"):
         data, local = load_retrieval_dataset("mteb/specimen", split), load_retrieval_dataset(folder, split)
         assert (data.name, data.qrels, data.fingerprint) == ("specimen", local.qrels, local.fingerprint)
-    source = open_source("mteb/specimen")
+    source = open_reader("mteb/specimen")
     assert [row.id for row in source.documents("test")] == [*TEXTS, *CAPTIONS]
     assert str(next(source.documents("test")).place) == "mteb/specimen, corpus, row 1"
 

@@ -11,7 +11,7 @@ import pytest
 
 from ciea_hf.data import column_values, load_retrieval_dataset, save_retrieval_dataset
 from ciea_hf.data.images import image_source
-from ciea_hf.data.loading import open_source
+from ciea_hf.data.loading import open_reader
 from tests.support import sample_datasets
 from tests.support.sample_datasets import CAPTIONS, COLOURS, POSITIVES, QUESTIONS, TEXTS
 
@@ -53,7 +53,7 @@ def expected(form: str, split: str) -> tuple[dict[str, str], dict[str, str], dic
 def test_a_specimen_is_recognised_and_read(tmp_path, form):
     folder = FORMS[form](tmp_path / "data")
     splits = ["train", "dev"] if form == "webqa-original" else ["train", "dev", "test"]
-    assert open_source(folder).splits == splits
+    assert open_reader(folder).splits == splits
     for split in splits:
         data = load_retrieval_dataset(folder, split)
         documents, queries, qrels = expected(form, split)

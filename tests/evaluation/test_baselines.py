@@ -6,7 +6,7 @@ import pytest
 
 from ciea_hf.data import RetrievalDataset, corpus_from_columns, queries_from_columns
 from ciea_hf.evaluation.baselines import bm25_run
-from ciea_hf.evaluation.robustness import spoiled_captions
+from ciea_hf.evaluation.robustness import corrupt_captions
 from tests.support.toy_retrieval import picture, toy_dataset
 
 WORDS = {"d1": "red cup red", "d2": "red boat", "d3": "green cup", "d4": "sea", "d5": "red boat"}
@@ -62,20 +62,20 @@ def captioned(count=40):
 
 def test_dropped_captions_are_a_share_that_only_grows():
     dataset = captioned()
-    gone = [{i for i, text in enumerate(spoiled_captions(dataset, drop=p)) if text is None} for p in (0, 0.25, 0.5, 1)]
+    gone = [{i for i, text in enumerate(corrupt_captions(dataset, drop=p)) if text is None} for p in (0, 0.25, 0.5, 1)]
     assert [len(places) for places in gone] == [0, 10, 20, 40]
     assert gone[1] < gone[2] < gone[3]
-    assert gone[1] != {i for i, text in enumerate(spoiled_captions(dataset, drop=0.25, seed=1)) if text is None}
+    assert gone[1] != {i for i, text in enumerate(corrupt_captions(dataset, drop=0.25, seed=1)) if text is None}
 
 
 def test_swapped_captions_belong_to_others():
     dataset = captioned()
     own = dataset.corpus["text"][:]
-    swapped = spoiled_captions(dataset, swap=0.5)
+    swapped = corrupt_captions(dataset, swap=0.5)
     assert sum(a != b for a, b in zip(own, swapped, strict=True)) == 20
     assert sorted(swapped) == sorted(own)
-    assert sum(a != b for a, b in zip(own, spoiled_captions(dataset, swap=0.02), strict=True)) == 2  # one has no other
+    assert sum(a != b for a, b in zip(own, corrupt_captions(dataset, swap=0.02), strict=True)) == 2  # one has no other
     assert swapped[-1] == "a text"
-    assert spoiled_captions(toy_dataset(), drop=1.0) == [None, None, None, None, "tea is a drink", "the sea is wide"]
+    assert corrupt_captions(toy_dataset(), drop=1.0) == [None, None, None, None, "tea is a drink", "the sea is wide"]
     with pytest.raises(ValueError, match="swap must lie between 0 and 1"):
-        spoiled_captions(dataset, swap=2)
+        corrupt_captions(dataset, swap=2)

@@ -22,8 +22,8 @@ def test_whole_documents_are_found_by_what_only_the_picture_shows():
 
 
 def test_parts_of_documents_change_what_is_found():
-    captions = evaluate(ToyEncoder(), toy_dataset(), documents="caption")
-    images = evaluate(ToyEncoder(), toy_dataset(), documents="image")
+    captions = evaluate(ToyEncoder(), toy_dataset(), content="caption")
+    images = evaluate(ToyEncoder(), toy_dataset(), content="image")
     row = captions.run["q-pic"]
     assert row["img-red"] == pytest.approx(row["img-green"]), "captions alone cannot tell the cups apart"
     assert images.run["q-pic"]["img-red"] > 0.5 > images.run["q-pic"]["img-green"]
@@ -32,10 +32,10 @@ def test_parts_of_documents_change_what_is_found():
 
 def test_equal_scores_are_cut_by_document_id():
     dataset = toy_dataset()
-    captions = evaluate(ToyEncoder(), dataset, documents="caption", ks=[2], top_k=2)
+    captions = evaluate(ToyEncoder(), dataset, content="caption", ks=[2], top_k=2)
     assert list(captions.run["q-pic"]) == ["img-red", "img-green"]
     same = DocumentView(dataset, "caption", captions=["same"] * 6)
-    assert list(evaluate(ToyEncoder(), dataset, documents=same, ks=[2], top_k=2).run["q-pic"]) == ["txt-tea", "txt-sea"]
+    assert list(evaluate(ToyEncoder(), dataset, content=same, ks=[2], top_k=2).run["q-pic"]) == ["txt-tea", "txt-sea"]
 
 
 def test_only_judged_queries_are_searched():

@@ -48,7 +48,7 @@ def test_scores_equal_our_evaluation_and_see_the_pictures(model):
         assert theirs[f"mrr_at_{k}"] == pytest.approx(ours[f"mrr@{k}"], abs=1e-6)
         for name in ("ndcg", "recall"):  # mteb rounds these to five digits
             assert theirs[f"{name}_at_{k}"] == pytest.approx(round(ours[f"{name}@{k}"], 5), abs=1e-6)
-    blind = evaluate(model, dataset, documents="caption").metrics
+    blind = evaluate(model, dataset, content="caption").metrics
     assert abs(blind["ndcg@10"] - theirs["ndcg_at_10"]) > 1e-3, "the case must tell pictures from captions"
 
 

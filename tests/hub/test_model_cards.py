@@ -35,7 +35,7 @@ RESULTS = {
     "metrics": {"mrr@10": 0.41236, "ndcg@10": 0.5, "recall@1": 0.2, "recall@10": 0.6, "recall@100": 0.9, "map": 0.4},
     "by_kind": {"image": {"mrr@10": 0.39}, "text": {"mrr@10": 0.99}},
     "counts": {"documents": 1250, "queries": 60, "queries/image": 50, "queries/text": 10},
-    "settings": {"documents": "full"},
+    "settings": {"content": "full"},
 }
 
 

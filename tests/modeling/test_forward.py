@@ -53,8 +53,8 @@ def test_padding_does_not_matter(text: str) -> None:
     padded = dict(batch)
     padded["input_ids"] = F.pad(batch["input_ids"], (0, 9), value=5)
     padded["attention_mask"] = F.pad(batch["attention_mask"], (0, 9))
-    expected = model(**batch, image_part="extracted", output_patches=True)
-    output = model(**padded, image_part="extracted", output_patches=True)
+    expected = model(**batch, image_only_from="extracted", output_patches=True)
+    output = model(**padded, image_only_from="extracted", output_patches=True)
     for name in expected:
         torch.testing.assert_close(output[name], expected[name], **close)
 
@@ -148,7 +148,7 @@ def test_uniform_weights_leave_plain_attention() -> None:
 def test_image_part_equals_a_forward_over_the_patches_alone(text: str, part: str) -> None:
     model = tiny_model(text)
     batch = mixed_batch(model)
-    output = model(**batch, image_part=part, output_patches=True)
+    output = model(**batch, image_only_from=part, output_patches=True)
     patches = output[f"{part}_patches"]
     rows = [model._embed(image[None], torch.ones(1, PATCHES, dtype=torch.long)) for image in patches]
     torch.testing.assert_close(output.image_embeddings, torch.cat(rows), **close)
@@ -157,7 +157,7 @@ def test_image_part_equals_a_forward_over_the_patches_alone(text: str, part: str
         alone = model(input_ids=ids, pixel_values=batch["pixel_values"]).embeddings
         torch.testing.assert_close(output.image_embeddings, alone, **close)
     # captioned images come first and third: there the two parts differ
-    other = model(**batch, image_part="projected" if part == "extracted" else "extracted").image_embeddings
+    other = model(**batch, image_only_from="projected" if part == "extracted" else "extracted").image_embeddings
     assert (other - output.image_embeddings)[[0, 2]].abs().max() > 1e-4
     torch.testing.assert_close(other[[1, 3]], output.image_embeddings[[1, 3]], **close)
 
@@ -236,8 +236,8 @@ def test_count_mismatch_names_both_counts() -> None:
     ids[0] = model.config.image_token_id
     with pytest.raises(ValueError, match=r"hold \[8, 0\] image token\(s\) by row"):
         model(input_ids=ids, pixel_values=batch["pixel_values"][:2])
-    with pytest.raises(ValueError, match="`image_part` must be 'extracted', 'projected' or None, got 'image'"):
-        model(**batch, image_part="image")
+    with pytest.raises(ValueError, match="`image_only_from` must be 'extracted', 'projected' or None, got 'image'"):
+        model(**batch, image_only_from="image")
 
 
 def test_tuple_output_and_dropout() -> None:

@@ -55,7 +55,7 @@ def image_inputs(settings: dict[str, Any], expected: dict[str, torch.Tensor]) ->
 @torch.no_grad()
 def test_captioned_image(settings: dict[str, Any], expected: dict[str, torch.Tensor]) -> None:
     model = convert(settings)
-    output = model(**image_inputs(settings, expected), image_part="extracted", output_patches=True)
+    output = model(**image_inputs(settings, expected), image_only_from="extracted", output_patches=True)
     torch.testing.assert_close(output.projected_patches, expected["projected_patches"], **TOLERANCE)
     torch.testing.assert_close(output.extracted_patches, expected["extracted_patches"], **TOLERANCE)
     torch.testing.assert_close(output.embeddings, expected["document_embedding"], **TOLERANCE)
@@ -68,7 +68,7 @@ def test_captioned_image(settings: dict[str, Any], expected: dict[str, torch.Ten
 def test_image_alone_and_image_part(settings: dict[str, Any], expected: dict[str, torch.Tensor]) -> None:
     model = convert(settings)
     inputs = image_inputs(settings, expected)
-    output = model(**inputs, image_part="projected")
+    output = model(**inputs, image_only_from="projected")
     torch.testing.assert_close(output.image_embeddings, expected["image_only_embedding"], **TOLERANCE)
     rows, patches = expected["caption_ids"].shape[0], settings["num_patches"]
     ids = torch.full((rows, patches), settings["im_patch_id"])

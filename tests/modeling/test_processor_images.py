@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ciea_hf.modeling import Document, load_image, parse_document, parse_documents
+from ciea_hf.modeling import ModelInput, load_image, parse_input, parse_inputs
 from tests.support.helpers import picture, tiny_processor
 
 if TYPE_CHECKING:
@@ -180,15 +180,16 @@ def test_documents(tmp_path: Path) -> None:
     path = tmp_path / "cat.png"
     picture().save(path)
     values = ["a red cat", path, str(path), {"text": "a cat", "image": str(path)}, {"text": " ", "image": path}]
-    documents = parse_documents([*values, {"text": "a dog"}, {"text": "https://example.org", "image": None}])
+    documents = parse_inputs([*values, {"text": "a dog"}, {"text": "https://example.org", "image": None}])
     assert documents == [
-        Document("a red cat", None), Document(None, path), Document(None, str(path)), Document("a cat", str(path)),
-        Document(None, path), Document("a dog", None), Document("https://example.org", None),
+        ModelInput("a red cat", None), ModelInput(None, path), ModelInput(None, str(path)),
+        ModelInput("a cat", str(path)),
+        ModelInput(None, path), ModelInput("a dog", None), ModelInput("https://example.org", None),
     ]  # fmt: skip
     assert [document.kind for document in documents[:4]] == ["text", "image", "image", "image,text"]
     # a text that only looks like a file, and one that names a file that is no image
-    assert parse_document("what is in cat.png").kind == parse_document("a.png").kind == "text"
-    assert parse_document(str(tmp_path)).kind == "text"
+    assert parse_input("what is in cat.png").kind == parse_input("a.png").kind == "text"
+    assert parse_input(str(tmp_path)).kind == "text"
 
 
 @pytest.mark.parametrize(
@@ -211,4 +212,4 @@ def test_documents(tmp_path: Path) -> None:
 )
 def test_what_is_no_document(value: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"^input 2: .*{message}"):
-        parse_documents(["a cat", "a dog", value])
+        parse_inputs(["a cat", "a dog", value])

@@ -56,7 +56,7 @@ def test_the_same_embeddings_bit_by_bit(text: str, elsewhere: Path) -> None:
     model = tiny_model(text)
     loaded = np.load(elsewhere / "again" / f"{text}.npz")
     with torch.no_grad():
-        output = model(**mixed_batch(model), image_part="extracted")
+        output = model(**mixed_batch(model), image_only_from="extracted")
     np.testing.assert_allclose(loaded["embeddings"], output.embeddings, atol=1e-5)
     np.testing.assert_allclose(loaded["image_embeddings"], output.image_embeddings, atol=1e-5)
     np.testing.assert_allclose(loaded["encoded"], model.encode(mixed_inputs()), atol=1e-5)

@@ -97,7 +97,7 @@ def test_number_types(text: str, dtype: torch.dtype, tmp_path: Path) -> None:
     # T5 keeps one matrix in float32, which would overflow in float16
     assert all(name.endswith("DenseReluDense.wo.weight") for name in others)
     assert bool(others) == (text == "t5" and dtype == torch.float16)
-    output = loaded(**mixed_batch(loaded), image_part="extracted", output_patches=True)
+    output = loaded(**mixed_batch(loaded), image_only_from="extracted", output_patches=True)
     assert output.embeddings.dtype == output.image_embeddings.dtype == dtype
     assert output.complement_weights.dtype == torch.float32
     expected = embed(model)

@@ -171,7 +171,7 @@ def test_towers_of_different_number_types(vision: str) -> None:
     assert torch.cosine_similarity(torch.tensor(model.encode(mixed_inputs())), expected).min() > 0.99
     model.vision_model.float()
     model.text_model.to(torch.bfloat16)
-    output = model(**mixed_batch(model), image_part="projected")
+    output = model(**mixed_batch(model), image_only_from="projected")
     assert output.embeddings.dtype == output.image_embeddings.dtype == torch.bfloat16
     assert torch.cosine_similarity(output.embeddings.float(), expected).min() > 0.99
 

@@ -19,7 +19,7 @@ def gradients(model: CIEAModel) -> dict[str, torch.Tensor]:
     """Gradients of a function of everything the model returns, under a fixed seed."""
     model.zero_grad()
     torch.manual_seed(5)
-    output = model(**mixed_batch(model), image_part="extracted")
+    output = model(**mixed_batch(model), image_only_from="extracted")
     (output.embeddings.sin().sum() + output.image_embeddings.cos().sum()).backward()
     return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
@@ -33,7 +33,7 @@ def test_eager_attention_equals_sdpa(text: str, tmp_path: Any) -> None:
         model = CIEAModel.from_pretrained(tmp_path, attn_implementation=kernel)
         assert model.text_model.config._attn_implementation == kernel
         assert model.vision_model.config._attn_implementation == kernel
-        outputs.append(model(**mixed_batch(model), image_part="extracted"))
+        outputs.append(model(**mixed_batch(model), image_only_from="extracted"))
     for name in ("embeddings", "image_embeddings"):
         torch.testing.assert_close(outputs[0][name], outputs[1][name], atol=1e-5, rtol=0.0)
 

@@ -13,8 +13,8 @@ from ciea_hf.retrieval import (
     EncodingOptions,
     Retriever,
     encode_corpus,
-    encode_part,
     encode_queries,
+    encode_shards,
     load_corpus,
     model_fingerprint,
 )
@@ -81,13 +81,13 @@ def test_encoding_goes_on_where_it_stopped(tmp_path):
 def test_several_processes_fill_one_folder(tmp_path):
     dataset, options = toy_dataset(), EncodingOptions(shard_size=1)
     first, second = ToyEncoder(), ToyEncoder()
-    assert encode_part(first, dataset, tmp_path, options=options, part=(0, 2)) == 3
-    assert encode_part(second, dataset, tmp_path, options=options, part=(1, 2)) == 0
+    assert encode_shards(first, dataset, tmp_path, options=options, part=(0, 2)) == 3
+    assert encode_shards(second, dataset, tmp_path, options=options, part=(1, 2)) == 0
     assert (first.documents_seen, second.documents_seen) == (3, 3)
     whole = encode_corpus(ToyEncoder(), dataset).shards[0]
     np.testing.assert_array_equal(np.concatenate(load_corpus(tmp_path).shards), whole)
     with pytest.raises(ValueError, match="part must be"):
-        encode_part(first, dataset, tmp_path, part=(2, 2))
+        encode_shards(first, dataset, tmp_path, part=(2, 2))
 
 
 def test_other_queries_leave_the_embeddings_valid(tmp_path):

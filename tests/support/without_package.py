@@ -30,7 +30,7 @@ def embed(folder: Path, inputs: list[dict[str, Any]]) -> dict[str, Any]:
             raise SystemExit(f"{type(loaded)} is not remote code")
     batch = processor(text=[value["text"] for value in inputs], images=[value["image"] for value in inputs])
     with torch.no_grad():
-        output = model(**batch, image_part="extracted")
+        output = model(**batch, image_only_from="extracted")
     return {
         "embeddings": output.embeddings.numpy(),
         "image_embeddings": output.image_embeddings.numpy(),

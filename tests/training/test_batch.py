@@ -9,15 +9,15 @@ import torch
 
 from ciea_hf.training.data.batch import first_occurrences, group_by_length, membership
 from ciea_hf.training.data.collator import Collator
-from ciea_hf.training.data.complementary_query import QueryReducer, mask_token_id, reduce_tokens
+from ciea_hf.training.data.complementary_query import ComplementaryQueryBuilder, mask_token_id, reduce_tokens
 from ciea_hf.training.data.examples import (
     AlignmentExamples,
     Example,
     RetrievalExamples,
-    TextPairs,
+    WarmUpExamples,
 )
 from ciea_hf.training.data.reader import CorpusReader, DocumentInput
-from ciea_hf.training.data.sampler import Draw
+from ciea_hf.training.data.sampler import SampleKey
 from ciea_hf.training.loss.embedder import Embedder
 from tests.support.helpers import TEXT_FAMILIES, picture, tiny_model, tiny_tokenizer
 from tests.support.toy_training import training_data
@@ -49,19 +49,19 @@ def words(tokenizer: Any, tokens: Any) -> Any:
 def test_reducer_takes_out_what_any_caption_says() -> None:
     tokenizer = tiny_tokenizer("t5")
     query = tokenizer("where is the red cat")["input_ids"]
-    delete = QueryReducer(tokenizer)
+    delete = ComplementaryQueryBuilder(tokenizer)
     assert words(tokenizer, delete(query, ["a photo of the cat"])) == "where is red </s>"
     assert words(tokenizer, delete(query, ["a cat", "the red house"])) == "where is </s>"  # all positive images
     assert words(tokenizer, delete(query, [])) == "where is the red cat </s>"  # a positive without a caption
     assert delete(query, ["where is the red cat in"]) is None
-    mask = QueryReducer(tokenizer, "mask")
+    mask = ComplementaryQueryBuilder(tokenizer, "mask")
     assert words(tokenizer, mask(query, ["a photo of the cat"])) == "where is <unk> red <unk> </s>"
 
 
 def test_reducer_keeps_the_prompt() -> None:
     tokenizer = tiny_tokenizer("bert")
     query = tokenizer("query : the red cat")["input_ids"]
-    reducer = QueryReducer(tokenizer, prompt="query : ")
+    reducer = ComplementaryQueryBuilder(tokenizer, prompt="query : ")
     assert words(tokenizer, reducer(query, ["query : the cat"])) == "[CLS] query : red [SEP]"
     assert reducer(query, ["the red cat"]) is None  # a prompt is no content
 
@@ -121,7 +121,7 @@ def mixed_examples() -> list[Example]:
 def test_a_mixed_batch_embeds_as_encode_does(family: str, chunk: int | None) -> None:
     model = tiny_model(family)
     examples = mixed_examples()
-    collator = Collator(model.processor, reducer=QueryReducer(model.processor.tokenizer), chunk_size=chunk)
+    collator = Collator(model.processor, reducer=ComplementaryQueryBuilder(model.processor.tokenizer), chunk_size=chunk)
     batch = collator(examples)
     assert batch.counts == (3, 2, 4, 3)
     assert batch.query_ids == ["q0", "q1", "q2"]
@@ -140,14 +140,16 @@ def test_a_mixed_batch_embeds_as_encode_does(family: str, chunk: int | None) -> 
     torch.testing.assert_close(documents, torch.tensor(model.encode(given)), **close)
     torch.testing.assert_close(reduced[0], torch.tensor(model.encode("where is red")), **close)
     for part, row in zip(parts, batch.images.tolist(), strict=True):
-        output = model(**model.processor(text=[inputs[row].text], images=[inputs[row].image]), image_part="extracted")
+        output = model(
+            **model.processor(text=[inputs[row].text], images=[inputs[row].image]), image_only_from="extracted"
+        )
         torch.testing.assert_close(part, output.image_embeddings[0], **close)
     assert (documents[0] - documents[2]).abs().max() > 1e-2
 
 
 def test_a_batch_without_images_and_one_without_anything() -> None:
     model = tiny_model()
-    collator = Collator(model.processor, reducer=QueryReducer(model.processor.tokenizer))
+    collator = Collator(model.processor, reducer=ComplementaryQueryBuilder(model.processor.tokenizer))
     batch = collator([Example("q", "what is next", [5], [5], [DocumentInput(5, "the tree")])])
     assert batch.counts == (1, 0, 1, 0)
     embeddings, parts, _ = Embedder(model, "extracted")(batch.groups)
@@ -193,33 +195,33 @@ def retrieval(**kwargs: Any) -> tuple[RetrievalExamples, CorpusReader]:
 
 
 def numbered(examples: RetrievalExamples, query: str) -> int:
-    return next(i for i in range(len(examples)) if examples[Draw(0, 0, i)].query_id == query)
+    return next(i for i in range(len(examples)) if examples[SampleKey(0, 0, i)].query_id == query)
 
 
 def test_an_example_draws_one_positive_and_knows_all() -> None:
     examples, reader = retrieval()
     number = numbered(examples, "q-dog-red")
-    drawn = [examples[Draw(0, epoch, number)] for epoch in range(20)]
+    drawn = [examples[SampleKey(0, epoch, number)] for epoch in range(20)]
     assert {reader.ids[row] for example in drawn for row in example.targets} == {"img-1", "img-13"}
     for example in drawn:
         assert len(example.targets) == 1
         assert [reader.ids[row] for row in example.relevant] == ["img-1", "img-13"]
         assert example.captions == ["a photo of the dog"] * 2
-    assert examples[Draw(0, 3, number)].targets == drawn[3].targets  # a function of the draw
-    assert examples[Draw(0, 0, numbered(examples, "q-txt-1"))].captions is None
-    assert examples[Draw(0, 0, numbered(examples, "q-bare"))].captions == []
+    assert examples[SampleKey(0, 3, number)].targets == drawn[3].targets  # a function of the draw
+    assert examples[SampleKey(0, 0, numbered(examples, "q-txt-1"))].captions is None
+    assert examples[SampleKey(0, 0, numbered(examples, "q-bare"))].captions == []
 
 
 def test_hard_negatives_by_kind() -> None:
     negatives = {"q-dog-red": {"image": [2, 3, 4], "text": [26]}, "q-txt-0": {"image": [0], "text": []}}
     examples, _ = retrieval(negatives=negatives, counts={"image": 2, "text": 2})
-    example = examples[Draw(0, 0, numbered(examples, "q-dog-red"))]
+    example = examples[SampleKey(0, 0, numbered(examples, "q-dog-red"))]
     rows = [document.row for document in example.documents]
     assert rows[0] in example.targets
     assert set(rows[1:3]) < {2, 3, 4}
     assert rows[3:] == [26]
-    assert len(examples[Draw(0, 0, numbered(examples, "q-txt-0"))].documents) == 2
-    assert len(examples[Draw(0, 0, numbered(examples, "q-cat-red"))].documents) == 1
+    assert len(examples[SampleKey(0, 0, numbered(examples, "q-txt-0"))].documents) == 2
+    assert len(examples[SampleKey(0, 0, numbered(examples, "q-cat-red"))].documents) == 1
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,7 @@ def test_hard_negatives_by_kind() -> None:
 )
 def test_parts_of_the_documents(part: str, kinds: set[str]) -> None:
     examples, _ = retrieval(part=part)
-    found = [examples[Draw(0, 0, i)] for i in range(len(examples))]
+    found = [examples[SampleKey(0, 0, i)] for i in range(len(examples))]
     documents = [document for example in found for document in example.documents]
     text = "caption" if part == "caption" else "text"
     assert {("captioned image" if d.text else "image") if d.has_image else text for d in documents} == kinds
@@ -240,19 +242,19 @@ def test_parts_of_the_documents(part: str, kinds: set[str]) -> None:
 def test_broken_images_are_named_or_fatal() -> None:
     examples, _ = retrieval(broken=2, on_broken_image="skip")
     number = numbered(examples, "q-cat-red")
-    found = [examples[Draw(0, epoch, number)] for epoch in range(30)]
+    found = [examples[SampleKey(0, epoch, number)] for epoch in range(30)]
     assert {tuple(example.broken) for example in found} == {("img-0",), ()}
     assert all(bool(example.targets) != bool(example.broken) for example in found)
     examples, _ = retrieval(broken=2, on_broken_image="fail")
     with pytest.raises(ValueError, match="document 'img-0'"):
-        [examples[Draw(0, epoch, number)] for epoch in range(30)]
+        [examples[SampleKey(0, epoch, number)] for epoch in range(30)]
 
 
 def test_alignment_pairs_each_caption_with_its_image_alone() -> None:
     data = training_data()
     examples = AlignmentExamples(CorpusReader(data))
     assert len(examples) == 24  # neither texts nor the image without a caption
-    example = examples[Draw(0, 0, 1)]
+    example = examples[SampleKey(0, 0, 1)]
     assert (example.query, example.targets, example.captions) == ("a photo of the dog", [1], None)
     assert (example.documents[0].text, example.documents[0].has_image) == (None, True)
     assert {data.corpus_ids[row] for row in example.relevant} == {f"img-{i}" for i in range(24) if i % 4 == 1}
@@ -260,13 +262,13 @@ def test_alignment_pairs_each_caption_with_its_image_alone() -> None:
 
 def test_text_pairs_draw_words_of_a_text_anew() -> None:
     data = training_data()
-    pairs = TextPairs(data, CorpusReader(data, "caption"))
+    pairs = WarmUpExamples(data, CorpusReader(data, "caption"))
     assert len(pairs) == 4 + len({row["text"] for row in data.corpus if row["image"] is None})
-    found = [pairs[Draw(0, epoch, 0)] for epoch in range(10)]
+    found = [pairs[SampleKey(0, epoch, 0)] for epoch in range(10)]
     assert len({example.query for example in found}) > 3
     for example in found:
         assert set(example.query.split()) <= {"a", "photo", "of", "the", "cat"}
         assert example.query
         assert example.relevant == [0, 4, 8, 12, 16, 20]
-    assert pairs[Draw(0, 4, 0)].query == found[4].query
-    assert pairs[Draw(1, 4, 0)].query != found[4].query or pairs[Draw(1, 5, 0)].query != found[5].query
+    assert pairs[SampleKey(0, 4, 0)].query == found[4].query
+    assert pairs[SampleKey(1, 4, 0)].query != found[4].query or pairs[SampleKey(1, 5, 0)].query != found[5].query

@@ -52,10 +52,10 @@ def test_every_preset_loads_and_every_stage_of_it() -> None:
 @pytest.mark.parametrize("name", ["edis", "marvel", "webqa_image", "webqa_multi"])
 def test_presets_of_the_paper_hold_its_values(name: str) -> None:
     config = load_preset(name)
-    assert config.stage_names == ["align", "in_batch", "mine", "hard"]
+    assert config.stage_names == ["align", "in_batch", "mine", "hard_negatives"]
     for option, value in PAPER.items():
         assert getattr(config.for_stage("in_batch"), option) == value, option
-    align, hard = config.for_stage("align"), config.for_stage("hard")
+    align, hard = config.for_stage("align"), config.for_stage("hard_negatives")
     assert (align.max_length, set(align.freeze)) == (64, {"vision", "text_body"})
     assert (config.for_stage("in_batch").early_stopping, hard.early_stopping) == (10, 5)
     assert config.for_stage("mine").mine_depth == 100
@@ -89,13 +89,13 @@ def test_an_unknown_option_lists_the_valid_ones() -> None:
         ("query_reduction", "drop", "`query_reduction` must be one of delete, mask, got 'drop'"),
         ("adam_betas", "0.9", "`adam_betas` takes 2 values, got '0.9'"),
         ("max_steps", 0, "`max_steps` must be at least 1, got 0"),
-        ("stages", ["hard"], "`stages` must map stages to their values"),
+        ("stages", ["hard_negatives"], "`stages` must map stages to their values"),
         ("freeze", "tower", "`freeze` knows vision, text, text_body"),
         ("mixed_precision", "fp8", "`mixed_precision` must be one of no, bf16, fp16, got 'fp8'"),
         ("image_negatives", -1, "`image_negatives` must be at least 0, got -1"),
         ("complement_weight", -0.5, "`complement_weight` must be at least 0, got -0.5"),
         ("learning_rate", 0.0, "`learning_rate` must be above 0, got 0.0"),
-        ("stages", {"hard": {"mixed_precision": "bf16"}}, "`mixed_precision` holds for the whole run"),
+        ("stages", {"hard_negatives": {"mixed_precision": "bf16"}}, "`mixed_precision` holds for the whole run"),
         ("lora", "rank=4", "`lora` takes r=NUMBER, alpha=NUMBER, dropout=NUMBER, got 'rank=4'"),
     ],
 )
@@ -106,12 +106,13 @@ def test_a_wrong_value_is_named_with_the_choices(option: str, value: Any, messag
 
 def test_the_command_line_wins_over_the_preset_and_a_stage_over_all() -> None:
     config = config_from_arguments(
-        ["--preset", "demo", "--lambda", "0.25", "--hard.epochs=7", "--resume", "--max-steps", "9", "--stage", "all",
+        ["--preset", "demo", "--lambda", "0.25", "--hard_negatives.epochs=7", "--resume", "--max-steps", "9",
+         "--stage", "all",
          "--max-grad-norm", "none", "--freeze", "vision,text", "--learning-rate", "5e-6", "--use-extractor", "false"]
     )  # fmt: skip
     assert (config.complement_weight, config.resume, config.max_grad_norm) == (0.25, True, None)
-    assert config.stage_names == ["warm_up", "align", "in_batch", "mine", "hard"]
-    assert (config.for_stage("hard").epochs, config.for_stage("in_batch").epochs) == (7, 40)
+    assert config.stage_names == ["warm_up", "align", "in_batch", "mine", "hard_negatives"]
+    assert (config.for_stage("hard_negatives").epochs, config.for_stage("in_batch").epochs) == (7, 40)
     assert config.for_stage("warm_up").max_steps == 9  # the preset's own 300 gives way
     assert config.for_stage("align").freeze == ("vision", "text")
     assert (config.learning_rate, config.use_extractor) == (5e-6, False)

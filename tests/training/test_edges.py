@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from ciea_hf.training.arguments import config_from_arguments, load_preset, preset_names
 from ciea_hf.training.config import TrainingConfig
 from ciea_hf.training.data.collator import Collator
-from ciea_hf.training.data.complementary_query import QueryReducer
+from ciea_hf.training.data.complementary_query import ComplementaryQueryBuilder
 from ciea_hf.training.run.optim import parameter_groups
 from ciea_hf.training.run.stages import run_stages
 from ciea_hf.training.train import main
@@ -107,7 +107,7 @@ def test_batches_of_which_nothing_is_trained_change_nothing(toy: Path, tmp_path:
 
 def test_a_collator_goes_to_workers_that_are_spawned() -> None:
     processor = tiny_model().processor
-    reducer = QueryReducer(processor.tokenizer)
+    reducer = ComplementaryQueryBuilder(processor.tokenizer)
     assert reducer([*processor.tokenizer("red cat", add_special_tokens=False)["input_ids"]], ["cat"]) is not None
     again = pickle.loads(pickle.dumps(Collator(processor, reducer=reducer)))  # noqa: S301 (its own)
     tokens = processor.tokenizer("where is the red cat")["input_ids"]
@@ -130,10 +130,12 @@ def test_the_first_word_of_a_caption_is_taken_out_of_byte_level_queries() -> Non
     tokenizer = byte_level_tokenizer()
     query = tokenizer("who is in the picture with a red cat")["input_ids"]
     assert tokenizer("red cat")["input_ids"][0] not in query
-    reduced = QueryReducer(tokenizer)(query, ["red cat"])
+    reduced = ComplementaryQueryBuilder(tokenizer)(query, ["red cat"])
     assert tokenizer.decode(reduced) == "who is in the picture with a"
-    assert tokenizer.decode(QueryReducer(tokenizer)(tokenizer("red who")["input_ids"], ["red cat"])) == " who"
-    within = QueryReducer(tokenizer)(tokenizer("red cat who")["input_ids"], ["a red cat"])
+    assert (
+        tokenizer.decode(ComplementaryQueryBuilder(tokenizer)(tokenizer("red who")["input_ids"], ["red cat"])) == " who"
+    )
+    within = ComplementaryQueryBuilder(tokenizer)(tokenizer("red cat who")["input_ids"], ["a red cat"])
     assert tokenizer.decode(within) == " who"
 
 

@@ -16,7 +16,7 @@ from ciea_hf.training.data.reader import CorpusReader
 from ciea_hf.training.loss.embedder import Embedder
 from ciea_hf.training.loss.objective import Objective
 from ciea_hf.training.run.backbone import load_model, prepare_model
-from ciea_hf.training.run.dev_evaluator import DevRanking
+from ciea_hf.training.run.dev_evaluator import DevEvaluator
 from ciea_hf.training.run.stages import run_stages
 from tests.support.helpers import tiny_model
 from tests.support.toy_training import best_model, configured, moved, read_log, reset_engine, training_data, weights_of
@@ -149,7 +149,7 @@ def test_frozen_parts_stay(toy: Path, tmp_path: Path, freeze: str, trained: set[
 
 
 def test_lora_trains_adapters_and_leaves_a_plain_model(toy: Path, tmp_path: Path) -> None:
-    config = configured(toy, tmp_path, stage="in_batch,mine,hard", lora="r=4", learning_rate=1e-2)
+    config = configured(toy, tmp_path, stage="in_batch,mine,hard_negatives", lora="r=4", learning_rate=1e-2)
     run_stages(config)
     found = moved(tmp_path / "in_batch" / "best", toy / "start")
     inside = {name for name in found if name.startswith("text_model")}
@@ -157,13 +157,13 @@ def test_lora_trains_adapters_and_leaves_a_plain_model(toy: Path, tmp_path: Path
     assert all(name.endswith((".q.weight", ".v.weight")) for name in inside)  # where T5's adapters were merged
     assert {name.split(".")[0] for name in found} == {"text_model", "projector", "extractor", "logit_scale"}
     result = json.loads((tmp_path / "in_batch" / "result.json").read_text())
-    again = DevRanking(
+    again = DevEvaluator(
         data := training_data("dev"),
         CorpusReader(data),
         Collator((model := best_model(tmp_path, "in_batch")).processor),
     )(Embedder(model))
     assert again["mrr@10"] == pytest.approx(result["best_metric"], abs=1e-6)
-    assert (tmp_path / "hard" / "best" / "model.safetensors").is_file()
+    assert (tmp_path / "hard_negatives" / "best" / "model.safetensors").is_file()
 
 
 def test_a_resumed_run_with_lora_goes_on(toy: Path, tmp_path: Path) -> None:
@@ -181,12 +181,14 @@ def test_a_resumed_run_with_lora_goes_on(toy: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["caption", "image"])
 def test_parts_of_the_documents_train(toy: Path, tmp_path: Path, part: str) -> None:
-    config = configured(toy, tmp_path, documents=part, stage="in_batch,mine,hard", use_extractor=part == "image")
+    config = configured(
+        toy, tmp_path, content=part, stage="in_batch,mine,hard_negatives", use_extractor=part == "image"
+    )
     results = run_stages(config)
     names = list(read_log(tmp_path / "in_batch")[0])
     assert "complementary" not in names  # nothing stands beside a caption
-    assert results["hard"]["step"] == 4
-    model = best_model(tmp_path, "hard")
+    assert results["hard_negatives"]["step"] == 4
+    model = best_model(tmp_path, "hard_negatives")
     assert model.config.use_extractor == (part == "image")
     from ciea_hf.training.data.negatives import load_negatives
 

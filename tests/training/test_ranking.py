@@ -11,7 +11,7 @@ import torch
 from ciea_hf.training.data.collator import Collator
 from ciea_hf.training.data.reader import CorpusReader
 from ciea_hf.training.loss.embedder import Embedder
-from ciea_hf.training.run.dev_evaluator import DevRanking
+from ciea_hf.training.run.dev_evaluator import DevEvaluator
 from tests.support.helpers import tiny_model
 from tests.support.toy_training import training_data
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def ranking(data: RetrievalDataset, **kwargs: Any) -> dict[str, float]:
     model = tiny_model()
-    return DevRanking(data, CorpusReader(data), Collator(model.processor), **kwargs)(Embedder(model))
+    return DevEvaluator(data, CorpusReader(data), Collator(model.processor), **kwargs)(Embedder(model))
 
 
 def test_blocks_and_workers_change_no_metric() -> None:
@@ -36,17 +36,17 @@ def test_blocks_and_workers_change_no_metric() -> None:
 def test_a_sample_of_the_documents_holds_the_relevant_ones() -> None:
     data = training_data("dev")
     model = tiny_model()
-    make = functools.partial(DevRanking, data, CorpusReader(data), Collator(model.processor))
+    make = functools.partial(DevEvaluator, data, CorpusReader(data), Collator(model.processor))
     judged = {data.corpus_ids.index(name) for judged in data.qrels.values() for name in judged}
     assert len(make(limit=10).rows) == len(judged) == 31
     assert make().rows == list(range(31))
     few = training_data("dev")
     few.qrels.clear()
     few.qrels["q-bare"] = {"img-bare": 1}
-    sampled = DevRanking(few, CorpusReader(few), Collator(model.processor), limit=10, seed=1)
+    sampled = DevEvaluator(few, CorpusReader(few), Collator(model.processor), limit=10, seed=1)
     assert len(sampled.rows) == 10
     assert 24 in sampled.rows
-    other = DevRanking(few, CorpusReader(few), Collator(model.processor), limit=10, seed=2)
+    other = DevEvaluator(few, CorpusReader(few), Collator(model.processor), limit=10, seed=2)
     assert sampled.rows != other.rows
 
 
@@ -55,7 +55,7 @@ def test_evaluating_leaves_mode_and_random_state_alone() -> None:
     embedder = Embedder(model).train()
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    DevRanking(data, CorpusReader(data), Collator(model.processor))(embedder)
+    DevEvaluator(data, CorpusReader(data), Collator(model.processor))(embedder)
     assert torch.equal(torch.get_rng_state(), before)
     assert embedder.training
     assert model.text_model.training

@@ -277,7 +277,7 @@ def test_the_best_model_is_that_of_the_best_evaluation(
 ) -> None:
     scores = iter([0.2, 0.6, 0.6, 0.4])
     monkeypatch.setattr(
-        "ciea_hf.training.run.dev_evaluator.DevRanking.__call__", lambda self, embedder: {"mrr@10": next(scores)}
+        "ciea_hf.training.run.dev_evaluator.DevEvaluator.__call__", lambda self, embedder: {"mrr@10": next(scores)}
     )
     result = run_stages(configured(toy, tmp_path, eval_steps=1, save_steps=1, keep_checkpoints=9))["in_batch"]
     assert (result["best_metric"], result["best_step"]) == (0.6, 2)

@@ -151,16 +151,17 @@ def stages(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, T
 def test_all_stages_run_in_order(stages: tuple[Path, TrainingConfig]) -> None:
     output, _ = stages
     results = {
-        name: json.loads((output / name / "result.json").read_text()) for name in ("align", "in_batch", "mine", "hard")
+        name: json.loads((output / name / "result.json").read_text())
+        for name in ("align", "in_batch", "mine", "hard_negatives")
     }
     assert list(read_log(output / "align")[0])[:2] == ["step", "alignment"]
-    assert list(read_log(output / "hard")[0])[:3] == ["step", "contrastive", "complementary"]
-    for name in ("align", "in_batch", "hard"):
+    assert list(read_log(output / "hard_negatives")[0])[:3] == ["step", "contrastive", "complementary"]
+    for name in ("align", "in_batch", "hard_negatives"):
         assert results[name]["best_metric"] > 0
         assert (output / name / "best" / "model.safetensors").is_file()
     assert results["mine"]["report"]["kept"] > 0
     started = weights_of(output / "align" / "best")
-    for other in ("in_batch", "hard"):
+    for other in ("in_batch", "hard_negatives"):
         trained = weights_of(output / other / "best")
         moved = {name.split(".")[0] for name in started if not torch.equal(started[name], trained[name])}
         assert moved == {"projector", "extractor", "text_model", "logit_scale"}  # the tower is frozen
@@ -184,14 +185,14 @@ def test_finished_stages_are_left_alone_and_a_run_can_start_anywhere(
 ) -> None:
     output, config = stages
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
-    (output / "hard" / "result.json").unlink()  # as if it had been killed
+    (output / "hard_negatives" / "result.json").unlink()  # as if it had been killed
     with caplog.at_level(logging.INFO, "ciea_hf"):
         results = run_stages(updated(config, {"resume": True}))
-    assert list(results) == ["align", "in_batch", "mine", "hard"]
+    assert list(results) == ["align", "in_batch", "mine", "hard_negatives"]
     for stage in ("align", "in_batch", "mine"):
         assert f"stage {stage} is finished already" in caplog.text
     changed = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
-    assert {path.relative_to(output).parts[0] for path in changed} == {"hard"}
+    assert {path.relative_to(output).parts[0] for path in changed} == {"hard_negatives"}
     reset_engine()
     with pytest.raises(ValueError, match="align holds a run already: go on with --resume, name another --output-dir"):
         run_stages(config)
@@ -216,6 +217,6 @@ def test_resuming_with_other_values_is_said(
 
 
 def test_hard_needs_negatives(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = arguments_of(configured(toy, tmp_path / "run", stage="hard"), tmp_path)
+    arguments = arguments_of(configured(toy, tmp_path / "run", stage="hard_negatives"), tmp_path)
     assert main(arguments) == 2
     assert "run stage `mine` first or name `negatives`" in capsys.readouterr().err

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ciea_hf.modeling.processing_ciea import CIEAProcessor
-    from ciea_hf.training.data.complementary_query import QueryReducer
+    from ciea_hf.training.data.complementary_query import ComplementaryQueryBuilder
     from ciea_hf.training.data.examples import Example
     from ciea_hf.training.data.reader import DocumentInput
 
@@ -37,7 +37,7 @@ class Collator:
         processor: CIEAProcessor,
         max_length: int = 128,
         prompts: Mapping[str, str] | None = None,
-        reducer: QueryReducer | None = None,
+        reducer: ComplementaryQueryBuilder | None = None,
         chunk_size: int | None = None,
     ) -> None:
         self.processor = processor

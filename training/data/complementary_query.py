@@ -38,7 +38,7 @@ def reduce_tokens(
     return reduced if content else None
 
 
-class QueryReducer:
+class ComplementaryQueryBuilder:
     """Makes reduced queries with a tokenizer.
 
     Args:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ciea_hf.data.dataset import RetrievalDataset
     from ciea_hf.training.data.reader import CorpusReader
-    from ciea_hf.training.data.sampler import Draw
+    from ciea_hf.training.data.sampler import SampleKey
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Example:
 
 
 class Examples(Dataset[Example]):
-    """Examples by :class:`Draw`; what is random in one is a function of its draw.
+    """Examples by :class:`SampleKey`; what is random in one is a function of its draw.
 
     Args:
         reader: Of the corpus.
@@ -60,7 +60,7 @@ class Examples(Dataset[Example]):
         """Number of examples in an epoch."""
 
     @abstractmethod
-    def __getitem__(self, draw: Draw) -> Example:
+    def __getitem__(self, draw: SampleKey) -> Example:
         """Read an example."""
 
     def _read(self, rows: Sequence[int]) -> tuple[list[DocumentInput], dict[str, str]]:
@@ -117,7 +117,7 @@ class RetrievalExamples(Examples):
     def __len__(self) -> int:
         return len(self._queries)
 
-    def __getitem__(self, draw: Draw) -> Example:
+    def __getitem__(self, draw: SampleKey) -> Example:
         """Read a query with one positive and its hard negatives."""
         query_id, query, relevant = self._queries[draw.number]
         rng = random.Random(f"{draw.seed}-{draw.epoch}-{query_id}")
@@ -164,7 +164,7 @@ class AlignmentExamples(Examples):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, draw: Draw) -> Example:
+    def __getitem__(self, draw: SampleKey) -> Example:
         """Read a caption as the query and its image as the document."""
         row = self._rows[draw.number]
         caption = self.reader.text(row) or ""
@@ -176,7 +176,7 @@ class AlignmentExamples(Examples):
         )
 
 
-class TextPairs(Examples):
+class WarmUpExamples(Examples):
     """Texts to warm up a language model with: a few words of a caption or text document, and the document.
 
     No picture and no labelled query is read. The words are drawn anew in every epoch, each kept with a probability of
@@ -203,7 +203,7 @@ class TextPairs(Examples):
     def __len__(self) -> int:
         return len(self._texts)
 
-    def __getitem__(self, draw: Draw) -> Example:
+    def __getitem__(self, draw: SampleKey) -> Example:
         """Read a text document, and draw its words."""
         text = self._texts[draw.number]
         rows = self._same[text]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ciea_hf.utils import atomic_write, require
+from ciea_hf.utils import atomic_write, import_optional
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -119,8 +119,8 @@ def save_negatives(negatives: MinedNegatives, path: str | Path) -> Path:
     Returns:
         The file.
     """
-    pyarrow = require("pyarrow", extra="train")
-    parquet = require("pyarrow.parquet", extra="train")
+    pyarrow = import_optional("pyarrow", extra="train")
+    parquet = import_optional("pyarrow.parquet", extra="train")
     target = Path(path) if str(path).endswith(".parquet") else Path(path) / FILE
     rows = [
         (query, document, kind, rank)
@@ -150,7 +150,7 @@ def load_negatives(path: str | Path, corpus_ids: Iterable[str]) -> dict[str, dic
         FileNotFoundError: If there is no such file.
         ValueError: If a document is not in the corpus.
     """
-    parquet = require("pyarrow.parquet", extra="train")
+    parquet = import_optional("pyarrow.parquet", extra="train")
     target = Path(path) / FILE if Path(path).is_dir() else Path(path)
     if not target.is_file():
         raise FileNotFoundError(f"no mined negatives at {target}; run stage `mine` first or name `negatives`")

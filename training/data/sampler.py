@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Draw(NamedTuple):
+class SampleKey(NamedTuple):
     """One example of one epoch; random choices within an example are seeded by it.
 
     Attributes:
@@ -25,7 +25,7 @@ class Draw(NamedTuple):
     number: int
 
 
-class GlobalBatches(Sampler[list[Draw]]):
+class ResumableBatchSampler(Sampler[list[SampleKey]]):
     """An endless stream of shuffled batches, of which each process gets its contiguous slice.
 
     Batch ``b`` holds the same examples for any number of processes, and can be reached without walking there: a
@@ -63,11 +63,11 @@ class GlobalBatches(Sampler[list[Draw]]):
         """Complete batches of one epoch."""
         return self.examples // self.batch_size
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         epoch, batch = divmod(self.start, self.batches_per_epoch)
         while True:
             order = np.random.default_rng((self.seed, epoch)).permutation(self.examples)
             for number in range(batch, self.batches_per_epoch):
                 chosen = order[number * self.batch_size : (number + 1) * self.batch_size][self._slice]
-                yield [Draw(self.seed, epoch, int(index)) for index in chosen]
+                yield [SampleKey(self.seed, epoch, int(index)) for index in chosen]
             epoch, batch = epoch + 1, 0

@@ -26,7 +26,7 @@ class Embedder(nn.Module):
 
     Args:
         model: The model that is trained.
-        image_part: Also embed each image alone, from these patches.
+        image_only_from: Also embed each image alone, from these patches.
         gradient_cache: Whether groups are embedded through :func:`embed_cached`.
         in_step: Every process runs equally many forward passes, which engines need that gather shards of the weights in
             each; a process with fewer groups fills up with inputs that count for nothing.
@@ -35,13 +35,13 @@ class Embedder(nn.Module):
     def __init__(
         self,
         model: CIEAModel,
-        image_part: Literal["extracted", "projected"] | None = None,
+        image_only_from: Literal["extracted", "projected"] | None = None,
         gradient_cache: bool = False,
         in_step: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
-        self.image_part = image_part
+        self.image_only_from = image_only_from
         self.gradient_cache = gradient_cache
         self.in_step = in_step
 
@@ -52,8 +52,8 @@ class Embedder(nn.Module):
             groups: Forward passes, on any device; there may be none.
 
         Returns:
-            Embeddings (rows of all groups, D), image parts (images of all groups, D; none without ``image_part``, and
-            in evaluation mode), and the logarithm of the logit scale.
+            Embeddings (rows of all groups, D), image-only embeddings (images of all groups, D; none without `image_only_from`
+            and in evaluation mode), and the logarithm of the logit scale.
         """
         fillers = self._fillers(groups) if self.in_step else []
         embeddings, parts, without_use = [], [], []
@@ -136,7 +136,7 @@ class Embedder(nn.Module):
             attention_mask=attention_mask,
             pixel_values=pixel_values,
             vision_features=vision_features,
-            image_part=self.image_part if with_images and self.training else None,
+            image_only_from=self.image_only_from if with_images and self.training else None,
             return_dict=True,
         )
         parts = output.image_embeddings

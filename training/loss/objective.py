@@ -40,12 +40,12 @@ class Objective(nn.Module):
         if config.stage == "align":
             return cls({"alignment": 1.0})
         weights = {"contrastive": 1.0}
-        if config.complement_weight and config.documents == "full":  # else there is no image beside a caption
+        if config.complement_weight and config.content == "full":  # else there is no image beside a caption
             weights["complementary"] = config.complement_weight
         return cls(weights, config.false_negative_margin)
 
     @property
-    def needs_image_parts(self) -> bool:
+    def needs_image_only(self) -> bool:
         """Whether images are embedded without their captions, too."""
         return "complementary" in self.weights
 

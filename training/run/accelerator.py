@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch.distributed.tensor import DTensor
 
 from ciea_hf.training.arguments import config_as_dict
-from ciea_hf.utils import require
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -25,7 +25,7 @@ LONGEST_WAIT = timedelta(hours=12)  # of processes for one that prepares data or
 
 def create_accelerator(config: TrainingConfig) -> Accelerator:
     """Create the engine; nothing is written yet."""
-    accelerate = require("accelerate", extra="train")
+    accelerate = import_optional("accelerate", extra="train")
     created: Accelerator = accelerate.Accelerator(
         mixed_precision=config.mixed_precision,
         log_with=_trackers(config) or None,
@@ -49,7 +49,7 @@ def is_sharded(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type in ("FSDP", "DEEPSPEED")
 
 
-def whole(parameter: Tensor) -> Tensor:
+def full_tensor(parameter: Tensor) -> Tensor:
     """Gather a parameter that an engine has sharded; every process has to call this."""
     if not isinstance(parameter, DTensor):
         return parameter.detach()
@@ -59,7 +59,7 @@ def whole(parameter: Tensor) -> Tensor:
 
 def _trackers(config: TrainingConfig) -> list[str]:
     """The trackers by name; one that is asked for has to be known to Accelerate, and installed."""
-    known = [name for name in map(str, require("accelerate", extra="train").utils.LoggerType) if name != "all"]
+    known = [name for name in map(str, import_optional("accelerate", extra="train").utils.LoggerType) if name != "all"]
     names = [name for name in config.trackers if name not in (AUTO, NO_TRACKER)]
     for name in names:
         if name not in known:

@@ -13,7 +13,7 @@ from torch import nn
 from ciea_hf.loading import load_dataset
 from ciea_hf.training.run.optim import freeze
 from ciea_hf.training.values import lora_options
-from ciea_hf.utils import require
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,7 +147,7 @@ def _backbones(config: TrainingConfig, work: Path) -> tuple[str, str]:
 
 def _add_lora(model: CIEAModel, text: str) -> None:
     """Put low-rank adapters into the language model, of which nothing else is trained then."""
-    peft = require("peft", extra="train")
+    peft = import_optional("peft", extra="train")
     options = lora_options(text)
     rank = int(options.get("r", 16))
     settings = peft.LoraConfig(

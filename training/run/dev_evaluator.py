@@ -36,7 +36,7 @@ DEPTH = 10
 CUTOFFS = (1, 10)
 
 
-class DevRanking:
+class DevEvaluator:
     """Ranks a dev set with the model in training.
 
     Args:

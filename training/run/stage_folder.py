@@ -33,7 +33,7 @@ CONFIG = "training_config.yaml"  # with RUN, what model cards are filled from
 RUN = "run.json"
 
 # What may differ when a run is resumed without changing what it computes.
-FREE_TO_CHANGE = frozenset(
+RESUMABLE_CHANGES = frozenset(
     ("resume", "output_dir", "workers", "save_steps", "keep_checkpoints", "trackers", "push_to_hub", "hub_private",
      "stage", "all_stages", "stages")
 )  # fmt: skip
@@ -82,7 +82,7 @@ class StageFolder:
 
     def _log_changes(self, before: dict[str, Any]) -> None:
         now = json.loads(json.dumps(config_as_dict(self.config)))
-        changed = [name for name in sorted(now.keys() - FREE_TO_CHANGE) if before.get(name) != now[name]]
+        changed = [name for name in sorted(now.keys() - RESUMABLE_CHANGES) if before.get(name) != now[name]]
         if self.result() is not None and changed:
             logger.warning("stage %s is finished: %s has no effect", self.config.stage, ", ".join(changed))
             return

@@ -12,23 +12,23 @@ from ciea_hf.loading import load_dataset
 from ciea_hf.retrieval.encoding import EncodingOptions
 from ciea_hf.training.config import STAGES
 from ciea_hf.training.data.collator import Collator
-from ciea_hf.training.data.complementary_query import QueryReducer
+from ciea_hf.training.data.complementary_query import ComplementaryQueryBuilder
 from ciea_hf.training.data.encoding import TrainingEncoder, views_of
-from ciea_hf.training.data.examples import AlignmentExamples, Examples, RetrievalExamples, TextPairs
+from ciea_hf.training.data.examples import AlignmentExamples, Examples, RetrievalExamples, WarmUpExamples
 from ciea_hf.training.data.features import VisionFeatures, cache_vision_features, features_key
 from ciea_hf.training.data.mining import mine_negatives
 from ciea_hf.training.data.negatives import MiningOptions, load_negatives, save_negatives
 from ciea_hf.training.data.reader import CorpusReader
-from ciea_hf.training.distributed import barrier, from_main
+from ciea_hf.training.distributed import barrier, run_on_main
 from ciea_hf.training.loss.embedder import Embedder
 from ciea_hf.training.loss.objective import Objective
 from ciea_hf.training.run.accelerator import create_accelerator, is_sharded, start_trackers
 from ciea_hf.training.run.backbone import load_model, plain_weights, prepare_model
-from ciea_hf.training.run.dev_evaluator import DevRanking
+from ciea_hf.training.run.dev_evaluator import DevEvaluator
 from ciea_hf.training.run.publishing import publish
 from ciea_hf.training.run.stage_folder import StageFolder
 from ciea_hf.training.run.trainer import Trainer
-from ciea_hf.utils import cache_dir, require
+from ciea_hf.utils import cache_dir, import_optional
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +66,7 @@ def run_stages(config: TrainingConfig) -> dict[str, dict[str, Any]]:
             if split
         }
     runs = [StageRun(config, stage, accelerator, data) for stage in config.stage_names]
-    from_main(lambda: _check_folders(runs))
+    run_on_main(lambda: _check_folders(runs))
     start_trackers(accelerator, config)
     results: dict[str, dict[str, Any]] = {}
     for run in runs:
@@ -103,7 +103,7 @@ class StageRun:
 
     def run(self) -> dict[str, Any]:
         """Run the stage, unless a resumed run has finished it already; return its result."""
-        finished = from_main(self.folder.result)
+        finished = run_on_main(self.folder.result)
         if finished is not None:
             logger.info("stage %s is finished already", self.config.stage)
             return finished
@@ -127,7 +127,7 @@ class StageRun:
         with self.accelerator.main_process_first():
             model = load_model(self.config, previous, self.folder.path)
         # dropout differs by process, as their batches do
-        require("accelerate", extra="train").utils.set_seed(self.config.seed, device_specific=True)
+        import_optional("accelerate", extra="train").utils.set_seed(self.config.seed, device_specific=True)
         return model
 
     def _previous_model(self) -> Path | None:
@@ -147,7 +147,7 @@ class StageRun:
         objective = Objective.of_stage(config)
         embedder = Embedder(
             model,
-            config.complement_patches if objective.needs_image_parts else None,
+            config.complement_patches if objective.needs_image_only else None,
             gradient_cache=config.gradient_cache_chunk is not None,
             in_step=sharded,
         )
@@ -159,7 +159,7 @@ class StageRun:
             self._collator(model, objective),
             self.accelerator,
             self.folder.path,
-            self._dev_ranking(model),
+            self._dev_evaluator(model),
         )
         trainer.save_best = lambda metrics: self._save_best(model, trainer.embedder, metrics)
         progress = trainer.run(config.resume)
@@ -170,13 +170,13 @@ class StageRun:
         best = next((entry for entry in progress.history if entry["step"] == progress.best_step), {})
         return {**asdict(progress), "metrics": best, "stage": config.stage, "model": str(self.folder.best)}
 
-    def _dev_ranking(self, model: CIEAModel) -> DevRanking | None:
+    def _dev_evaluator(self, model: CIEAModel) -> DevEvaluator | None:
         config = self.config
         if not config.dev_split:
             return None
         dataset = self.data[config.dev_split]
         collator = self._collator(model, chunk_size=config.eval_batch_size)
-        return DevRanking(
+        return DevEvaluator(
             dataset,
             self._reader(model, dataset),
             collator,
@@ -195,7 +195,7 @@ class StageRun:
 
     def _reader(self, model: CIEAModel, dataset: RetrievalDataset) -> CorpusReader:
         config = self.config
-        reader = CorpusReader(dataset, config.documents)
+        reader = CorpusReader(dataset, config.content)
         frozen = "vision" in config.freeze
         if config.cache_vision_features not in (None, AUTO) and not frozen:
             raise ValueError("`cache_vision_features` needs a frozen tower: `freeze` must hold vision")
@@ -219,8 +219,10 @@ class StageRun:
         self, model: CIEAModel, objective: Objective | None = None, chunk_size: int | None = None
     ) -> Collator:
         config, prompts, reducer = self.config, model.config.prompts, None
-        if objective is not None and objective.needs_image_parts:
-            reducer = QueryReducer(model.processor.tokenizer, config.query_reduction, prompts.get("query", ""))
+        if objective is not None and objective.needs_image_only:
+            reducer = ComplementaryQueryBuilder(
+                model.processor.tokenizer, config.query_reduction, prompts.get("query", "")
+            )
         return Collator(model.processor, config.max_length, prompts, reducer, chunk_size or config.gradient_cache_chunk)
 
     def _examples(self, reader: CorpusReader) -> Examples:
@@ -229,8 +231,8 @@ class StageRun:
         if config.stage == "align":
             return AlignmentExamples(reader, config.on_broken_image)
         if config.stage == "warm_up":
-            return TextPairs(dataset, reader)
-        if config.stage == "hard":
+            return WarmUpExamples(dataset, reader)
+        if config.stage == "hard_negatives":
             negatives = load_negatives(config.negatives or self.output / NEGATIVES, reader.ids)
             counts = {"image": config.image_negatives, "text": config.text_negatives}
             return RetrievalExamples(dataset, reader, config.on_broken_image, negatives, counts)
@@ -244,7 +246,7 @@ class StageRun:
         usable = [row for row in range(len(reader)) if reader.usable(row)]
         if len(usable) < len(reader):
             dataset = dataclasses.replace(dataset, corpus=dataset.corpus.select(usable))
-            reader = CorpusReader(dataset, config.documents, reader.features)
+            reader = CorpusReader(dataset, config.content, reader.features)
         options = MiningOptions(
             depth=config.mine_depth,
             window=config.mine_window,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils.data import DataLoader
 
-from ciea_hf.training.data.sampler import GlobalBatches
+from ciea_hf.training.data.sampler import ResumableBatchSampler
 from ciea_hf.training.distributed import gather_objects
 from ciea_hf.training.loss.objective import mean_over_processes
-from ciea_hf.training.run.accelerator import is_sharded, whole
+from ciea_hf.training.run.accelerator import full_tensor, is_sharded
 from ciea_hf.training.run.checkpoint import Checkpoints, Progress
 from ciea_hf.training.run.optim import (
     build_optimizer,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ciea_hf.training.data.examples import Examples
     from ciea_hf.training.loss.embedder import Embedder
     from ciea_hf.training.loss.objective import Objective
-    from ciea_hf.training.run.dev_evaluator import DevRanking
+    from ciea_hf.training.run.dev_evaluator import DevEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Trainer:
         collator: Collator,
         accelerator: Accelerator,
         folder: Path,
-        dev: DevRanking | None,
+        dev: DevEvaluator | None,
     ) -> None:
         self.config = config
         self.objective = objective
@@ -87,7 +87,7 @@ class Trainer:
         optimizer = build_optimizer(parameter_groups(embedder.model, *rates), config.adam_betas, config.adam_epsilon)
         self.model = embedder.model
         self.embedder, self.optimizer = accelerator.prepare(embedder, optimizer)
-        sampler = GlobalBatches(len(examples), config.batch_size, config.seed)
+        sampler = ResumableBatchSampler(len(examples), config.batch_size, config.seed)
         per_epoch = max(sampler.batches_per_epoch // config.gradient_accumulation_steps, 1)
         self.max_steps = config.max_steps or config.epochs * per_epoch
         self.schedule = build_schedule(self.optimizer, config.warmup_steps, self.max_steps)
@@ -157,7 +157,7 @@ class Trainer:
         self.progress.seconds += seconds
         terminated = losses.pop(TERMINATED) > 0
         record = {
-            "logit_scale": math.exp(whole(self.model.logit_scale).item()),
+            "logit_scale": math.exp(full_tensor(self.model.logit_scale).item()),
             "grad_norm": norm,
             "learning_rate": float(max(self.schedule.get_last_lr())),
         }
@@ -251,7 +251,7 @@ class Trainer:
 
     def _batches(self) -> Iterator[TrainingBatch]:
         config, accelerator = self.config, self.accelerator
-        sampler = GlobalBatches(
+        sampler = ResumableBatchSampler(
             len(self.examples),
             config.batch_size,
             config.seed,

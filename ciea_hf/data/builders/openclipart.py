@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SIDE = 112  # pixels
 MAX_PIXELS = 30_000_000  # some pictures have two hundred million and more
 LEFT_OUT = (("computer", "icons"), ("shapes",))  # icon themes and geometric series
-SAYS_NOTHING = frozenset(
+STOPWORDS = frozenset(
     ("unsorted", "hash", "special", "computer", "icon", "icons", "theme", "clipart", "lemon_theme_icon")
 )
 FIRST_ID = 30_000_000
@@ -154,7 +154,7 @@ def _pictures(root: Path) -> Iterator[Picture]:
         if any(parts[: len(prefix)] == prefix for prefix in LEFT_OUT):
             continue
         title, written, description = _metadata(files[parts])
-        tags = frozenset(tag.replace("_", " ") for tag in written if tag and tag not in SAYS_NOTHING)
+        tags = frozenset(tag.replace("_", " ") for tag in written if tag and tag not in STOPWORDS)
         if title and tags:
             yield Picture(number, (root / "png").joinpath(*parts).with_suffix(".png"), title, tags, description)
             number += 1

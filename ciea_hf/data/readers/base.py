@@ -1,8 +1,7 @@
 """What a reader gives: the documents, queries and judgements of a data set, one after the other.
 
-A :class:`Source` streams, and says where each thing stands. What becomes of the stream is the same for every format:
-:func:`dataset_of` makes a :class:`~ciea_hf.data.dataset.RetrievalDataset` of it, :mod:`ciea_hf.data.checking` looks for
-faults, :mod:`ciea_hf.data.export` writes it in the own form.
+A [`DatasetReader`] streams entries with their locations. Everything downstream is the same for every format:
+[`build_dataset`] builds a [`RetrievalDataset`], `checking` looks for issues, and `export` writes parquet.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ciea_hf.data.dataset import (
     corpus_table,
     queries_from_columns,
 )
-from ciea_hf.data.issues import Place, Report, raise_errors
+from ciea_hf.data.issues import IssueHandler, Location, raise_on_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -33,10 +32,10 @@ if TYPE_CHECKING:
 _ROWS_AT_ONCE = 10_000
 
 
-class Document(NamedTuple):
+class CorpusEntry(NamedTuple):
     """A document: text or caption (None where there is none), image (encoded; None for a text)."""
 
-    place: Place
+    place: Location
     id: str
     text: str | None
     image: EncodedImage | None
@@ -45,12 +44,12 @@ class Document(NamedTuple):
 class Query(NamedTuple):
     """A query."""
 
-    place: Place
+    place: Location
     id: str
     text: str
 
 
-class Source(ABC):
+class DatasetReader(ABC):
     """A data set on disk, in one of the known formats.
 
     Args:
@@ -63,11 +62,11 @@ class Source(ABC):
             have been read.
     """
 
-    def __init__(self, path: str, report: Report = raise_errors) -> None:
+    def __init__(self, path: str, report: IssueHandler = raise_on_error) -> None:
         self.path = path
         self.report = report
         self.images: TsvImages | None = None
-        self.index: dict[str, tuple[int, Place]] = {}
+        self.index: dict[str, tuple[int, Location]] = {}
 
     @property
     def name(self) -> str:
@@ -84,7 +83,7 @@ class Source(ABC):
         return SHARED_SPLIT
 
     @abstractmethod
-    def documents(self, corpus: str) -> Iterator[Document]:
+    def documents(self, corpus: str) -> Iterator[CorpusEntry]:
         """Iterate over a corpus."""
 
     @abstractmethod
@@ -98,7 +97,7 @@ class Source(ABC):
         Negatives are given for queries that have a positive, so that a query without one stays unjudged.
         """
 
-    def indexed(self, name: str) -> tuple[int, Place] | None:
+    def indexed(self, name: str) -> tuple[int, Location] | None:
         """Say where the line of an image begins, by the index of the TSV file, and where the index says so."""
         return self.index.get(name)
 
@@ -117,7 +116,7 @@ def in_order(splits: Iterable[str]) -> list[str]:
     return sorted(splits, key=lambda split: (usual.index(split) if split in usual else len(usual), split))
 
 
-def field(entry: Entry, key: str, report: Report) -> str | None:
+def required_id(entry: Entry, key: str, report: IssueHandler) -> str | None:
     """Return a field of an entry as text, or report that there is none."""
     value = entry.value.get(key)
     if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
@@ -126,7 +125,7 @@ def field(entry: Entry, key: str, report: Report) -> str | None:
     return None
 
 
-def texts(entry: Entry, key: str, report: Report) -> list[str]:
+def id_list(entry: Entry, key: str, report: IssueHandler) -> list[str]:
     """Return a field of an entry that is a list of ids; a missing one is empty."""
     value = entry.value.get(key) or []
     if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
@@ -139,7 +138,7 @@ def _short(value: Any) -> str:
     return "nothing" if value is None else repr(value)[:80]
 
 
-def document_of(entry: Entry, name: str, text: Any, image: EncodedImage | None, report: Report) -> Document:
+def document_of(entry: Entry, name: str, text: Any, image: EncodedImage | None, report: IssueHandler) -> CorpusEntry:
     """Make a document, and report what it lacks."""
     written = text if isinstance(text, str) and text.strip() else None
     if written is None and image is not None:
@@ -147,21 +146,21 @@ def document_of(entry: Entry, name: str, text: Any, image: EncodedImage | None, 
     elif written is None:
         report("empty-document", entry.place, name, "the text is empty")
         written = ""
-    return Document(entry.place, name, written, image)
+    return CorpusEntry(entry.place, name, written, image)
 
 
-class FirstOnly:
+class DuplicateFilter:
     """Tells the first occurrence of a document from later ones, for formats that give a document again and again.
 
     Args:
         report: Takes a fault if a later occurrence is not the same.
     """
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: IssueHandler) -> None:
         self._seen: dict[str, int] = {}
         self._report = report
 
-    def __call__(self, place: Place, name: str, content: Any) -> bool:
+    def __call__(self, place: Location, name: str, content: Any) -> bool:
         """Whether this is the first occurrence."""
         found = hash(repr(content))
         if name not in self._seen:
@@ -172,7 +171,7 @@ class FirstOnly:
         return False
 
 
-def unique_documents(source: Source, corpus: str) -> Iterator[Document]:
+def unique_documents(source: DatasetReader, corpus: str) -> Iterator[CorpusEntry]:
     """Iterate over the documents of a corpus; of those with one id, over the first."""
     seen: dict[str, tuple[int, int | None]] = {}
     for document in source.documents(corpus):
@@ -189,7 +188,7 @@ def unique_documents(source: Source, corpus: str) -> Iterator[Document]:
         )
 
 
-def unique_queries(source: Source, split: str) -> Iterator[Query]:
+def unique_queries(source: DatasetReader, split: str) -> Iterator[Query]:
     """Iterate over the queries of a split that have a text; of those with one id, over the first."""
     seen: dict[str, Query] = {}
     for query in source.queries(split):
@@ -205,7 +204,7 @@ def unique_queries(source: Source, split: str) -> Iterator[Query]:
             yield query
 
 
-def qrels_of(source: Source, split: str, queries: Iterable[str], knows: Callable[[str], bool]) -> Qrels:
+def qrels_of(source: DatasetReader, split: str, queries: Iterable[str], knows: Callable[[str], bool]) -> Qrels:
     """Collect the judgements of a split; the first of contradicting ones stands.
 
     Args:
@@ -228,9 +227,9 @@ def qrels_of(source: Source, split: str, queries: Iterable[str], knows: Callable
     return {query: judged for query, judged in qrels.items() if judged}
 
 
-def document_tables(documents: Iterable[Document], size: int) -> Iterator[pa.Table]:
+def document_tables(documents: Iterable[CorpusEntry], size: int) -> Iterator[pa.Table]:
     """Gather documents into tables of a corpus, ``size`` rows each."""
-    rows: list[Document] = []
+    rows: list[CorpusEntry] = []
     given = False
     for document in documents:
         rows.append(document)
@@ -241,14 +240,14 @@ def document_tables(documents: Iterable[Document], size: int) -> Iterator[pa.Tab
         yield corpus_table([(row.id, row.text, row.image) for row in rows])
 
 
-def no_split(source: Source, split: str) -> ValueError:
+def no_split(source: DatasetReader, split: str) -> ValueError:
     """Return the error for a split that a source has not."""
     if not source.splits:
         return ValueError(f"{source.path} has no split: a corpus without queries and judgements can only be searched")
     return ValueError(f"{source.path} has no split {split!r}; it has {source.splits}")
 
 
-def chosen_splits(source: Source, splits: Iterable[str] | None) -> list[str]:
+def chosen_splits(source: DatasetReader, splits: Iterable[str] | None) -> list[str]:
     """List the splits that are asked for, all if None, each once and in the order of the source.
 
     Raises:
@@ -263,7 +262,7 @@ def chosen_splits(source: Source, splits: Iterable[str] | None) -> list[str]:
     return [split for split in source.splits if split in wanted]
 
 
-def dataset_of(source: Source, split: str | None, corpus: datasets.Dataset | None = None) -> RetrievalDataset:
+def build_dataset(source: DatasetReader, split: str | None, corpus: datasets.Dataset | None = None) -> RetrievalDataset:
     """Make the data set of one split.
 
     Args:

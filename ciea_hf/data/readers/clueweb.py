@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf.data.dataset import column_values
-from ciea_hf.data.issues import Place, Report, raise_errors
+from ciea_hf.data.issues import IssueHandler, Location, raise_on_error
 from ciea_hf.data.parsing import Entry, Judgement
-from ciea_hf.data.readers.base import Document, Query, Source, document_of, field
+from ciea_hf.data.readers.base import CorpusEntry, DatasetReader, Query, document_of, required_id
 from ciea_hf.data.readers.tables import (
     columns_of,
     corpus_of_columns,
@@ -22,7 +22,7 @@ from ciea_hf.data.readers.tables import (
     rows,
     shards,
 )
-from ciea_hf.utils import require
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ def recognises(path: str) -> bool:
     return bool(tables) and all(tables) and "img_id" in columns_of(tables[0][0])
 
 
-class ClueWeb(Source):
+class ClueWeb(DatasetReader):
     """ClueWeb22-MM.
 
     Args:
@@ -47,26 +47,26 @@ class ClueWeb(Source):
         report: Takes the faults that reading meets.
     """
 
-    def __init__(self, path: str, report: Report = raise_errors) -> None:
+    def __init__(self, path: str, report: IssueHandler = raise_on_error) -> None:
         super().__init__(path, report)
         for name in ("text", "image"):
             if not self._files(name):
-                report("missing-file", Place(str(Path(path) / f"{name}.parquet")), None, "there is no such table")
+                report("missing-file", Location(str(Path(path) / f"{name}.parquet")), None, "there is no such table")
 
     @property
     def splits(self) -> list[str]:
         """Those with a table of queries."""
         return [split for split in SPLITS if shards(Path(self.path), split)]
 
-    def documents(self, corpus: str) -> Iterator[Document]:  # noqa: ARG002
+    def documents(self, corpus: str) -> Iterator[CorpusEntry]:  # noqa: ARG002
         """Iterate over the texts, then over the images with their captions."""
         for entry in rows(self._files("text"), ["text_id", "surround"], [], self.report):
-            name = field(entry, "text_id", self.report)
+            name = required_id(entry, "text_id", self.report)
             if name is not None:
                 yield document_of(entry, name, entry.value["surround"], None, self.report)
         column = self._image_column() if self._files("image") else ""
         for entry in rows(self._files("image"), ["img_id", "caption", column], [], self.report):
-            name = field(entry, "img_id", self.report)
+            name = required_id(entry, "img_id", self.report)
             if name is not None:
                 image = encoded_image(entry.value[column]) or {"bytes": b"", "path": None}
                 yield document_of(entry, name, entry.value["caption"], image, self.report)
@@ -99,7 +99,7 @@ class ClueWeb(Source):
                 mapped(self._files("image")), "img_id", "caption", self._image_column(), f"{self.path}, image", True
             ),
         ]
-        table = require("datasets", extra="eval").concatenate_datasets(parts)
+        table = import_optional("datasets", extra="eval").concatenate_datasets(parts)
         refuse_repeated(column_values(table, "id"), f"{self.path}, text and image")
         return table
 
@@ -112,15 +112,15 @@ class ClueWeb(Source):
 
     def _entries(self, split: str) -> Iterator[tuple[str, Entry]]:
         for entry in rows(self._files(split), ["qid", "query", "text_id", "img_id"], [], self.report):
-            name = field(entry, "qid", self.report)
+            name = required_id(entry, "qid", self.report)
             if name is not None:
                 yield name, entry
 
     def _image_column(self) -> str:
         """Find the column that holds the images: the only one of bytes."""
         file = self._files("image")[0]
-        schema = require("pyarrow.parquet", extra="eval").read_schema(file)
-        types = require("pyarrow.types", extra="eval")
+        schema = import_optional("pyarrow.parquet", extra="eval").read_schema(file)
+        types = import_optional("pyarrow.types", extra="eval")
         found: list[str] = [
             column.name
             for column in schema

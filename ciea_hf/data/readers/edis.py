@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from ciea_hf.data.issues import ignore
 from ciea_hf.data.parsing import Judgement, json_entries
-from ciea_hf.data.readers.base import Document, FirstOnly, Query, Source, document_of, field
+from ciea_hf.data.readers.base import CorpusEntry, DatasetReader, DuplicateFilter, Query, document_of, required_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ciea_hf.data.issues import Report
+    from ciea_hf.data.issues import IssueHandler
     from ciea_hf.data.parsing import Entry
 
 CANDIDATES = "EDIS_candidates_1m.json"
@@ -32,7 +32,7 @@ def recognises(path: str) -> bool:
     return any(Path(path).glob("EDIS_*.json"))
 
 
-class Edis(Source):
+class Edis(DatasetReader):
     """EDIS. The images' paths are taken from the folder itself, its parent, or the folders in either.
 
     The first place where one of the first thousand candidates' images is found serves for all.
@@ -43,13 +43,13 @@ class Edis(Source):
         """Those with a file of queries."""
         return [split for split in SPLITS if self._file(split).is_file()]
 
-    def documents(self, corpus: str) -> Iterator[Document]:  # noqa: ARG002
+    def documents(self, corpus: str) -> Iterator[CorpusEntry]:  # noqa: ARG002
         """Iterate over the candidates."""
         if (Path(self.path) / CANDIDATES).is_file():
             for entry in json_entries(Path(self.path) / CANDIDATES, self.report):
                 yield from self._document(entry, "id")
             return
-        first = FirstOnly(self.report)
+        first = DuplicateFilter(self.report)
         for split in self.splits:
             for entry in json_entries(self._file(split), self.report):
                 for candidate in self._candidates(entry, self.report):
@@ -60,7 +60,7 @@ class Edis(Source):
     def queries(self, split: str) -> Iterator[Query]:
         """Iterate over the queries."""
         for entry in json_entries(self._file(split), self.report):
-            name = field(entry, "id", self.report)
+            name = required_id(entry, "id", self.report)
             if name is not None:
                 yield Query(entry.place, name, str(entry.value.get("query") or ""))
 
@@ -69,7 +69,7 @@ class Edis(Source):
         for entry in json_entries(self._file(split), self.report):
             query = entry.value.get("id")
             for candidate in self._candidates(entry, self.report):
-                name = field(candidate, "candidate_id", self.report)
+                name = required_id(candidate, "candidate_id", self.report)
                 score = candidate.value.get("score")
                 if not isinstance(score, int):
                     self.report("unreadable", entry.place, name, f"'score' must be a whole number, got {score!r}")
@@ -79,7 +79,7 @@ class Edis(Source):
     def _file(self, split: str) -> Path:
         return Path(self.path) / f"EDIS_{SPLITS[split]}.json"
 
-    def _candidates(self, entry: Entry, report: Report) -> Iterator[Entry]:
+    def _candidates(self, entry: Entry, report: IssueHandler) -> Iterator[Entry]:
         name = str(entry.value.get("id"))
         found = entry.value.get("candidates") or []
         if not isinstance(found, list):
@@ -91,9 +91,9 @@ class Edis(Source):
             else:
                 report("unreadable", entry.place, name, "a candidate must be an object")
 
-    def _document(self, entry: Entry, key: str) -> Iterator[Document]:
-        name = field(entry, key, self.report)
-        path = field(entry, "image", self.report)
+    def _document(self, entry: Entry, key: str) -> Iterator[CorpusEntry]:
+        name = required_id(entry, key, self.report)
+        path = required_id(entry, "image", self.report)
         if name is not None and path is not None:
             image = {"bytes": None, "path": str(self._root / path)}
             yield document_of(entry, name, entry.value.get("headline"), image, self.report)

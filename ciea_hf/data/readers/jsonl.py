@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ciea_hf.data.images import UNAVAILABLE
 from ciea_hf.data.parsing import Judgement, json_lines, judgements
-from ciea_hf.data.readers.base import Document, Query, Source, document_of, field, in_order
+from ciea_hf.data.readers.base import CorpusEntry, DatasetReader, Query, document_of, in_order, required_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ def recognises(path: str) -> bool:
     return (Path(path) / "corpus.jsonl").is_file()
 
 
-class JsonForm(Source):
+class JsonlReader(DatasetReader):
     """The own form as JSON lines."""
 
     @property
@@ -35,7 +35,7 @@ class JsonForm(Source):
         """Those with judgements."""
         return list(self._judged)
 
-    def documents(self, corpus: str) -> Iterator[Document]:  # noqa: ARG002
+    def documents(self, corpus: str) -> Iterator[CorpusEntry]:  # noqa: ARG002
         """Iterate over the corpus; of BEIR's title and text both."""
         folder = Path(self.path).resolve()
         for entry in json_lines(folder / "corpus.jsonl", self.report):
@@ -45,7 +45,7 @@ class JsonForm(Source):
                 parts = [entry.value.get(key) for key in ("title", "text")]
                 text = " ".join(part.strip() for part in parts if isinstance(part, str) and part.strip()) or None
                 if image is not None and text is None and entry.value.get("text") is None:
-                    yield Document(entry.place, name, None, image)  # an image alone
+                    yield CorpusEntry(entry.place, name, None, image)  # an image alone
                 else:
                     yield document_of(entry, name, text, image, self.report)
 
@@ -64,7 +64,7 @@ class JsonForm(Source):
             yield from judgements(self._judged[split], self.report)
             return
         for entry in json_lines(self._judged[split], self.report):
-            query, document = (field(entry, key, self.report) for key in ("query-id", "corpus-id"))
+            query, document = (required_id(entry, key, self.report) for key in ("query-id", "corpus-id"))
             score = entry.value.get("score")
             if not isinstance(score, int):
                 self.report("unreadable", entry.place, query, f"'score' must be a whole number, got {score!r}")
@@ -83,7 +83,7 @@ class JsonForm(Source):
         return UNAVAILABLE
 
     def _name(self, entry: Entry) -> str | None:
-        return field(entry, "id" if "id" in entry.value else "_id", self.report)
+        return required_id(entry, "id" if "id" in entry.value else "_id", self.report)
 
     @cached_property
     def _judged(self) -> dict[str, Path]:

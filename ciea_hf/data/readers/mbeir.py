@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ciea_hf.data.issues import Report, raise_errors
+from ciea_hf.data.issues import IssueHandler, raise_on_error
 from ciea_hf.data.parsing import Judgement, json_lines, judgements
-from ciea_hf.data.readers.base import Document, Query, Source, document_of, field, texts
+from ciea_hf.data.readers.base import CorpusEntry, DatasetReader, Query, document_of, id_list, required_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ def _pools(folder: Path) -> Iterator[Path]:
         yield from sorted(folder.glob(pattern))
 
 
-class MBeir(Source):
+class MBeir(DatasetReader):
     """One task of M-BEIR.
 
     Args:
@@ -46,7 +46,7 @@ class MBeir(Source):
         FileNotFoundError: If it holds none.
     """
 
-    def __init__(self, path: str, report: Report = raise_errors) -> None:
+    def __init__(self, path: str, report: IssueHandler = raise_on_error) -> None:
         super().__init__(path, report)
         self.pool = Path(path) if path.endswith(POOL) else self._only_pool(Path(path))
         self._task = self.pool.name.removesuffix(POOL)
@@ -61,10 +61,10 @@ class MBeir(Source):
         """Those with a file of queries."""
         return list(self._queries)
 
-    def documents(self, corpus: str) -> Iterator[Document]:  # noqa: ARG002
+    def documents(self, corpus: str) -> Iterator[CorpusEntry]:  # noqa: ARG002
         """Iterate over the pool of candidates."""
         for entry in json_lines(self.pool, self.report):
-            name = field(entry, "did", self.report)
+            name = required_id(entry, "did", self.report)
             path = entry.value.get("img_path")
             if path and not isinstance(path, str):
                 self.report("unreadable", entry.place, name, f"'img_path' must be a path, got {str(path)[:80]}")
@@ -88,10 +88,10 @@ class MBeir(Source):
             yield from judgements(file, self.report)
         for entry in self._entries(split):
             query = str(entry.value["qid"])
-            positives = texts(entry, "pos_cand_list", self.report)
+            positives = id_list(entry, "pos_cand_list", self.report)
             if file is None:
                 yield from (Judgement(entry.place, query, name, 1) for name in positives)
-            for name in texts(entry, "neg_cand_list", self.report):
+            for name in id_list(entry, "neg_cand_list", self.report):
                 if positives and name not in positives:
                     yield Judgement(entry.place, query, name, 0)
 
@@ -101,7 +101,7 @@ class MBeir(Source):
 
     def _entries(self, split: str) -> Iterator[Entry]:
         for entry in json_lines(self._queries[split], self.report):
-            if field(entry, "qid", self.report) is not None:
+            if required_id(entry, "qid", self.report) is not None:
                 yield entry
 
     @cached_property

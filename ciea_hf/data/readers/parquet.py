@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf.data.dataset import CORPUS_COLUMNS, MODALITIES, QRELS_COLUMNS, column_values, corpus_features
-from ciea_hf.data.issues import Place, Report, raise_errors
+from ciea_hf.data.issues import IssueHandler, Location, raise_on_error
 from ciea_hf.data.parsing import Entry, Judgement
-from ciea_hf.data.readers.base import Document, Query, Source, document_of, field, in_order
+from ciea_hf.data.readers.base import CorpusEntry, DatasetReader, Query, document_of, in_order, required_id
 from ciea_hf.data.readers.tables import corpus_of_columns, encoded_image, mapped, refuse_repeated, rows, shards_by_split
-from ciea_hf.utils import require
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,9 @@ def _declared(folder: Path, config: str) -> dict[str, list[Path]]:
     import yaml
 
     try:
-        header = require("huggingface_hub", extra="eval").DatasetCard.load(card, ignore_metadata_errors=True).data
+        header = (
+            import_optional("huggingface_hub", extra="eval").DatasetCard.load(card, ignore_metadata_errors=True).data
+        )
         declared = [item for item in header.to_dict().get("configs") or [] if item.get("config_name") == config]
     except (AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{card}: the header cannot be read: {' '.join(str(error).split())}") from error
@@ -96,7 +98,7 @@ def _patterns(written: Any) -> dict[str, list[str]]:
     return found
 
 
-class OwnForm(Source):
+class ParquetReader(DatasetReader):
     """A data set in the own form.
 
     Args:
@@ -107,7 +109,7 @@ class OwnForm(Source):
         FileNotFoundError: If a folder lacks a configuration.
     """
 
-    def __init__(self, path: str, report: Report = raise_errors) -> None:
+    def __init__(self, path: str, report: IssueHandler = raise_on_error) -> None:
         super().__init__(path, report)
         self._folder = Path(path) if Path(path).exists() else None
         if self._folder is not None:
@@ -135,7 +137,7 @@ class OwnForm(Source):
             return corpora[0]
         raise ValueError(f"{self.path}: corpus has no split {split!r}; it has {corpora}")
 
-    def documents(self, corpus: str) -> Iterator[Document]:
+    def documents(self, corpus: str) -> Iterator[CorpusEntry]:
         """Iterate over the rows of a corpus."""
         for entry in self._rows("corpus", corpus, [], ["id", "_id", "text", "image", "modality"]):
             name = self._name(entry)
@@ -147,7 +149,7 @@ class OwnForm(Source):
                 self.report("unreadable", entry.place, name, str(error))
                 continue
             if image is not None and "text" not in str(entry.value.get("modality") or "text"):
-                yield Document(entry.place, name, entry.value.get("text") or None, image)
+                yield CorpusEntry(entry.place, name, entry.value.get("text") or None, image)
             else:
                 yield document_of(entry, name, entry.value.get("text"), image, self.report)
 
@@ -164,7 +166,7 @@ class OwnForm(Source):
     def judgements(self, split: str) -> Iterator[Judgement]:
         """Iterate over the judgements."""
         for entry in self._rows("qrels", split, QRELS_COLUMNS, []):
-            query, document = (field(entry, column, self.report) for column in QRELS_COLUMNS[:2])
+            query, document = (required_id(entry, column, self.report) for column in QRELS_COLUMNS[:2])
             score = entry.value["score"]
             if not isinstance(score, int | float) or not float(score).is_integer():
                 self.report("unreadable", entry.place, query, f"'score' must be a whole number, got {score!r}")
@@ -192,12 +194,12 @@ class OwnForm(Source):
         return self._splits("corpus")[corpus]
 
     def _name(self, entry: Entry) -> str | None:
-        return field(entry, "id" if "id" in entry.value else "_id", self.report)
+        return required_id(entry, "id" if "id" in entry.value else "_id", self.report)
 
     @cached_property
     def _configs(self) -> dict[str, str]:
         """What the configurations are called on the Hub."""
-        there = require("datasets", extra="eval").get_dataset_config_names(self.path)
+        there = import_optional("datasets", extra="eval").get_dataset_config_names(self.path)
         found = {config: [name for name in NAMES[config] if name in there] for config in NAMES}
         lacking = [config for config, names in found.items() if not names]
         if lacking and lacking != ALONE:
@@ -209,7 +211,7 @@ class OwnForm(Source):
             return _tables(self._folder, config)
         if config not in self._configs:
             return {}
-        names = require("datasets", extra="eval").get_dataset_split_names(self.path, self._configs[config])
+        names = import_optional("datasets", extra="eval").get_dataset_split_names(self.path, self._configs[config])
         return {name: [] for name in names}
 
     def _where(self, config: str, split: str) -> str:
@@ -219,7 +221,7 @@ class OwnForm(Source):
     def _table(self, config: str, split: str) -> datasets.Dataset:
         if self._folder is not None:
             return mapped(_tables(self._folder, config)[split])
-        table: datasets.Dataset = require("datasets", extra="eval").load_dataset(
+        table: datasets.Dataset = import_optional("datasets", extra="eval").load_dataset(
             self.path, self._configs[config], split=split
         )
         return table
@@ -234,7 +236,7 @@ class OwnForm(Source):
         for batch in table.select_columns(chosen).with_format("arrow").iter(batch_size=200):
             for row in batch.to_pylist():
                 number += 1
-                yield Entry(Place(f"{self.path}, {config}", number, "row"), row)
+                yield Entry(Location(f"{self.path}, {config}", number, "row"), row)
 
 
 def _is_ours(table: datasets.Dataset) -> bool:

