@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import os
 import shutil
 import tempfile
@@ -66,6 +68,23 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = 2) -> None:
+    """Write JSON atomically, in UTF-8 with a final newline.
+
+    Args:
+        path: The file.
+        content: Anything that `json.dumps` accepts.
+        indent: Spaces of indentation; None writes one line.
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def short_hash(content: str | bytes, length: int = 32) -> str:
+    """Return the first hexadecimal digits of a SHA-256 hash: fingerprints and names of cache folders."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:length]
 
 
 @contextmanager

@@ -52,7 +52,8 @@ class Embedder(nn.Module):
             groups: Forward passes, on any device; there may be none.
 
         Returns:
-            Embeddings (rows of all groups, D), image-only embeddings (images of all groups, D; none without `image_only_from`
+            Embeddings (rows of all groups, D), image-only embeddings (images of all groups, D; none without
+            `image_only_from`
             and in evaluation mode), and the logarithm of the logit scale.
         """
         fillers = self._fillers(groups) if self.in_step else []
