@@ -67,7 +67,7 @@ def test_interruption_ends_with_130(monkeypatch, dataset, capsys):
     def interrupted(*_args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ciea_hf.commands.common.load_dataset", interrupted)
+    monkeypatch.setattr("ciea_hf.loading.load_dataset", interrupted)
     assert main(["evaluate", "m", dataset]) == 130
     assert capsys.readouterr().err == "ciea: interrupted\n"
 

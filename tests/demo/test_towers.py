@@ -121,7 +121,7 @@ def test_training_is_deterministic_and_its_result_is_saved(tmp_path):
 
 def test_an_installation_without_weights_says_how_to_make_them(monkeypatch, tmp_path):
     monkeypatch.setattr("ciea_hf.miniature.vision.resources.files", lambda _: tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"python -m ciea_hf\.demo\.tower"):
+    with pytest.raises(FileNotFoundError, match=r"python -m ciea_hf\.miniature\.vision"):
         tower_folder()
 
 

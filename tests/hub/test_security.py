@@ -223,7 +223,7 @@ def test_sizes_that_towers_have_are_accepted() -> None:
         check_image_size({"size": size})
 
 
-NEEDED = ("config.json", "processor_config.json", "modules.json", "tokenizer_config.json", "limits_ciea.py",
+NEEDED = ("config.json", "processor_config.json", "modules.json", "tokenizer_config.json", "validation_ciea.py",
           "config_sentence_transformers.json", "modeling_ciea.py")  # fmt: skip
 
 
