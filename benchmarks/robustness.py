@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     models = parsed.models or [MARVEL, CIEA]
     if len(models) != 2:
-        parser.error(f"two models are compared, got {len(models)}")
+        parser.error(f"two models are compared; got {len(models)}")
     require_models(models)
     from ciea_hf.loading import load_dataset, load_encoder
 

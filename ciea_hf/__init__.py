@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ciea_hf.modeling.modeling_ciea import CIEAModel, CIEAOutput
     from ciea_hf.modeling.processing_ciea import CIEAProcessor
 
-# imported when they are first asked for
+# Imported on first use.
 _LAZY = {
     "CIEAConfig": "ciea_hf.modeling.configuration_ciea",
     "CIEAModel": "ciea_hf.modeling.modeling_ciea",

@@ -1,4 +1,4 @@
-"""Reading of the checkpoints that the authors of CIEA and MARVEL publish (`.pt`: `{"epoch", "model"}`)."""
+"""Conversion of checkpoints published by the authors of CIEA and MARVEL (`.pt`: `{"epoch", "model"}`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Config = PreTrainedConfig | dict[str, Any] | str | os.PathLike[str]
 
-# their name -> ours; the language model's comes first in a key and may be any of theirs
+# Patterns of their names -> our names. The released code names the language model after its family.
 RENAMED = (
     (r"^clip_model\.vision_model\.", "vision_model."),
     (r"^(t5|bart|bert|gpt2|gpt|text|language)_model\.", "text_model."),
@@ -30,7 +30,7 @@ RENAMED = (
     (r"^information_extract\.feed_forward\.2\.", "extractor.fc2."),
     (r"^information_extract\.", "extractor."),
 )
-# position ids and GPT-2's causal masks are no weights; CLIP's text side and its projections take no part in the model
+# Position ids and GPT-2's causal masks are buffers, not weights; CLIP's text side and projections are unused.
 IGNORED = re.compile(
     r"\.position_ids$|\.attn\.(masked_)?bias$|^clip_model\.(text_model|text_projection|visual_projection|logit_scale)"
 )
@@ -39,14 +39,14 @@ IGNORED = re.compile(
 def convert_checkpoint(
     checkpoint: str | os.PathLike[str], vision_config: Config, text_config: Config, **config_overrides: Any
 ) -> CIEAModel:
-    """Read an authors' checkpoint of CIEA, or of MARVEL, which has no extractor.
+    """Convert a checkpoint of CIEA, or of MARVEL, which has no extractor.
 
-    The three image tokens are the last rows of its token table, in the order `<im_patch>`, `<im_start>`, `<im_end>`,
-    unless `config_overrides` says otherwise.
+    The three image tokens are the last rows of the token table, in the order `<im_patch>`, `<im_start>`, `<im_end>`,
+    unless `config_overrides` sets them.
 
     Args:
-        checkpoint: The `.pt` file, `{"epoch": ..., "model": state_dict}` or a bare state dict. Read without unpickling
-            anything but tensors.
+        checkpoint: The `.pt` file: `{"epoch": ..., "model": state_dict}` or a bare state dict. Only tensors are
+            unpickled.
         vision_config: Configuration of the vision tower: a `PreTrainedConfig`, a dict, a folder or a Hub id.
         text_config: Configuration of the language model, likewise.
         **config_overrides: Arguments of [`CIEAConfig`].
@@ -55,17 +55,18 @@ def convert_checkpoint(
         The model, in evaluation mode.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is no such checkpoint, or its weights do not fit; missing, unexpected and misshapen keys
-            are named.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not such a checkpoint or its weights do not fit; missing, unexpected and misshapen
+            keys are named.
     """
-    weights = {  # written under DistributedDataParallel, names begin with "module."
-        name.removeprefix("module."): tensor for name, tensor in read_state_dict(checkpoint).items()
-    }
-    state = {_rename(name): tensor for name, tensor in weights.items() if not IGNORED.search(name)}
+    state: dict[str, Tensor] = {}
+    for name, tensor in read_state_dict(checkpoint).items():
+        plain_name = name.removeprefix("module.")  # DistributedDataParallel adds this prefix
+        if not IGNORED.search(plain_name):
+            state[_rename(plain_name)] = tensor
     table = next((name for name in TOKEN_TABLES if name in state), None)
     if table is None:
-        raise ValueError(f"{checkpoint}: no token table among the weights; expected one of {', '.join(TOKEN_TABLES)}")
+        raise ValueError(f"{checkpoint}: token table not found; expected one of {', '.join(TOKEN_TABLES)}")
     text = copy.deepcopy(_config(text_config, "text_config"))
     text.vocab_size = state[table].shape[0]
     last = text.vocab_size
@@ -82,13 +83,13 @@ def convert_checkpoint(
     return model
 
 
-def processor_of(model: CIEAModel, image_processor: str, tokenizer: str) -> CIEAProcessor:
+def load_processor(model: CIEAModel, image_processor: str, tokenizer: str) -> CIEAProcessor:
     """Load the processor of a converted model.
 
     Args:
-        model: As :func:`convert_checkpoint` gives it.
-        image_processor: Folder or Hub id, most often that of the vision tower.
-        tokenizer: Folder or Hub id, most often that of the language model.
+        model: Model returned by [`convert_checkpoint`].
+        image_processor: Folder or Hub id, usually that of the vision tower.
+        tokenizer: Folder or Hub id, usually that of the language model.
 
     Returns:
         The processor.
@@ -105,8 +106,8 @@ def processor_of(model: CIEAModel, image_processor: str, tokenizer: str) -> CIEA
         ours, theirs = getattr(processor, name), getattr(model.config, name)
         if ours != theirs:
             raise ValueError(
-                f"{name} is {ours} for the tokenizer {tokenizer} and {theirs} for the checkpoint: "
-                f"the tokenizer is another one, or --set {name}={ours} is needed"
+                f"{name} is {ours} in the tokenizer {tokenizer} but {theirs} in the checkpoint: use the tokenizer that "
+                f"the checkpoint was trained with, or --set {name}={ours}"
             )
     return processor
 
@@ -120,7 +121,7 @@ TOKEN_TABLES = (
 
 
 def read_state_dict(checkpoint: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read the weights of a `.pt` file, unpickling nothing but tensors.
+    """Read the weights of a `.pt` file; only tensors are unpickled.
 
     Args:
         checkpoint: The file.
@@ -129,20 +130,20 @@ def read_state_dict(checkpoint: str | os.PathLike[str]) -> dict[str, Tensor]:
         Weights by their names in the file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file holds anything but tensors and plain values, or no weights.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file contains other objects than tensors and plain values, or no weights.
     """
     path = Path(checkpoint)
     if not path.is_file():
-        raise FileNotFoundError(f"`checkpoint`: there is no file {str(path)!r}")
+        raise FileNotFoundError(f"`checkpoint`: file {str(path)!r} not found")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: not a checkpoint that can be read safely (tensors only): {reason}") from error
+        raise ValueError(f"{path}: not a checkpoint of tensors alone, so it is not loaded: {reason}") from error
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{path}: expected {{'epoch': ..., 'model': weights by name}}, found {_describe(content)}")
+        raise ValueError(f"{path}: expected {{'epoch': ..., 'model': weights by name}}; got {_describe(content)}")
     return state
 
 
@@ -155,7 +156,7 @@ def _rename(name: str) -> str:
 
 
 def _load(model: CIEAModel, state: Mapping[str, Tensor], path: Path) -> None:
-    """Copy the weights into the model; refuse what does not fit, by name."""
+    """Copy the weights into the model; mismatches raise an error that names them."""
     own = model.state_dict()
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     missing = sorted(name for name in own if name not in state and name not in tied)
@@ -165,7 +166,7 @@ def _load(model: CIEAModel, state: Mapping[str, Tensor], path: Path) -> None:
         for name in state
         if name in own and state[name].shape != own[name].shape
     )
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    problems = {"missing": missing, "unexpected": unexpected, "wrong shape": misshapen}
     if any(problems.values()):
         listed = "; ".join(f"{label}: {', '.join(names)}" for label, names in problems.items() if names)
         raise ValueError(f"{path}: the weights do not fit the configurations. {listed}")
@@ -178,7 +179,7 @@ def _config(value: Config, name: str) -> PreTrainedConfig:
         return value
     if isinstance(value, dict):
         if "model_type" not in value:
-            raise ValueError(f"`{name}` needs the key 'model_type'; it has {', '.join(map(repr, value))}")
+            raise ValueError(f"`{name}` must have the key 'model_type'; got {', '.join(map(repr, value))}")
         settings = dict(value)
         return AutoConfig.for_model(settings.pop("model_type"), **settings)
     config: PreTrainedConfig = AutoConfig.from_pretrained(value)

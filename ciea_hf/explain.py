@@ -1,4 +1,4 @@
-"""Look inside CIEA: which parts of a picture its caption leaves out, and what the picture says alone."""
+"""Inspection of a model: which patches of an image its caption leaves out, and image-only embeddings."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
     from ciea_hf.modeling.modeling_ciea import CIEAModel
 
-OVERLAY_SIZE = 448  # px, of the longer side at least
-FADED = 0.25  # brightness of what the caption says
+OVERLAY_SIZE = 448  # minimum length of the longer side in pixels
+FADED_BRIGHTNESS = 0.25  # brightness of patches that the caption describes
 
 
-class ImageParts(NamedTuple):
-    """Embeddings of captioned pictures and of their image parts alone, all of length 1.
+class ImageEmbeddings(NamedTuple):
+    """Embeddings of captioned images and of the images alone, all of unit length.
 
     Attributes:
-        documents: Picture and caption together, (images, D).
-        extracted: The patches that the extractor gives, without the caption: (images, D). Without an extractor the
-            projected ones.
-        projected: The patches before the extractor, without the caption: (images, D).
+        documents: Embeddings of images with captions, (images, D).
+        extracted: Image-only embeddings of the extracted patches, (images, D). Without an extractor the same as
+            `projected`.
+        projected: Image-only embeddings of the projected patches, (images, D).
         weights: Complement weights of the patches, (images, P); None without an extractor.
     """
 
@@ -41,86 +41,86 @@ class ImageParts(NamedTuple):
 
 
 @torch.inference_mode()
-def embed_image_parts(
+def embed_images(
     model: CIEAModel, images: Sequence[Any], captions: Sequence[str], batch_size: int = 64
-) -> ImageParts:
-    """Embed captioned pictures, whole and in parts.
+) -> ImageEmbeddings:
+    """Embed captioned images with their captions and alone.
 
     Args:
-        model: The model; what it drops out in training stays.
+        model: The model; evaluated without dropout.
         images: PIL images or paths.
-        captions: The caption of each.
-        batch_size: Pictures of one forward pass.
+        captions: Caption of each image.
+        batch_size: Number of images per forward pass.
 
     Returns:
-        The embeddings, on the model's device.
+        Embeddings, on the model's device.
 
     Raises:
-        ValueError: If pictures and captions differ in number, there are none, or a caption is blank.
+        ValueError: If images and captions differ in number, there are none, or a caption is blank.
     """
     if len(images) != len(captions) or not images:
-        raise ValueError(f"each picture needs one caption, got {len(images)} picture(s) and {len(captions)} caption(s)")
+        raise ValueError(f"each image needs one caption; got {len(images)} image(s) and {len(captions)} caption(s)")
     blank = [caption for caption in captions if not isinstance(caption, str) or not caption.strip()]
     if blank:
-        raise ValueError(f"a caption must be a text that holds a word, got {blank[0]!r}")
+        raise ValueError(f"captions must be non-blank texts; got {blank[0]!r}")
     starts = range(0, len(images), batch_size)
     with evaluating(model):
         batches = [_embed(model, images[i : i + batch_size], captions[i : i + batch_size]) for i in starts]
     documents, extracted, projected, weights = zip(*batches, strict=True)
-    return ImageParts(
+    return ImageEmbeddings(
         torch.cat(documents), torch.cat(extracted), torch.cat(projected),
         None if model.extractor is None else torch.cat(weights),
     )  # fmt: skip
 
 
 def complement_map(model: CIEAModel, image: Any, caption: str) -> NDArray[np.float32]:
-    """Show how much of each patch of a picture its caption leaves out (paper, section 3.2).
+    """Compute how much of each patch of an image its caption leaves out (paper, section 3.2).
 
     Args:
         model: A model with an extractor.
         image: A PIL image or a path.
-        caption: Its caption.
+        caption: Caption of the image.
 
     Returns:
-        The complement weights on the grid of the tower's patches, (rows, columns): near 1 where the caption says
-        nothing of the patch, near 0 where it does.
+        Complement weights on the grid of patches, (rows, columns): near 1 where the caption says nothing about the
+        patch, near 0 where it does.
 
     Raises:
-        ValueError: If the model has no extractor or weighs all patches alike, the caption is blank, or the patches form
-            no square grid.
+        ValueError: If the model has no extractor or uniform weights, the caption is blank, or the patches do not form a
+            square grid.
 
     Example:
         >>> complement_map(model, "scene.png", "the necktie and the watermelon").shape  # doctest: +SKIP
         (7, 7)
     """
     if model.config.extractor_weights == "uniform":
-        raise ValueError("the model weighs all patches alike (`extractor_weights='uniform'`): there is no map to show")
-    weights = embed_image_parts(model, [image], [caption]).weights
+        raise ValueError("`complement_map` needs complement weights; the model has `extractor_weights='uniform'`")
+    weights = embed_images(model, [image], [caption]).weights
     if weights is None:
-        raise ValueError("the model has no extractor (`use_extractor=False`), so it weighs no patches")
+        raise ValueError("`complement_map` needs an extractor; the model has `use_extractor=False`")
     side = math.isqrt(weights.shape[1])
     if side * side != weights.shape[1]:
-        raise ValueError(f"the tower's {weights.shape[1]} patches form no square grid")
+        raise ValueError(f"the tower's {weights.shape[1]} patches do not form a square grid")
     grid: NDArray[np.float32] = weights[0].float().cpu().numpy().reshape(side, side)
     return grid
 
 
 def overlay_complement(model: CIEAModel, image: Any, caption: str) -> Image.Image:
-    """Draw a picture as the tower sees it, with what the caption says faded to dark grey.
+    """Draw an image as the tower sees it, with the patches that the caption describes faded to dark grey.
 
-    Brightness runs from the picture's lowest complement weight to its highest, so that pictures of different captions
-    are compared by their maps, not by their overlays.
+    Brightness is scaled between the lowest and the highest complement weight of the image, so overlays of different
+    captions are not comparable; their maps are.
 
     Args:
         model: A model with an extractor.
         image: A PIL image or a path.
-        caption: Its caption.
+        caption: Caption of the image.
 
     Returns:
-        An RGB picture.
+        An RGB image.
 
     Raises:
-        ValueError: As :func:`complement_map`.
+        ValueError: As [`complement_map`].
     """
     weights = complement_map(model, image, caption)
     span = float(np.ptp(weights))
@@ -129,7 +129,7 @@ def overlay_complement(model: CIEAModel, image: Any, caption: str) -> Image.Imag
     scale = max(1, math.ceil(OVERLAY_SIZE / max(seen.size)))
     large = seen.resize((seen.width * scale, seen.height * scale), Image.Resampling.NEAREST)
     mask = Image.fromarray(np.rint(share * 255).astype(np.uint8)).resize(large.size, Image.Resampling.BILINEAR)
-    faded = large.convert("L").point(lambda value: value * FADED).convert("RGB")
+    faded = large.convert("L").point(lambda value: value * FADED_BRIGHTNESS).convert("RGB")
     return Image.composite(large, faded, mask)
 
 
@@ -149,7 +149,7 @@ def _embed(
 
 
 def _as_seen(model: CIEAModel, image: Any) -> Image.Image:
-    """The picture behind the image processor: resized, cropped, its colours restored."""
+    """Return the preprocessed image, resized and cropped, with its colours restored."""
     processor = model.processor.image_processor
     pixels = model.processor(images=[image])["pixel_values"][0].float()
     if getattr(processor, "do_normalize", False):

@@ -97,7 +97,7 @@ def _device(name: str | None) -> str:
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch built without CUDA raises the second
         there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
         there += ["mps"] if torch.backends.mps.is_available() else []
-        raise ValueError(f"--device must be one of {', '.join(there)} here, got {name!r}") from error
+        raise ValueError(f"--device must be one of {', '.join(there)} here; got {name!r}") from error
     return name
 
 

@@ -1,4 +1,4 @@
-"""Small helpers that every room shares: optional imports, atomic files, the cache folder."""
+"""Helpers shared by the whole package: optional imports, atomic files, hashes, the cache folder."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ Result = TypeVar("Result")
 
 
 def import_optional(module: str, extra: str) -> Any:
-    """Import an optional dependency, or say how to install it.
+    """Import an optional dependency, or explain how to install it.
 
     Args:
-        module: Dotted name of the module to import.
-        extra: The extra of this package that brings it, such as ``"train"``.
+        module: Dotted name of the module.
+        extra: Extra of this package that installs it, such as `"train"`.
 
     Returns:
         The imported module.
 
     Raises:
-        ImportError: If the module is not installed; the message holds the command that installs it.
+        ImportError: If the module is not installed; the message contains the command that installs it.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
-        raise ImportError(f'`{module}` is needed here and not installed: pip install "ciea-hf[{extra}]"') from error
+        raise ImportError(f'`{module}` is required but not installed: pip install "ciea-hf[{extra}]"') from error
 
 
 def cache_dir() -> Path:
-    """Return the folder for what this package builds once and keeps.
+    """Return the folder for data that this package builds once and reuses.
 
-    ``CIEA_HF_CACHE`` if set, else ``$XDG_CACHE_HOME/ciea_hf``, else ``~/.cache/ciea_hf``.
+    `CIEA_HF_CACHE` if set, else `$XDG_CACHE_HOME/ciea_hf`, else `~/.cache/ciea_hf`.
     """
     chosen = os.environ.get("CIEA_HF_CACHE")
     if chosen:
@@ -56,7 +56,7 @@ def cache_dir() -> Path:
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it onto ``path`` when the block ends without an error."""
+    """Yield a temporary path next to `path`, and rename it to `path` if the block ends without an error."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
@@ -83,15 +83,15 @@ def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = 
 
 
 def short_hash(content: str | bytes, length: int = 32) -> str:
-    """Return the first hexadecimal digits of a SHA-256 hash: fingerprints and names of cache folders."""
+    """Return the first hexadecimal digits of a SHA-256 hash, for fingerprints and cache folder names."""
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:length]
 
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary folder beside ``path``; move it to ``path`` when the block ends without an error.
+    """Yield a temporary folder next to `path`, and move it to `path` if the block ends without an error.
 
-    A folder that stands there already is replaced as the last step, so that a reader sees the old one or the new one.
+    An existing folder is replaced in the last step, so that a reader sees the old folder or the new one.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -111,12 +111,15 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def prefetch_map(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Map in order, while threads prepare the next results, at most one for each of them.
+    """Map in order while threads compute the next results, at most one per thread ahead.
 
     Args:
-        function: What is computed.
-        items: Of these; they are taken as they are needed.
-        workers: Number of threads; 0 computes each result when it is asked for.
+        function: Function of one item.
+        items: Items, taken as they are needed.
+        workers: Number of threads; 0 computes each result when it is requested.
+
+    Yields:
+        Results in the order of the items.
     """
     if workers == 0:
         yield from map(function, items)

@@ -1,4 +1,4 @@
-"""The model, its processor and its configuration: what travels to the Hub. Each name is imported on first use."""
+"""The model, its processor and its configuration, which travel to the Hub. Names are imported on first use."""
 
 from __future__ import annotations
 

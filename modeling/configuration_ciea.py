@@ -15,40 +15,40 @@ EXTRACTOR_WEIGHTS: tuple[str, ...] = get_args(ExtractorWeights)
 class CIEAConfig(PreTrainedConfig):
     """Configuration of a [`CIEAModel`].
 
-    The defaults are the paper's: CLIP ViT-B/32 under T5-base, joined by a linear projector and the complementary
+    The defaults follow the paper: CLIP ViT-B/32 and T5-base, connected by a linear projector and the complementary
     information extractor (section 3.2).
 
     Args:
         vision_config: Configuration of the vision tower, as an object or a dict with its `model_type`.
         text_config: Configuration of the language model, as an object or a dict with its `model_type`.
-        use_extractor: Whether captioned images pass the extractor. Off, the model is MARVEL.
-        extractor_weights: What the extractor weighs patches by: `"complement"`, how much of each the caption leaves out
-            (the paper), or `"uniform"`, 1 for all, which shows what the weights bring.
-        extractor_num_heads: Attention heads of the extractor; must divide the language model's width.
+        use_extractor: Whether captioned images pass through the extractor. Without it the model is MARVEL.
+        extractor_weights: Patch weights inside the extractor: `"complement"` (the paper: how much of each patch the
+            caption leaves out) or `"uniform"` (1 for every patch, as an ablation).
+        extractor_num_heads: Number of attention heads of the extractor; must divide the language model's width.
         extractor_intermediate_size: Width of the extractor's feed-forward layer.
-        extractor_dropout: Dropout on the extractor's attention weights and on its attention residual.
+        extractor_dropout: Dropout probability of the extractor's attention weights and attention residual.
         extractor_layer_norm_eps: Epsilon of the extractor's layer norm.
-        extractor_weight_floor: Patches whose complement weight lies below this are masked out as attention keys.
-        vision_feature_layer: Which of the tower's hidden states holds the patches; -1 is its `last_hidden_state`.
-        image_seq_length: Patches of an image, P. Computed from the tower's image and patch size if `None`, where these
-            decide it; a convolutional or hierarchical tower needs it given.
-        pooling: What of the language model's output is the embedding: `"decoder_start"` (the only state of a decoder
-            that runs one step), `"cls"` (the first token), `"mean"` (over attended tokens) or `"last_token"` (the last
-            attended token), of an encoder-decoder its encoder's. Chosen from the language model's kind if `None`.
-        pooling_decoder_start_token_id: The token that the decoder's one step starts from, with `"decoder_start"`.
-        image_token_id: Id of the placeholder `<im_patch>`, which stands P times for one image.
-        image_start_token_id: Id of `<im_start>`, the mark before a captioned image.
-        image_end_token_id: Id of `<im_end>`, the mark after a captioned image.
-        logit_scale_init_value: Natural logarithm of the inverse temperature that training starts from.
-        prompts: Prompts by name that `encode_query` and `encode_document` put before a text.
+        extractor_weight_floor: Threshold of the complement weight below which a patch is masked as an attention key.
+        vision_feature_layer: Index of the tower's hidden states that holds the patches; -1 is its `last_hidden_state`.
+        image_seq_length: Number of patches of an image, P. Derived from the tower's image and patch size if `None`;
+            required for convolutional and hierarchical towers.
+        pooling: Pooling strategy of the language model's states: `"decoder_start"` (the only state of a decoder that
+            runs one step), `"cls"` (first token), `"mean"` (attended tokens) or `"last_token"` (last attended token).
+            For an encoder-decoder, the last three pool its encoder. Chosen from the language model's kind if `None`.
+        pooling_decoder_start_token_id: Token id that the decoder's single step starts from, with `"decoder_start"`.
+        image_token_id: Token id of the placeholder `<im_patch>`, repeated P times for an image.
+        image_start_token_id: Token id of `<im_start>`, which precedes a captioned image.
+        image_end_token_id: Token id of `<im_end>`, which follows a captioned image.
+        logit_scale_init_value: Natural logarithm of the initial inverse temperature.
+        prompts: Prompts by name that `encode_query` and `encode_document` prepend to a text.
 
     Raises:
-        ValueError: If an argument is out of its range; the message names it.
+        ValueError: If an argument is out of range; the message names it.
     """
 
     model_type = "ciea"
-    _auto_class = "AutoConfig"  # saving takes the code along
-    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 (transformers reads it so)
+    _auto_class = "AutoConfig"  # `save_pretrained` copies the code into the folder
+    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 (transformers' convention)
 
     def __init__(
         self,
@@ -95,67 +95,69 @@ class CIEAConfig(PreTrainedConfig):
 
     @property
     def hidden_size(self) -> int:
-        """Width of the embeddings: the language model's."""
+        """Width of the embeddings, which is the language model's width."""
         return int(self.text_config.hidden_size)
 
     @property
     def vision_hidden_size(self) -> int:
-        """Width of the vision tower's states; of a convolutional tower, that of its last stage."""
+        """Width of the vision tower's states; for a convolutional tower, the width of its last stage."""
         config = self.vision_config
         return int(config.hidden_size if hasattr(config, "hidden_size") else config.hidden_sizes[-1])
 
     def _check(self) -> None:
         if self.pooling not in POOLINGS:
-            raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
+            raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}; got {self.pooling!r}")
         if self.pooling == "decoder_start" and not self.text_config.is_encoder_decoder:
             raise ValueError(
-                f"`pooling='decoder_start'` needs an encoder-decoder; {self.text_config.model_type!r} has no decoder "
-                "beside an encoder. Choose 'cls', 'mean' or 'last_token'"
+                f"`pooling='decoder_start'` requires an encoder-decoder, unlike {self.text_config.model_type!r}; "
+                "choose 'cls', 'mean' or 'last_token'"
             )
         if self.extractor_weights not in EXTRACTOR_WEIGHTS:
             raise ValueError(
-                f"`extractor_weights` must be one of {', '.join(EXTRACTOR_WEIGHTS)}, got {self.extractor_weights!r}"
+                f"`extractor_weights` must be one of {', '.join(EXTRACTOR_WEIGHTS)}; got {self.extractor_weights!r}"
             )
         if self.use_extractor and self.hidden_size % self.extractor_num_heads:
             raise ValueError(
-                f"`extractor_num_heads` must divide the language model's width {self.hidden_size}, "
+                f"`extractor_num_heads` must divide the language model's width {self.hidden_size}; "
                 f"got {self.extractor_num_heads}"
             )
         if not 0.0 <= self.extractor_dropout < 1.0:
-            raise ValueError(f"`extractor_dropout` must lie in [0, 1), got {self.extractor_dropout}")
+            raise ValueError(f"`extractor_dropout` must be in [0, 1); got {self.extractor_dropout}")
         if self.image_seq_length < 1:
-            raise ValueError(f"`image_seq_length` must be positive, got {self.image_seq_length}")
+            raise ValueError(f"`image_seq_length` must be positive; got {self.image_seq_length}")
 
 
 def _sub_config(value: Any, name: str, default: dict[str, Any]) -> PreTrainedConfig:
-    """Build a sub-configuration from what a user or a `config.json` gives."""
+    """Build a sub-configuration from an object, a dict (as in `config.json`) or None."""
     if isinstance(value, PreTrainedConfig):
         return value
     if value is None:
         value = default
     if not isinstance(value, dict):
-        raise TypeError(f"`{name}` must be a PreTrainedConfig or a dict, got {type(value).__name__}")
+        raise TypeError(f"`{name}` must be a PreTrainedConfig or a dict; got {type(value).__name__}")
     settings = dict(value)
     model_type = settings.pop("model_type", default["model_type"])
     return AutoConfig.for_model(model_type, **settings)
 
 
 def _patches_of(vision_config: PreTrainedConfig) -> int:
-    """Patches of an image, from the tower's image and patch size."""
+    """Compute the number of patches of an image from the tower's image and patch size."""
     image_size, patch_size = (getattr(vision_config, name, None) for name in ("image_size", "patch_size"))
-    if image_size is None or patch_size is None or hasattr(vision_config, "depths"):  # with depths, stages shrink it
+    if (
+        image_size is None or patch_size is None or hasattr(vision_config, "depths")
+    ):  # `depths`: later stages shrink the grid
         raise ValueError(
-            f"`image_seq_length` must be given: the configuration of {vision_config.model_type!r} does not state how "
-            "many patches an image has"
+            f"`image_seq_length` is required: the configuration of {vision_config.model_type!r} does not determine the "
+            "number of patches"
         )
-    (height, width), (rows, columns) = (size if isinstance(size, list | tuple) else (size, size)
-                                        for size in (image_size, patch_size))  # fmt: skip
-    return int(height // rows) * int(width // columns)
+    height, width = image_size if isinstance(image_size, list | tuple) else (image_size, image_size)
+    patch_height, patch_width = patch_size if isinstance(patch_size, list | tuple) else (patch_size, patch_size)
+    return int(height // patch_height) * int(width // patch_width)
 
 
 def _default_pooling(text_config: PreTrainedConfig) -> str:
-    """The decoder's state of an encoder-decoder, the first token of an encoder, the last token of a decoder."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES  # takes a second to import
+    """Choose a pooling: decoder state for encoder-decoders, first token for encoders, last token for decoders."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES  # slow import
 
     if text_config.is_encoder_decoder:
         return "decoder_start"

@@ -1,4 +1,4 @@
-"""What stands between the two towers: patch states, complement weights and the extractor (paper, section 3.2)."""
+"""Layers between the two towers: patch states, complement weights and the extractor (paper, section 3.2)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 def patch_states(vision_model: PreTrainedModel, pixel_values: torch.Tensor, layer: int = -1) -> torch.Tensor:
-    """States of a vision tower, with those of class and register tokens, which stand before the patches'.
+    """Compute the states of a vision tower, including class and register tokens, which precede the patches.
 
     Args:
-        vision_model: The tower.
+        vision_model: The vision tower.
         pixel_values: Images, (images, 3, height, width).
-        layer: Which of its hidden states; -1 is `last_hidden_state`.
+        layer: Index of the hidden states to return; -1 is `last_hidden_state`.
 
     Returns:
-        The states, (images, states, vision width); a convolutional tower's map is read row by row.
+        States, (images, states, vision width). The feature map of a convolutional tower is flattened row by row.
     """
     outputs = vision_model(pixel_values.to(vision_model.dtype), return_dict=True, output_hidden_states=layer != -1)
     states: torch.Tensor = outputs.last_hidden_state if layer == -1 else outputs.hidden_states[layer]
@@ -33,21 +33,21 @@ def patch_states(vision_model: PreTrainedModel, pixel_values: torch.Tensor, laye
 
 
 def complement_weights(patches: torch.Tensor, token_embeddings: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
-    """How much each patch holds that no caption token says.
+    """Compute how much of each patch the caption leaves out.
 
-    For patch j, `w_j = 1 - max_k (cos(patch_j, token_k) + 1.00001) / 2`: near 1 where the caption says nothing about
-    the patch, near 0 where it does. The similarity of a masked token counts as 0, so that without a caption every
-    weight is 1. Computed in float32 as one normalised matrix product.
+    For patch j, `w_j = 1 - max_k (cos(patch_j, token_k) + 1.00001) / 2`: near 1 if the caption says nothing about the
+    patch, near 0 if it does. The similarity of a masked token counts as 0, so every weight is 1 without a caption.
+    Computed in float32 as one normalised matrix product.
 
     Args:
         patches: Projected patches, (images, P, D).
         token_embeddings: Input embeddings of the caption's tokens, (images, T, D).
-        token_mask: True where a token belongs to the caption, (images, T).
+        token_mask: True for caption tokens, (images, T).
 
     Returns:
-        The weights, (images, P), float32.
+        Complement weights, (images, P), float32.
     """
-    with maybe_autocast(device_type=patches.device.type, enabled=False):  # whose products would be in half precision
+    with maybe_autocast(device_type=patches.device.type, enabled=False):  # autocast would use half precision
         patches = F.normalize(patches.float(), dim=-1)
         token_embeddings = F.normalize(token_embeddings.float(), dim=-1)
         similarity = (patches @ token_embeddings.transpose(1, 2) + 1.00001) / 2  # (images, P, T)
@@ -55,14 +55,14 @@ def complement_weights(patches: torch.Tensor, token_embeddings: torch.Tensor, to
 
 
 class ComplementaryInformationExtractor(GradientCheckpointingLayer):
-    """One transformer layer over an image's patches that attends to what the caption leaves out.
+    """One transformer layer over the patches of an image that attends to what the caption leaves out.
 
-    Attention logits are multiplied by the squared complement weight of the *key* patch, and keys whose weight lies
-    below the floor are masked. A dropped-out residual and a layer norm follow, then a feed-forward layer with a plain
-    residual and no norm behind it.
+    Attention logits are multiplied by the squared complement weight of the *key* patch, and keys whose weight is below
+    the floor are masked. The attention output is followed by a residual with dropout and a layer norm, then by a
+    feed-forward layer with a plain residual and no norm.
 
     Args:
-        config: The model's configuration (`extractor_*` and the language model's width).
+        config: Configuration of the model (`extractor_*` and the language model's width).
     """
 
     def __init__(self, config: CIEAConfig) -> None:
@@ -95,7 +95,8 @@ class ComplementaryInformationExtractor(GradientCheckpointingLayer):
 
     def _attend(self, patches: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         query, key, value = (self._heads(layer(patches)) for layer in (self.q_proj, self.k_proj, self.v_proj))
-        # logits of key j times w_j^2 = q (w_j^2 k_j): the weighting goes into the keys
+        # The logit of key j times w_j^2 equals q (w_j^2 k_j). Weighting the keys instead of the logits keeps the fused
+        # attention kernel usable.
         key = key * weights.square()[:, None, :, None].to(key.dtype)
         masked = torch.zeros_like(weights, dtype=query.dtype)
         masked = masked.masked_fill(weights < self.weight_floor, torch.finfo(query.dtype).min)

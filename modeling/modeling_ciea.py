@@ -16,21 +16,21 @@ from transformers.utils.import_utils import is_torchdynamo_exporting, torch_comp
 from .configuration_ciea import CIEAConfig
 from .encoding_ciea import EncodingMixin
 from .layers_ciea import ComplementaryInformationExtractor, complement_weights, patch_states
-from .serialization_ciea import AssemblyMixin
+from .serialization_ciea import SerializationMixin
 
-ImagePart = Literal["extracted", "projected"]
+PatchSource = Literal["extracted", "projected"]
 
 
 @dataclass
 class CIEAOutput(ModelOutput):
-    """What [`CIEAModel`] returns.
+    """Output of [`CIEAModel`].
 
     Args:
         embeddings: Embeddings of the batch, (batch, hidden_size), not normalised.
         image_embeddings: With `image_only_from`, image-only embeddings (images, hidden_size), in row order.
         complement_weights: With `output_patches`, how much of each patch the caption leaves out: (images, P).
         projected_patches: With `output_patches`, the projector's output: (images, P, hidden_size).
-        extracted_patches: With `output_patches`, what the language model reads: (images, P, hidden_size).
+        extracted_patches: With `output_patches`, the patches that the language model reads: (images, P, hidden_size).
     """
 
     embeddings: torch.Tensor | None = None
@@ -40,27 +40,27 @@ class CIEAOutput(ModelOutput):
     extracted_patches: torch.Tensor | None = None
 
 
-class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
+class CIEAModel(EncodingMixin, SerializationMixin, PreTrainedModel):
     """A dense retriever over text and captioned images with a complementary information extractor.
 
-    A row of a batch is a text, an image with a caption, or an image alone; one batch may mix them. Patches of an image
-    take the place of its `<im_patch>` tokens; if a caption follows them, they pass the extractor first.
+    Each row of a batch is a text, an image with a caption, or an image alone; one batch may mix them. The patches of an
+    image replace its `<im_patch>` tokens. If a caption follows, they pass through the extractor first.
 
     Args:
-        config: The configuration.
+        config: Configuration of the model.
     """
 
     config_class = CIEAConfig
     base_model_prefix = "model"
-    _auto_class = "AutoModel"  # saving takes the code along
+    _auto_class = "AutoModel"  # `save_pretrained` copies the code into the folder
     main_input_name = "input_ids"
-    input_modalities = ["image", "text"]  # noqa: RUF012 (transformers reads it so)
+    input_modalities = ["image", "text"]  # noqa: RUF012 (transformers' convention)
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _no_split_modules = ["ComplementaryInformationExtractor"]  # noqa: RUF012 (transformers reads it so)
+    _no_split_modules = ["ComplementaryInformationExtractor"]  # noqa: RUF012 (transformers' convention)
 
     def __init__(self, config: CIEAConfig) -> None:
         super().__init__(config)
@@ -71,14 +71,14 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         table = cast("torch.Tensor", self.get_input_embeddings().weight)
         if table.shape[1] != config.hidden_size:
             raise ValueError(
-                f"`text_config`: the token embeddings of this {config.text_config.model_type!r} have {table.shape[1]} "
-                f"dimensions, its states {config.hidden_size}; choose a language model that has one width for both"
+                f"`text_config`: token embeddings and states must have the same width; this "
+                f"{config.text_config.model_type!r} has {table.shape[1]} and {config.hidden_size}"
             )
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self.post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
-        """The language model's token table."""
+        """Return the language model's token table."""
         return cast("nn.Module", self.text_model.get_input_embeddings())
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -86,22 +86,25 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         self.text_model.set_input_embeddings(value)
 
     def get_vision_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Patch states of the vision tower, which may be stored and given to `forward` in place of pixels.
+        """Compute patch states of the vision tower, which may be stored and passed to `forward` instead of pixels.
 
         Args:
             pixel_values: Images, (images, 3, height, width).
 
         Returns:
             Patch states without class or register tokens, (images, P, vision width).
+
+        Raises:
+            ValueError: If the tower returns fewer states than `image_seq_length`.
         """
         states = patch_states(self.vision_model, pixel_values, self.config.vision_feature_layer)
         patches = self.config.image_seq_length
         if states.shape[1] < patches:
             raise ValueError(
-                f"`image_seq_length` is {patches}, but the vision tower gives only {states.shape[1]} states for "
+                f"`image_seq_length` is {patches}, but the vision tower returns only {states.shape[1]} states for "
                 f"images of {pixel_values.shape[-2]} x {pixel_values.shape[-1]} pixels"
             )
-        return states[:, -patches:]  # class and register tokens stand before the patches
+        return states[:, -patches:]  # class and register tokens precede the patches
 
     def forward(
         self,
@@ -109,7 +112,7 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         vision_features: torch.Tensor | None = None,
-        image_only_from: ImagePart | None = None,
+        image_only_from: PatchSource | None = None,
         output_patches: bool = False,
         return_dict: bool | None = None,
         **kwargs: Any,
@@ -117,23 +120,22 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         """Embed a batch of texts, captioned images and images.
 
         Args:
-            input_ids: Token ids as [`CIEAProcessor`] writes them, (batch, T).
+            input_ids: Token ids as written by [`CIEAProcessor`], (batch, T).
             attention_mask: 1 for tokens, 0 for padding, (batch, T). All ones if `None`.
-            pixel_values: One image for every row with placeholders, in the order of the rows:
-                (images, 3, height, width).
-            vision_features: Precomputed `get_vision_features(pixel_values)` in place of `pixel_values`:
+            pixel_values: One image for every row with placeholders, in row order: (images, 3, height, width).
+            vision_features: Precomputed `get_vision_features(pixel_values)` instead of `pixel_values`:
                 (images, P, vision width).
-            image_only_from: Also embed each image without its caption, from its `"extracted"` (the paper's figure)
-                or its `"projected"` patches (the released code), as the complementary loss needs it.
-            output_patches: Also return the patches and the complement weights.
+            image_only_from: Also embed each image without its caption, from its `"extracted"` patches (the paper's
+                figure) or its `"projected"` patches (the released code), as the complementary loss requires.
+            output_patches: Whether to also return the patches and the complement weights.
             return_dict: Whether to return a [`CIEAOutput`] (the default) or a tuple.
-            **kwargs: Handed to the language model, those that are `None` excepted.
+            **kwargs: Further arguments of the language model; `None` values are dropped.
 
         Returns:
-            The embeddings, and what was asked for beside them.
+            Embeddings and the requested optional outputs.
 
         Raises:
-            ValueError: If images and placeholders do not match in number, or an argument is out of its choices.
+            ValueError: If the numbers of images and placeholders differ, or an argument is invalid.
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         inputs_embeds = self.get_input_embeddings()(input_ids)  # (batch, T, D)
@@ -141,10 +143,12 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         self._check_counts(input_ids, features)
         output = CIEAOutput()
         if features is not None:
-            weights, projected, extracted = self._patches(features, input_ids, attention_mask, inputs_embeds)
+            weights, projected, extracted = self._project_and_extract(
+                features, input_ids, attention_mask, inputs_embeds
+            )
             inputs_embeds = self._insert(extracted, input_ids, inputs_embeds)
             if image_only_from is not None:
-                output.image_embeddings = self._embed_image_part(image_only_from, projected, extracted)
+                output.image_embeddings = self._embed_image_only(image_only_from, projected, extracted)
             if output_patches:
                 output.complement_weights = weights
                 output.projected_patches, output.extracted_patches = projected, extracted
@@ -157,44 +161,46 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         if pixel_values is None:
             return vision_features
         if vision_features is not None:
-            raise ValueError("give `pixel_values` or `vision_features`, not both")
+            raise ValueError("`pixel_values` and `vision_features` are mutually exclusive; got both")
         return self.get_vision_features(pixel_values)
 
     def _check_counts(self, input_ids: torch.Tensor, features: torch.Tensor | None) -> None:
-        if is_torchdynamo_exporting():  # ONNX knows no check of values
+        if is_torchdynamo_exporting():  # ONNX has no operator for checks of values
             return
         images, patches = (0, self.config.image_seq_length) if features is None else features.shape[:2]
         per_row = (input_ids == self.config.image_token_id).sum(dim=1)
         torch_compilable_check(
             (per_row.sum() == images * patches) & ((per_row == 0) | (per_row == patches)).all(),
             lambda: (
-                f"images and placeholders do not match: {images} image(s) of {patches} patches, but `input_ids` hold "
-                f"{per_row.tolist()} image token(s) by row; each row takes one image, {patches} tokens"
+                f"images and placeholders do not match: {images} image(s) of {patches} patches, but the rows of "
+                f"`input_ids` contain {per_row.tolist()} image token(s); a row has no image or exactly {patches}"
             ),
         )
 
-    def _patches(
+    def _project_and_extract(
         self,
         features: torch.Tensor,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         inputs_embeds: torch.Tensor,
     ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
-        """Project the features; let those of captioned images pass the extractor.
+        """Project the features and extract the patches of captioned images.
 
         Returns:
-            Complement weights (images, P) or `None` without an extractor, projected and extracted patches, (images, P,
-            D). The extracted patches of an image alone are its projected ones.
+            Complement weights (images, P), or `None` without an extractor; projected and extracted patches, both
+            (images, P, D). For an image without a caption the extracted patches are the projected ones.
         """
         is_image = input_ids == self.config.image_token_id  # (batch, T)
         projected = self.projector(features.to(self.projector.weight.dtype))
         if self.extractor is None:
             return None, projected, projected
-        # the row of each image: the i-th image belongs to the i-th row that holds placeholders
+        # Row of each image: the i-th image belongs to the i-th row with placeholders. Comparing running counts finds it
+        # with static shapes and without a host-device synchronisation, which `nonzero` would need.
         has_image = is_image.any(dim=1)
         nth = torch.arange(1, features.shape[0] + 1, device=input_ids.device)
         rows = ((has_image.cumsum(0) == nth[:, None]) & has_image).int().argmax(dim=1)  # (images,)
-        # caption tokens: what is attended after the image (its end mark, "caption:", the caption, the end of sequence)
+        # Caption tokens are all attended tokens after the image, as in the released code: its end mark, the words of
+        # the prefix "caption:", the caption and the end-of-sequence token.
         after_image = is_image.cumsum(dim=1) * ~is_image > 0
         caption = (after_image & attention_mask.bool())[rows]  # (images, T)
         if self.config.extractor_weights == "uniform":
@@ -206,25 +212,28 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         return weights, projected, torch.where(captioned, extracted, projected)
 
     def _insert(self, patches: torch.Tensor, input_ids: torch.Tensor, inputs_embeds: torch.Tensor) -> torch.Tensor:
-        """Put the patches, in order, where the placeholders stand: (batch, T, D)."""
+        """Replace the placeholders by the patches, in order: (batch, T, D)."""
         is_image = input_ids == self.config.image_token_id
         nth = (is_image.flatten().cumsum(0) - 1).clamp(min=0)
         gathered = patches.flatten(0, 1)[nth].unflatten(0, (input_ids.shape[0], -1))
         return torch.where(is_image[..., None], gathered.to(inputs_embeds.dtype), inputs_embeds)
 
-    def _embed_image_part(self, part: ImagePart, projected: torch.Tensor, extracted: torch.Tensor) -> torch.Tensor:
-        if part not in ("extracted", "projected"):
-            raise ValueError(f"`image_only_from` must be 'extracted', 'projected' or None, got {part!r}")
-        patches = extracted if part == "extracted" else projected
+    def _embed_image_only(
+        self, image_only_from: PatchSource, projected: torch.Tensor, extracted: torch.Tensor
+    ) -> torch.Tensor:
+        """Embed the patches without a caption: (images, D)."""
+        if image_only_from not in ("extracted", "projected"):
+            raise ValueError(f"`image_only_from` must be 'extracted', 'projected' or None; got {image_only_from!r}")
+        patches = extracted if image_only_from == "extracted" else projected
         return self._embed(patches, torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device))
 
     def _embed(self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        """Run the language model and pool its states to one embedding each: (batch, D)."""
+        """Run the language model and pool its states into one embedding per row: (batch, D)."""
         pooling, language_model = self.config.pooling, self.text_model
         if pooling == "decoder_start":
             start = self.config.pooling_decoder_start_token_id
             kwargs["decoder_input_ids"] = torch.full_like(attention_mask[:, :1], start, dtype=torch.long)
-        elif self.config.text_config.is_encoder_decoder:  # its encoder alone
+        elif self.config.text_config.is_encoder_decoder:  # other poolings use the encoder alone
             language_model = self.text_model.get_encoder()
         if hasattr(self.config.text_config, "use_cache"):
             kwargs["use_cache"] = False
@@ -236,7 +245,8 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
         if pooling == "mean":
             mask = attention_mask[..., None].to(states.dtype)
             return cast("torch.Tensor", (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1))
-        # the first token or the last one that is attended, whichever side is padded
+        # The first or the last attended token, whichever side is padded: argmax finds the first maximum of the attended
+        # positions, counted from the wanted end.
         positions = torch.arange(1, attention_mask.shape[1] + 1, device=attention_mask.device)
         order = positions if pooling == "last_token" else positions.flip(0)
         chosen = (order * attention_mask).argmax(dim=1)  # (batch,)
@@ -244,7 +254,7 @@ class CIEAModel(EncodingMixin, AssemblyMixin, PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise what is CIEA's own as torch initialises it; the towers bring their own rules."""
+        """Initialise CIEA's own layers as torch does; the towers have their own rules."""
         if isinstance(module, CIEAModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
         elif isinstance(module, nn.Linear):

@@ -1,8 +1,7 @@
-"""How a CIEA model is put together, saved whole and found again: towers, processor, sentence-transformers files."""
+"""Building, saving and loading a complete CIEA model: towers, processor and sentence-transformers files."""
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,38 +27,38 @@ else:
 
 logger = logging.get_logger(__name__)
 
-Model = TypeVar("Model", bound="AssemblyMixin")
+Model = TypeVar("Model", bound="SerializationMixin")
 SETTINGS_FILE = "config_sentence_transformers.json"
-NOT_OF_PUSH = {"tags", "commit_description", "safe_serialization", "use_temp_dir", "save_peft_format"}
+UPLOAD_ARGUMENTS = ("commit_message", "private", "create_pr", "revision")
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
-class AssemblyMixin(Base):
-    """Builds the model from pretrained towers, and keeps its processor and its folder complete."""
+class SerializationMixin(Base):
+    """Builds the model from pretrained towers, and saves and loads complete model folders."""
 
     _processor: CIEAProcessor | None = None
     _hub_arguments: dict[str, Any] | None = None
-    _folder: Path | None = None  # where the model was read, whatever the working directory is later
+    _folder: Path | None = None  # absolute path of the folder that the model was loaded from
     _loaded_prompts: dict[str, str] | None = None
 
     @property
     def processor(self) -> CIEAProcessor:
-        """The processor, read from where the model was read on first use.
+        """The processor, loaded on first use from where the model was loaded.
 
         Raises:
-            FileNotFoundError: If the folder has gone from which the model was read.
-            ValueError: If the model was not read from a folder or the Hub, and no processor was set.
+            FileNotFoundError: If the folder that the model was loaded from no longer exists.
+            ValueError: If the model was not loaded from a folder or the Hub, and no processor was set.
         """
         if self._processor is None:
             if not self.config.name_or_path:
                 raise ValueError(
                     "the model has no processor: set `model.processor = CIEAProcessor(...)`, or load the model with "
-                    "`from_pretrained` from a folder that holds one"
+                    "`from_pretrained` from a folder that contains one"
                 )
-            if self._folder is not None and not self._folder.is_dir():  # and a name on the Hub it never was
+            if self._folder is not None and not self._folder.is_dir():  # else the path would be looked up on the Hub
                 raise FileNotFoundError(
-                    f"the folder {self._folder}, from which the model was read, has gone: set `model.processor = "
-                    "CIEAProcessor(...)`"
+                    f"{self._folder}, the folder that the model was loaded from, no longer exists: set "
+                    "`model.processor = CIEAProcessor(...)`"
                 )
             origin = self._folder or self.config.name_or_path
             self._processor = CIEAProcessor.from_pretrained(origin, **(self._hub_arguments or {}))
@@ -71,22 +70,22 @@ class AssemblyMixin(Base):
 
     @classmethod
     def from_pretrained(cls: type[Model], pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Read a model from a folder or the Hub, as `PreTrainedModel` does; the processor comes on demand."""
+        """Load a model from a folder or the Hub, as `PreTrainedModel` does; the processor is loaded on demand."""
         hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
         folder = None
-        if pretrained_model_name_or_path is not None:  # None: a configuration and a state dict are given
+        if pretrained_model_name_or_path is not None:  # None if a configuration and a state dict are passed
             check_weight_files(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
             folder = Path(pretrained_model_name_or_path) if Path(pretrained_model_name_or_path).is_dir() else None
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model._hub_arguments = hub_arguments
         model._loaded_prompts = dict(model.config.prompts)
-        if folder is not None:  # its relative path would look like a name on the Hub
+        if folder is not None:  # a relative path would look like a Hub id
             model._folder = folder.resolve()
             model.config._name_or_path = str(model._folder)
         return loaded
 
-    def save_pretrained(  # type: ignore[override]  # the rest by name
+    def save_pretrained(  # type: ignore[override]  # the other arguments are keyword arguments
         self,
         save_directory: str | os.PathLike[str],
         is_main_process: bool = True,
@@ -95,27 +94,25 @@ class AssemblyMixin(Base):
     ) -> None:
         """Save a complete folder: weights, configuration, processor, remote code and sentence-transformers files.
 
-        A `SentenceTransformer` that holds the model has written its own prompts and settings before it saves the model:
-        they stay, and its prompts become those of `config`, unless these have been changed.
+        A `SentenceTransformer` that contains the model writes its own prompts and settings before it saves the model.
+        They are kept, and its prompts become those of `config`, unless the model's prompts have changed since loading.
 
         Args:
-            save_directory: The folder; made if it does not exist.
-            is_main_process: Whether this process writes what is not weights.
-            push_to_hub: Whether to upload the folder afterwards; `repo_id` and the rest of the arguments of
-                `push_to_hub` may be given.
-            **kwargs: As in `PreTrainedModel.save_pretrained`.
+            save_directory: Target folder; created if missing.
+            is_main_process: Whether this process writes the files other than weights.
+            push_to_hub: Whether to upload the folder afterwards; accepts `repo_id` and other arguments of
+                `push_to_hub`.
+            **kwargs: Further arguments of `PreTrainedModel.save_pretrained`.
         """
-        settings = _settings_of_sentence_transformers(save_directory) if "safe_serialization" in kwargs else None
+        settings = _sentence_transformers_settings(save_directory) if "safe_serialization" in kwargs else None
         if settings is not None and self._loaded_prompts not in (None, self.config.prompts):
-            settings = None  # the model has been given other prompts since: it is saved by itself
+            settings = None  # the model's own prompts have changed since and take precedence
         if settings is not None:
             self.config.prompts = {name: prompt or "" for name, prompt in settings["prompts"].items()}
             self._loaded_prompts = dict(self.config.prompts)
         repo_id = kwargs.pop("repo_id", Path(save_directory).name)
-        upload = {
-            name: kwargs.pop(name) for name in ("commit_message", "private", "create_pr", "revision") if name in kwargs
-        }
-        processor = self._processor_if_any()
+        upload = {name: kwargs.pop(name) for name in UPLOAD_ARGUMENTS if name in kwargs}
+        processor = self._processor_or_none()
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if is_main_process and processor is not None:
             processor.save_pretrained(save_directory)
@@ -123,29 +120,8 @@ class AssemblyMixin(Base):
         if push_to_hub and is_main_process:
             self.push_to_hub(repo_id, token=kwargs.get("token"), **upload)
 
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:  # type: ignore[override]
-        """Publish the model whole, as `save_pretrained` writes it, in one commit.
-
-        Where the package `ciea_hf` is installed, it is published by `ciea_hf.push`, with a model card; as remote code
-        alone, by transformers.
-
-        Args:
-            repo_id: `owner/name`.
-            **kwargs: `private`, `revision`, `create_pr`, `commit_message`, `token`, `max_shard_size`.
-
-        Returns:
-            Address of the commit or of the pull request.
-        """
-        if __name__ == "ciea_hf.modeling.serialization_ciea":
-            without_use = sorted(kwargs.keys() & NOT_OF_PUSH)
-            if without_use:
-                logger.warning("push_to_hub makes no use of %s; tags stand in the card", ", ".join(without_use))
-            kwargs = {name: value for name, value in kwargs.items() if name not in NOT_OF_PUSH}
-            return str(importlib.import_module("ciea_hf.hub").push(self, repo_id, **kwargs).url)
-        return str(super().push_to_hub(repo_id, **kwargs))  # type: ignore[arg-type]  # mypy takes it for unbound
-
-    def _processor_if_any(self) -> CIEAProcessor | None:
-        """The processor, or `None` for a model that never had one."""
+    def _processor_or_none(self) -> CIEAProcessor | None:
+        """Return the processor, or `None` for a model that never had one."""
         try:
             return self.processor
         except (OSError, ValueError) as error:
@@ -156,23 +132,24 @@ class AssemblyMixin(Base):
     def from_vision_text_pretrained(
         cls: type[Model], vision: str | os.PathLike[str], text: str | os.PathLike[str], **config_overrides: Any
     ) -> Model:
-        """Join a pretrained vision tower and a pretrained language model.
+        """Combine a pretrained vision tower and a pretrained language model.
 
-        What no checkpoint holds (projector, extractor, logit scale, the three image tokens) is new and logged as such.
+        The parts that no checkpoint contains (projector, extractor, logit scale, the three image tokens) are newly
+        initialised; a warning lists them.
 
         Args:
-            vision: Folder or Hub id of the vision tower; of a two-tower model, such as CLIP, the vision side is taken.
-                How many patches it makes of an image is measured.
+            vision: Folder or Hub id of the vision tower; of a two-tower model such as CLIP, the vision side is used.
+                The number of patches of an image is measured.
             text: Folder or Hub id of the language model and its tokenizer.
             **config_overrides: Arguments of [`CIEAConfig`], such as `use_extractor=False`.
 
         Returns:
-            The model, with its processor, in evaluation mode.
+            The model with its processor, in evaluation mode.
         """
         vision_model = AutoModel.from_pretrained(vision, config=_vision_config(vision), dtype=torch.float32)
         text_model = AutoModel.from_pretrained(text, dtype=torch.float32)
         for tower, origin in ((vision_model, vision), (text_model, text)):
-            if Path(origin).is_dir():  # a relative path would look like a name on the Hub
+            if Path(origin).is_dir():  # a relative path would look like a Hub id
                 tower.config._name_or_path = str(Path(origin).resolve())
         tokenizer = AutoTokenizer.from_pretrained(text)
         image_processor = AutoImageProcessor.from_pretrained(vision)
@@ -193,7 +170,7 @@ class AssemblyMixin(Base):
         model.processor = processor
         new = ["projector", "logit_scale", *(["extractor"] if config.use_extractor else [])]
         logger.warning(
-            "New weights, to be trained before the embeddings mean anything: %s, and the token embeddings of %s.",
+            "Newly initialised weights, which need training: %s, and the token embeddings of %s.",
             ", ".join(new),
             ", ".join(tokenizer.convert_ids_to_tokens(list(ids.values()))),
         )
@@ -203,7 +180,7 @@ class AssemblyMixin(Base):
 
 @torch.no_grad()
 def _measure_patches(vision_model: PreTrainedModel, image_processor: Any, layer: int) -> int:
-    """Patches that a tower makes of an image as its image processor gives it: its states but for prefix tokens."""
+    """Count the patches that a tower produces for a preprocessed image, excluding prefix tokens."""
     pixel_values = image_processor(Image.new("RGB", (64, 64)), return_tensors="pt")["pixel_values"]
     states = patch_states(vision_model, pixel_values, layer).shape[1]
     patch_size = getattr(vision_model.config, "patch_size", None)
@@ -211,11 +188,11 @@ def _measure_patches(vision_model: PreTrainedModel, image_processor: Any, layer:
         return states
     rows, columns = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
     grid = int(pixel_values.shape[-2] // rows * (pixel_values.shape[-1] // columns))
-    return min(grid, states)  # a hierarchical tower ends with fewer states than it has patches
+    return min(grid, states)  # a hierarchical tower returns fewer states than it has patches
 
 
-def _settings_of_sentence_transformers(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What a `SentenceTransformer` has written of itself into a folder; `None` where there is no such file."""
+def _sentence_transformers_settings(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Read the settings that a `SentenceTransformer` has written into a folder; `None` if it has not."""
     path = Path(folder) / SETTINGS_FILE
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return content if "__version__" in content and isinstance(content.get("prompts"), dict) else None
@@ -224,12 +201,12 @@ def _settings_of_sentence_transformers(folder: str | os.PathLike[str]) -> dict[s
 def _write_sentence_transformers_files(
     folder: str | os.PathLike[str], prompts: dict[str, str], settings: dict[str, Any] | None
 ) -> None:
-    """Write what makes `SentenceTransformer(folder)` load the model through its stock Transformer module.
+    """Write the files with which `SentenceTransformer(folder)` loads the model through its stock Transformer module.
 
     Args:
-        folder: The model's folder.
+        folder: Folder of the model.
         prompts: Prompts by name.
-        settings: What a `SentenceTransformer` says of itself; `None` for a model alone.
+        settings: Settings of the `SentenceTransformer` that contains the model; `None` for a model alone.
     """
     embeddings = {"method": "forward", "method_output_name": "embeddings"}
     modalities = ("text", "image", "image+text", "text+image")
@@ -260,6 +237,6 @@ def _write_sentence_transformers_files(
 
 
 def _vision_config(vision: str | os.PathLike[str]) -> Any:
-    """The configuration of a vision tower, or of the vision side of a two-tower model."""
+    """Load the configuration of a vision tower, or of the vision side of a two-tower model."""
     config = AutoConfig.from_pretrained(vision)
     return getattr(config, "vision_config", config)

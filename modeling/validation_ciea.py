@@ -1,4 +1,4 @@
-"""What the files of a model may ask for: sizes that no tower reads, and files of elsewhere, are refused at once."""
+"""Limits on what a model's files may request: sizes that no tower uses and files outside the folder are rejected."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-MAX_IMAGE_SIDE = 2048  # pixels; today's towers read 224 to 1024
-MAX_IMAGE_PATCHES = 65_536  # of 8 x 8 pixels, in an image of that side
+MAX_IMAGE_SIDE = 2048  # pixels; current towers use 224 to 1024
+MAX_IMAGE_PATCHES = 65_536  # patches of 8 x 8 pixels in an image of that side
 SIZES = ("size", "crop_size", "pad_size", "max_image_size")
 
 
@@ -19,16 +19,16 @@ def check_image_size(settings: Mapping[str, Any]) -> None:
     """Check the image sizes in an image processor's configuration.
 
     Args:
-        settings: As `image_processor.to_dict()` gives it.
+        settings: Output of `image_processor.to_dict()`.
 
     Raises:
-        ValueError: If a side is no number of pixels from 1 to `MAX_IMAGE_SIDE`.
+        ValueError: If a side is not between 1 and `MAX_IMAGE_SIDE` pixels.
     """
     for name in SIZES:
         for side in _sides(settings.get(name)):
             if not isinstance(side, int | float) or isinstance(side, bool) or not 1 <= side <= MAX_IMAGE_SIDE:
                 raise ValueError(
-                    f"`{name}` of the image processor must lie in 1 to {MAX_IMAGE_SIDE} pixels, got {side!r}"
+                    f"`{name}` of the image processor must be between 1 and {MAX_IMAGE_SIDE} pixels; got {side!r}"
                 )
 
 
@@ -36,31 +36,33 @@ def check_image_patches(image_seq_length: Any) -> None:
     """Check the number of patches of an image.
 
     Raises:
-        ValueError: If it is no whole number from 1 to `MAX_IMAGE_PATCHES`.
+        ValueError: If it is not an integer between 1 and `MAX_IMAGE_PATCHES`.
     """
     if not isinstance(image_seq_length, int) or not 1 <= image_seq_length <= MAX_IMAGE_PATCHES:
-        raise ValueError(f"`image_seq_length` must lie in 1 to {MAX_IMAGE_PATCHES}, got {image_seq_length!r}")
+        raise ValueError(
+            f"`image_seq_length` must be an integer between 1 and {MAX_IMAGE_PATCHES}; got {image_seq_length!r}"
+        )
 
 
 def is_plain_name(name: Any) -> bool:
-    """Whether a name is a file's in the same folder, on POSIX and Windows."""
+    """Return whether a name denotes a file in the same folder, on POSIX and Windows."""
     return isinstance(name, str) and name not in ("", ".", "..") and not re.search(r"[/\\:\0]", name)
 
 
 def check_weight_files(folder: Path) -> None:
-    """Check that the indexes of sharded weights name files of their own folder only.
+    """Check that the indexes of sharded weights only name files of their own folder.
 
     Args:
-        folder: The model's folder; one that does not exist is not checked.
+        folder: Folder of the model; a missing folder is not checked.
 
     Raises:
-        ValueError: If an index names a file elsewhere.
+        ValueError: If an index names a file outside the folder.
     """
     for index in sorted(folder.glob("*.index*.json")):
         weight_map = json.loads(index.read_text(encoding="utf-8")).get("weight_map") or {}
         outside = sorted({repr(name) for name in weight_map.values() if not is_plain_name(name)})
         if outside:
-            raise ValueError(f"{index}: names weights outside its folder: {', '.join(outside)}")
+            raise ValueError(f"{index}: weight files must be in the same folder; got {', '.join(outside)}")
 
 
 def _sides(size: Any) -> Iterator[Any]:

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from ciea_hf.explain import complement_map, embed_image_parts, overlay_complement
+from ciea_hf.explain import complement_map, embed_images, overlay_complement
 from tests.support.helpers import picture, tiny_model
 
 CAPTIONS = ["a red cat", "the small house with a tree", "bread"]
@@ -22,21 +22,21 @@ def pictures():
 
 
 def test_whole_documents_are_those_of_encode_document(model):
-    parts = embed_image_parts(model, pictures(), CAPTIONS, batch_size=2)
+    parts = embed_images(model, pictures(), CAPTIONS, batch_size=2)
     documents = [{"text": text, "image": image} for text, image in zip(CAPTIONS, pictures(), strict=True)]
     expected = model.encode_document(documents, convert_to_tensor=True, normalize_embeddings=True)
     torch.testing.assert_close(parts.documents, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_projected_image_part_is_the_picture_alone(model):
-    parts = embed_image_parts(model, pictures(), CAPTIONS)
+    parts = embed_images(model, pictures(), CAPTIONS)
     expected = model.encode_document(pictures(), convert_to_tensor=True, normalize_embeddings=True)
     torch.testing.assert_close(parts.projected, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(parts.extracted, parts.projected, atol=1e-3)
 
 
 def test_without_an_extractor_both_image_parts_are_the_same():
-    parts = embed_image_parts(tiny_model(use_extractor=False), pictures(), CAPTIONS)
+    parts = embed_images(tiny_model(use_extractor=False), pictures(), CAPTIONS)
     assert parts.weights is None
     torch.testing.assert_close(parts.extracted, parts.projected)
 
@@ -69,21 +69,21 @@ def test_overlay_is_bright_where_the_caption_says_least(model):
 
 
 def test_errors_name_what_is_wrong(model):
-    with pytest.raises(ValueError, match="no extractor"):
+    with pytest.raises(ValueError, match="an extractor"):
         complement_map(tiny_model(use_extractor=False), picture(), "a cat")
-    with pytest.raises(ValueError, match="must be a text that holds a word, got ' '"):
+    with pytest.raises(ValueError, match="must be a text that holds a word; got ' '"):
         complement_map(model, picture(), " ")
     with pytest.raises(ValueError, match=r"1 picture\(s\) and 0 caption"):
-        embed_image_parts(model, [picture()], [])
+        embed_images(model, [picture()], [])
 
 
 def test_what_is_shown_is_not_dropped_out_of_and_is_measured(model):
     model.train()
-    first, second = (embed_image_parts(model, pictures(), CAPTIONS).documents for _ in range(2))
+    first, second = (embed_images(model, pictures(), CAPTIONS).documents for _ in range(2))
     assert model.training
     model.eval()
     torch.testing.assert_close(first, second)
-    with pytest.raises(ValueError, match="weighs all patches alike"):
+    with pytest.raises(ValueError, match="weights; the model has `extractor_weights='uniform'`"):
         complement_map(tiny_model(extractor_weights="uniform"), picture(), "a cat")
     with pytest.raises(ValueError, match="got None"):
         complement_map(model, picture(), None)

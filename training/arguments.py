@@ -110,7 +110,7 @@ def _split_arguments(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str
     while rest:
         name, equals, value = rest.pop(0).partition("=")
         if not name.startswith("--"):
-            raise ValueError(f"expected an option that begins with --, got {name!r}")
+            raise ValueError(f"expected an option that begins with --; got {name!r}")
         if not equals:
             takes_none = not rest or rest[0].startswith("--")
             value = "true" if takes_none else rest.pop(0)  # a switch such as --resume

@@ -161,14 +161,14 @@ class TrainingConfig:
         for name, least in MINIMUMS.items():
             value = getattr(self, name)
             if value is not None and value < least:
-                raise ValueError(f"`{name}` must be at least {least}, got {value}")
+                raise ValueError(f"`{name}` must be at least {least}; got {value}")
         for name in ("learning_rate", "new_learning_rate", "max_grad_norm", "adam_epsilon"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ValueError(f"`{name}` must be above 0, got {value}")
+                raise ValueError(f"`{name}` must be above 0; got {value}")
         unknown = [part for part in self.freeze if part not in FREEZABLE]
         if unknown:
-            raise ValueError(f"`freeze` knows {', '.join(FREEZABLE)}, got {', '.join(unknown)}")
+            raise ValueError(f"`freeze` knows {', '.join(FREEZABLE)}; got {', '.join(unknown)}")
         if self.lora:
             lora_options(self.lora)
 
@@ -225,10 +225,10 @@ def canonical_name(name: str, known: Iterable[str] | None = None) -> str:
 
 def _convert_stages(name: str, value: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(value, Mapping):
-        raise TypeError(f"`{name}` must map stages to their values, got {value!r}")
+        raise TypeError(f"`{name}` must map stages to their values; got {value!r}")
     for stage, values in value.items():
         if not isinstance(values or {}, Mapping):
-            raise TypeError(f"`{name}`: {stage!r} must map options to their values, got {values!r}")
+            raise TypeError(f"`{name}`: {stage!r} must map options to their values; got {values!r}")
     return {
         canonical_name(stage, STAGES): {canonical_name(option): setting for option, setting in (values or {}).items()}
         for stage, values in value.items()

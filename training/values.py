@@ -29,7 +29,7 @@ def convert(name: str, kind: Any, value: Any) -> Any:
     if get_origin(kind) is Literal:
         chosen = {False: "no"}.get(value, value) if isinstance(value, bool) else value  # YAML reads `no` as false
         if chosen not in get_args(kind):
-            raise ValueError(f"`{name}` must be one of {', '.join(get_args(kind))}, got {value!r}")
+            raise ValueError(f"`{name}` must be one of {', '.join(get_args(kind))}; got {value!r}")
         return chosen
     if get_origin(kind) is tuple:
         return _sequence(name, get_args(kind), value)
@@ -46,7 +46,7 @@ def _scalar(name: str, kind: type, value: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if (kind is not bool and isinstance(value, bool)) or not isinstance(value, kind):
-        raise TypeError(f"`{name}` must be of type {kind.__name__}, got {value!r}")
+        raise TypeError(f"`{name}` must be of type {kind.__name__}; got {value!r}")
     return value
 
 
@@ -63,7 +63,7 @@ def _sequence(name: str, kinds: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
     if kinds[-1] is Ellipsis:
         kinds = (kinds[0],) * len(items)
     if len(items) != len(kinds):
-        raise ValueError(f"`{name}` takes {len(kinds)} values, got {value!r}")
+        raise ValueError(f"`{name}` takes {len(kinds)} values; got {value!r}")
     return tuple(_scalar(name, kind, item) for kind, item in zip(kinds, items, strict=True))
 
 
@@ -80,6 +80,6 @@ def lora_options(text: str) -> dict[str, float]:
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, _, value = item.partition("=")
         if name not in LORA_OPTIONS or not _is_number(value):
-            raise ValueError(f"`lora` takes {', '.join(f'{key}=NUMBER' for key in LORA_OPTIONS)}, got {text!r}")
+            raise ValueError(f"`lora` takes {', '.join(f'{key}=NUMBER' for key in LORA_OPTIONS)}; got {text!r}")
         options[name] = LORA_OPTIONS[name](float(value))
     return options

@@ -10,7 +10,7 @@ from benchmarks.common.interventions import scores_by_weights
 from ciea_hf.data.builders.openmoji.glyphs import CONCEPT_COUNT, CONCEPT_SEED, choose_concepts
 from ciea_hf.data.builders.openmoji.scenes import compose_scene, glyph_atlas
 from ciea_hf.data.builders.openmoji.templates import IMAGE_QUERIES, join_names
-from ciea_hf.explain import embed_image_parts
+from ciea_hf.explain import embed_images
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,7 @@ def measure(model: Any, dataset: RetrievalDataset, plan: SplitPlan) -> Measured:
     rows = dataset.corpus.select(range(len(scenes)))
     if rows["id"][:] != [scene.id for scene in scenes]:
         raise ValueError("the plan is not that of the data set: their scenes differ")
-    parts = embed_image_parts(model, rows["image"][:], [scene.text for scene in scenes])
+    parts = embed_images(model, rows["image"][:], [scene.text for scene in scenes])
     names = [concept.name for concept in choose_concepts(CONCEPT_COUNT, CONCEPT_SEED)]
     texts = [TEMPLATE.format(names=join_names([name])) for name in names]
     queries = model.encode_query(texts, convert_to_tensor=True, normalize_embeddings=True).float()

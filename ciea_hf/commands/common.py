@@ -53,7 +53,7 @@ def positive(text: str) -> int:
     """Parse a whole number of at least 1."""
     value = int(text) if text.isdecimal() else 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; got {text!r}")
     return value
 
 
@@ -64,7 +64,7 @@ def probability(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1; got {text!r}")
     return value
 
 

@@ -46,12 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert, save and publish."""
     if arguments.output is None and arguments.push is None:
         raise ValueError("say where the model goes: --output FOLDER, --push REPO_ID or both")
-    from ciea_hf.convert import convert_checkpoint, processor_of
+    from ciea_hf.convert import convert_checkpoint, load_processor
 
     model = convert_checkpoint(
         arguments.checkpoint, arguments.vision_config, arguments.text_config, **dict(arguments.set)
     )
-    model.processor = processor_of(
+    model.processor = load_processor(
         model, arguments.image_processor or arguments.vision_config, arguments.tokenizer or arguments.text_config
     )
     weights = sum(parameter.numel() for parameter in model.parameters())
@@ -72,7 +72,7 @@ def _setting(text: str) -> tuple[str, Any]:
     if not mark or not name.isidentifier():
         import argparse
 
-        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be KEY=VALUE; got {text!r}")
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:

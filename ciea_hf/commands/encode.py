@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Embed and write."""
     if arguments.output.suffix not in OUTPUTS:
-        raise ValueError(f"--output must end in {' or '.join(OUTPUTS)}, got {arguments.output}")
+        raise ValueError(f"--output must end in {' or '.join(OUTPUTS)}; got {arguments.output}")
     common.check_output("--output", arguments.output)
     items = [item for name in arguments.inputs for item in read_items(name)]
     items += [Item(f"text-{number}", _as_text(text)) for number, text in enumerate(arguments.text)]
@@ -133,7 +133,7 @@ def _object(line: str, path: Path, number: int) -> Item:
         raise ValueError(f'{path}:{number}: needs an object with "text" or "image"')
     for key in ("text", "image"):
         if row.get(key) is not None and not isinstance(row[key], str):
-            raise ValueError(f"{path}:{number}: {key!r} must be a text, got {row[key]!r}")
+            raise ValueError(f"{path}:{number}: {key!r} must be a text; got {row[key]!r}")
     image = str(path.parent / row["image"]) if row.get("image") else None
     if image is not None and not Path(image).is_file():
         raise FileNotFoundError(f"{path}:{number}: there is no picture at {image}")

@@ -49,5 +49,5 @@ def run(arguments: argparse.Namespace) -> int:
 def _part(text: str) -> tuple[int, int]:
     number, _, processes = text.partition("/")
     if not (number.isdecimal() and processes.isdecimal() and 1 <= int(number) <= int(processes)):
-        raise argparse.ArgumentTypeError(f"must be I/N with I from 1 to N, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be I/N with I from 1 to N; got {text!r}")
     return int(number) - 1, int(processes)

@@ -180,7 +180,7 @@ def corpus_from_columns(ids: Sequence[str], texts: Sequence[str | None], images:
         ValueError: If an id occurs twice, a document is empty or the columns differ in length.
     """
     if len(set(ids)) != len(ids):
-        raise ValueError(f"ids must be unique, got {len(ids)} with {len(set(ids))} different")
+        raise ValueError(f"ids must be unique; got {len(ids)} with {len(set(ids))} different")
     encoded = [{"bytes": image, "path": None} if isinstance(image, bytes) else image for image in images]
     columns = {
         "id": list(ids),

@@ -99,7 +99,7 @@ def read_index(path: Path, report: IssueHandler = raise_on_error) -> dict[str, t
     for place, line in text_lines(path, report):
         name, _, text = line.partition("\t")
         if not text.strip().isdecimal():
-            report("unreadable", place, name, f"a line is an id, a tab and an offset, got {line[:80]!r}")
+            report("unreadable", place, name, f"a line is an id, a tab and an offset; got {line[:80]!r}")
         elif name in found and found[name][0] != int(text):
             message = f"offset {int(text)} contradicts {found[name][0]} in line {found[name][1].number}"
             report("offset", place, name, message)
@@ -184,7 +184,7 @@ class TsvImageFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignor
 
     def _open(self, path: str, mode: str = "rb", **_options: Any) -> BytesIO:
         if mode != "rb":
-            raise ValueError(f"an image of a TSV file can only be read, got mode {mode!r}")
+            raise ValueError(f"an image of a TSV file can only be read; got mode {mode!r}")
         return BytesIO(read_tsv_image(path))
 
     def info(self, path: str, **_options: Any) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def _open(form: str, path: str, report: IssueHandler) -> DatasetReader:
 def _format_of(path: str, name: str) -> str:
     if name != "auto":
         if name not in FORMATS:
-            raise ValueError(f"format must be 'auto' or one of {sorted(FORMATS)}, got {name!r}")
+            raise ValueError(f"format must be 'auto' or one of {sorted(FORMATS)}; got {name!r}")
         return name
     for candidate, form in FORMATS.items():
         if form.recognises(path):

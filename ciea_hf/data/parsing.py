@@ -67,7 +67,7 @@ def json_lines(path: Path, report: IssueHandler = raise_on_error) -> Iterator[En
             report("unreadable", place, None, f"the line is not JSON: {error}")
             continue
         if not isinstance(value, dict):
-            report("unreadable", place, None, f"the line must hold a JSON object, got {type(value).__name__}")
+            report("unreadable", place, None, f"the line must hold a JSON object; got {type(value).__name__}")
         elif _is_storable(value, place, None, report):
             yield Entry(place, value)
 
@@ -206,7 +206,7 @@ def judgements(path: Path, report: IssueHandler = raise_on_error) -> Iterator[Ju
         if place.number == 1 and columns[-1] == "score":
             continue
         if len(columns) not in _JUDGED:
-            report("unreadable", place, None, f"judgements have 3, 4 or 5 columns, got {len(columns)}")
+            report("unreadable", place, None, f"judgements have 3, 4 or 5 columns; got {len(columns)}")
             continue
         query, document, text = (columns[index] for index in _JUDGED[len(columns)])
         try:

@@ -121,7 +121,7 @@ def run_depth(ks: Sequence[int], top_k: int | None = None) -> int:
     """
     depth = max(100, *ks) if top_k is None else top_k
     if ks and depth < max(ks):
-        raise ValueError(f"top_k must be at least the highest cut-off {max(ks)}, got {depth}")
+        raise ValueError(f"top_k must be at least the highest cut-off {max(ks)}; got {depth}")
     return depth
 
 

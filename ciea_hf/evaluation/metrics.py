@@ -148,7 +148,7 @@ def metric_columns(run: Run, qrels: Qrels, ks: Iterable[int] = DEFAULT_KS) -> tu
 def _checked_cutoffs(ks: Iterable[int]) -> list[int]:
     cutoffs = sorted(set(ks))
     if not cutoffs or cutoffs[0] < 1:
-        raise ValueError(f"ks must be one or more cut-offs of at least 1, got {cutoffs}")
+        raise ValueError(f"ks must be one or more cut-offs of at least 1; got {cutoffs}")
     return cutoffs
 
 

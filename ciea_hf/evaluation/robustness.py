@@ -35,7 +35,7 @@ def corrupt_captions(
     """
     for name, share in (("drop", drop), ("swap", swap)):
         if not 0.0 <= share <= 1.0:
-            raise ValueError(f"{name} must lie between 0 and 1, got {share}")
+            raise ValueError(f"{name} must lie between 0 and 1; got {share}")
     records = document_records(dataset)
     texts = [record.text for record in records]
     captioned = [place for place, record in enumerate(records) if record.kind == "image" and record.text]

@@ -63,7 +63,7 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
                 continue
             if len(columns) != _RUN_COLUMNS:
                 raise ValueError(
-                    f"{path}:{number}: a run has 6 columns (query Q0 document rank score tag), got {len(columns)}"
+                    f"{path}:{number}: a run has 6 columns (query Q0 document rank score tag); got {len(columns)}"
                 )
             query, _, document, _, score, _ = columns
             scores = run.setdefault(query, {})

@@ -131,7 +131,7 @@ def randomisation_test(
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1 or not len(first):
-        raise ValueError(f"both sides need one value for each query, got shapes {first.shape} and {second.shape}")
+        raise ValueError(f"both sides need one value for each query; got shapes {first.shape} and {second.shape}")
     _check_samples(samples)
     differences = _differences(first, second)
     differences = differences[differences != 0]
@@ -163,10 +163,10 @@ def bootstrap_interval(
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array):
-        raise ValueError(f"values need one number for each query, got shape {array.shape}")
+        raise ValueError(f"values need one number for each query; got shape {array.shape}")
     _check_samples(samples)
     if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+        raise ValueError(f"confidence must lie between 0 and 1; got {confidence}")
     rng = np.random.default_rng(seed)
     means = [array[rng.integers(len(array), size=(n, len(array)))].mean(axis=1) for n in _chunks(samples, len(array))]
     tail = (1.0 - confidence) / 2
@@ -183,7 +183,7 @@ def _differences(a: FloatArray, b: FloatArray) -> FloatArray:
 
 def _check_samples(samples: int) -> None:
     if samples < 1:
-        raise ValueError(f"samples must be at least 1, got {samples}")
+        raise ValueError(f"samples must be at least 1; got {samples}")
 
 
 def _reaches(sums: FloatArray, observed: float) -> NDArray[np.bool_]:

@@ -239,11 +239,11 @@ def _check_names(repo_id: str, revision: str | None) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise ValueError(f"`repo_id` must be like 'owner/name', got {repo_id!r}: {error}") from error
+        raise ValueError(f"`repo_id` must be like 'owner/name'; got {repo_id!r}: {error}") from error
     if repo_id.count("/") != 1:
-        raise ValueError(f"`repo_id` must be like 'owner/name', got {repo_id!r}")
+        raise ValueError(f"`repo_id` must be like 'owner/name'; got {repo_id!r}")
     if revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise ValueError(f"`revision` must be a branch or a pull request's reference, got the commit {revision!r}")
+        raise ValueError(f"`revision` must be a branch or a pull request's reference; got the commit {revision!r}")
 
 
 def _how_to_go_on(repo_id: str) -> str:

@@ -31,7 +31,7 @@ def path(name: str) -> str:
     """
     if not (_FOLDER / name / f"{name}.py").is_file():
         known = sorted(script.stem for script in _FOLDER.glob("*/*.py") if script.stem == script.parent.name)
-        raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}")
+        raise ValueError(f"name must be one of {', '.join(known)}; got {name!r}")
     return str(_FOLDER / name)
 
 

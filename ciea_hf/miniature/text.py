@@ -96,7 +96,7 @@ def text_config(family: str, vocab_size: int) -> PretrainedConfig:
         ValueError: If there is no such family.
     """
     if family not in FAMILIES:
-        raise ValueError(f"`family` must be one of {', '.join(FAMILIES)}, got {family!r}")
+        raise ValueError(f"`family` must be one of {', '.join(FAMILIES)}; got {family!r}")
     ids = {"pad_token_id": 0, "eos_token_id": 1}
     return AutoConfig.for_model(family, **{**ids, "vocab_size": vocab_size, **FAMILIES[family]})
 

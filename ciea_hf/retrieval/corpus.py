@@ -119,7 +119,7 @@ def encode_shards(
     """
     number, processes = part
     if not 0 <= number < processes:
-        raise ValueError(f"part must be a number from 0 and a higher number of processes, got {number} and {processes}")
+        raise ValueError(f"part must be a number from 0 and a higher number of processes; got {number} and {processes}")
     options = options or EncodingOptions()
     view = view or DocumentView(dataset)
     records = document_records(dataset)

@@ -61,7 +61,7 @@ class DocumentView:
             ("on_broken_image", on_broken_image, ON_BROKEN_IMAGE),
         ):
             if value not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+                raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
         if captions is not None and len(captions) != len(dataset.corpus):
             raise ValueError(f"there are {len(captions)} captions for {len(dataset.corpus)} documents")
         self.content = content

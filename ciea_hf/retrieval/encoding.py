@@ -52,10 +52,10 @@ class EncodingOptions:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
         for name in ("batch_size", "shard_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
 
 
 def encode_queries(model: Encoder, queries: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:

@@ -107,10 +107,10 @@ class FlatIndex:
         """
         matrix = _as_float(queries, self.device)
         if top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}")
+            raise ValueError(f"top_k must be at least 1; got {top_k}")
         if matrix.ndim != 2 or (self.shards and matrix.shape[1] != self.dimension):
             raise ValueError(
-                f"queries must be of shape (queries, {self.dimension}) for this index, got {tuple(matrix.shape)}"
+                f"queries must be of shape (queries, {self.dimension}) for this index; got {tuple(matrix.shape)}"
             )
         blocks = torch.split(matrix, self.query_block_size)
         best = [

@@ -92,7 +92,7 @@ def test_a_model_of_sentence_transformers_takes_files(tmp_path, capsys):
 def test_lines_that_cannot_be_read_are_named(model, tmp_path, capsys):
     output = ["--output", str(tmp_path / "o.npy")]
     for name, content, message in (
-        ("a.jsonl", b'{"image": 7}', "a.jsonl:1: 'image' must be a text, got 7"),
+        ("a.jsonl", b'{"image": 7}', "a.jsonl:1: 'image' must be a text; got 7"),
         ("b.txt", b"fine\ncaf\xe9\n", "b.txt:2: the line is not UTF-8"),
     ):
         (tmp_path / name).write_bytes(content)

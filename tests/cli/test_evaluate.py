@@ -119,7 +119,7 @@ def test_spoiled_captions_are_noted(model, dataset, tmp_path):
     out = tmp_path / "r.json"
     assert main(["evaluate", model, dataset, "--swap-captions", "0.5", "--seed", "3", "--output", str(out)]) == 0
     settings = json.loads(out.read_text())["settings"]
-    assert (settings["swap_captions"], settings["seed"], settings["documents"]) == (0.5, 3, "full")
+    assert (settings["swap_captions"], settings["seed"], settings["content"]) == (0.5, 3, "full")
 
 
 def test_a_sentence_transformers_model_of_text_alone(dataset, tmp_path, capsys):

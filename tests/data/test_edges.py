@@ -158,7 +158,7 @@ def test_one_missing_image_of_edis_is_one(tmp_path):
     (folder / "EDIS_candidates_1m.json").unlink()
     _, result = check(folder)
     assert result.faults.counts["unreadable"] == 2  # a message for each query
-    assert "'candidates' must be a list, got int" in {fault.message for fault in result.faults}
+    assert "'candidates' must be a list; got int" in {fault.message for fault in result.faults}
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -194,7 +194,7 @@ def test_images_of_json_lines_are_paths_in_two_forms_or_at_fault(tmp_path):
     _, result = check(folder)
     assert result.counts["corpus: images"] == 6
     assert ("unreadable", rows[4]["id"]) in kinds(result)
-    with pytest.raises(ValueError, match=r"corpus.jsonl:5: '30000001': 'image' must be a path in the folder, got 7"):
+    with pytest.raises(ValueError, match=r"corpus.jsonl:5: '30000001': 'image' must be a path in the folder; got 7"):
         load_retrieval_dataset(folder)
     rows[4]["image"] = "images/30000001.png"
     sample_datasets.write_lines(folder / "corpus.jsonl", rows)
@@ -224,7 +224,7 @@ def test_rows_of_tables_without_an_id_or_an_image(tmp_path):
     data = load_retrieval_dataset(folder)
     assert data.document_kinds["30000000"] == "image"  # one that is not to be had, as the check says, and no text
     rewrite(folder / "text.parquet", text_id=["d5bc8", None, "d70ff"])
-    with pytest.raises(ValueError, match=r"text, row 2: needs 'text_id', a text or a number, got nothing"):
+    with pytest.raises(ValueError, match=r"text, row 2: needs 'text_id', a text or a number; got nothing"):
         load_retrieval_dataset(folder)
 
 
@@ -259,14 +259,14 @@ def test_scores_and_texts_of_odd_types(tmp_path):
     rewrite(folder / "query" / "test-00000-of-00001.parquet", text=[4, 5])
     _, result = check(folder, ["test"])
     assert [fault.message for fault in result.faults.of("unreadable")] == [
-        "'score' must be a whole number, got 0.5", "'score' must be a whole number, got inf",
+        "'score' must be a whole number; got 0.5", "'score' must be a whole number; got inf",
     ]  # fmt: skip
     assert [query.text for query in result.splits["test"].queries.values()] == ["4", "5"]
     corpus = folder / "corpus" / "test-00000-of-00001.parquet"
     rewrite(corpus, image=[[1]] * 9)
     _, result = check(folder, ["dev"])
     assert result.faults.counts["unreadable"] == 9
-    assert "an image must be bytes, or have bytes or a path, got list" in {f.message for f in result.faults}
+    assert "an image must be bytes, or have bytes or a path; got list" in {f.message for f in result.faults}
 
 
 def test_headers_of_data_cards(tmp_path, capsys):

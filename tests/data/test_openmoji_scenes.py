@@ -84,5 +84,5 @@ def test_objects_are_mirrored_about_half_the_time():
 
 
 def test_more_objects_than_cells_are_refused():
-    with pytest.raises(ValueError, match="at most 9 objects, got 10"):
+    with pytest.raises(ValueError, match="at most 9 objects; got 10"):
         compose_scene(range(10), np.random.default_rng(0), glyph_atlas(150, 0))

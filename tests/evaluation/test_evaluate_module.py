@@ -46,7 +46,7 @@ def test_repeated_documents_are_refused(metric):
 
 
 def test_unknown_metrics_are_named():
-    with pytest.raises(ValueError, match="one of retrieval, got 'bleu'"):
+    with pytest.raises(ValueError, match="one of retrieval; got 'bleu'"):
         metrics.path("bleu")
 
 

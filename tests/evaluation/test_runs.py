@@ -65,7 +65,7 @@ def test_ids_between_tabs_may_hold_blanks(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("q d", ":2: judgements have 3, 4 or 5 columns, got 2"), ("q 0 d yes", "'yes'"), ("q 0 d 2", "judged twice")],
+    [("q d", ":2: judgements have 3, 4 or 5 columns; got 2"), ("q 0 d yes", "'yes'"), ("q 0 d 2", "judged twice")],
 )
 def test_broken_judgements_are_named(tmp_path, line, message):
     (tmp_path / "qrels").write_text(f"q 0 d 1\n{line}\n")

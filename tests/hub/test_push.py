@@ -205,7 +205,7 @@ def test_folders_that_towers_came_from_are_not_published(hub: MemoryHub, folder:
 def test_arguments_of_transformers_are_taken(hub: MemoryHub, transformers_log: pytest.LogCaptureFixture) -> None:
     tiny_model().push_to_hub("org/ciea", tags=["x"], commit_description="y", commit_message="mine")
     assert set(hub.repositories["org/ciea"].files()) >= COMPLETE
-    assert "push_to_hub makes no use of commit_description, tags" in transformers_log.text
+    assert "push_to_hub ignores commit_description, tags" in transformers_log.text
 
 
 def test_towers_of_relative_folders_are_no_names_on_the_hub(
@@ -235,7 +235,7 @@ def test_an_incomplete_folder_is_refused_before_anything_is_asked(hub: MemoryHub
 
 
 def test_arguments_are_checked(hub: MemoryHub, folder: Path) -> None:
-    with pytest.raises(ValueError, match="`repo_id` must be like 'owner/name', got 'ciea'"):
+    with pytest.raises(ValueError, match="`repo_id` must be like 'owner/name'; got 'ciea'"):
         push(folder, "ciea")
     with pytest.raises(ValueError, match="`repo_id` must be like 'owner/name'"):
         push(folder, "org/with space")

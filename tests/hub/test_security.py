@@ -198,7 +198,7 @@ def test_a_processor_with_a_huge_image_size_is_refused(folder: Path) -> None:
     change(
         folder / "processor_config.json", lambda content: content["image_processor"]["crop_size"].update(width=10**6)
     )
-    message = f"`crop_size` of the image processor must lie in 1 to {MAX_IMAGE_SIDE} pixels, got 1000000"
+    message = f"`crop_size` of the image processor must lie in 1 to {MAX_IMAGE_SIDE} pixels; got 1000000"
     for load in (CIEAProcessor.from_pretrained, AutoProcessor.from_pretrained):
         with pytest.raises(ValueError, match=message):
             load(folder)
@@ -210,7 +210,7 @@ def test_a_processor_with_a_huge_image_size_is_refused(folder: Path) -> None:
 
 def test_a_processor_with_a_huge_number_of_patches_is_refused(folder: Path) -> None:
     change(folder / "processor_config.json", lambda content: content.update(image_seq_length=10**9))
-    message = f"`image_seq_length` must lie in 1 to {MAX_IMAGE_PATCHES}, got 1000000000"
+    message = f"`image_seq_length` must lie in 1 to {MAX_IMAGE_PATCHES}; got 1000000000"
     with pytest.raises(ValueError, match=message):
         CIEAProcessor.from_pretrained(folder)
     with pytest.raises(ValueError, match=message):

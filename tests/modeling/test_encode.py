@@ -10,9 +10,11 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sentence_transformers.util import quantize_embeddings
 from torch.nn import functional as F
 
+from ciea_hf.modeling.inputs_ciea import load_image
 from tests.support.helpers import TEXT_FAMILIES, mixed_batch, mixed_inputs, picture, tiny_model
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ def test_prompts(model: CIEAModel) -> None:
     np.testing.assert_allclose(
         model.encode_query(picture(1)), model.encode(picture(1)), **close
     )  # nothing to put before
-    with pytest.raises(ValueError, match=r"one of the configured prompts \('query', 'document'\), got 'title'"):
+    with pytest.raises(ValueError, match=r"one of the configured prompts \('query', 'document'\); got 'title'"):
         model.encode("a cat", prompt_name="title")
 
 
@@ -149,7 +151,7 @@ def test_precision_needs_sentence_transformers(model: CIEAModel, monkeypatch: py
     for name in [name for name in sys.modules if name.startswith("sentence_transformers")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [])
-    with pytest.raises(ImportError, match=r"`precision='int8'` needs sentence-transformers: pip install"):
+    with pytest.raises(ImportError, match=r"`precision='int8'` requires sentence-transformers: pip install"):
         model.encode("a cat", precision="int8")
 
 
@@ -214,11 +216,11 @@ def test_similarity(model: CIEAModel) -> None:
     ("value", "error", "message"),
     [
         ("", ValueError, "the text is empty"),
-        ({"text": None, "image": None}, ValueError, "there is neither a text nor an image"),
-        ({"text": "a cat", "image": "nowhere.png"}, FileNotFoundError, "there is no image file 'nowhere.png'"),
+        ({"text": None, "image": None}, ValueError, "an input needs a text or an image; got neither"),
+        ({"text": "a cat", "image": "nowhere.png"}, FileNotFoundError, "image file 'nowhere.png' not found"),
         ({"image": b"broken"}, ValueError, "image cannot be decoded"),
         ({"text": "a cat", "image": "{broken}"}, ValueError, r"image '.*broken\.png' cannot be decoded"),
-        ({"image": [picture(), picture()]}, ValueError, "one image per input, got 2"),
+        ({"image": [picture(), picture()]}, ValueError, "one image per input; got 2"),
         ({"image": "https://example.org/cat.png"}, ValueError, "is a URL"),
         (7, TypeError, "an input must be a str, .* got int"),
         (["a cat"], TypeError, "an input must be a str, .* got list"),
@@ -239,10 +241,10 @@ def test_errors_name_the_position(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"precision": "int4"}, "`precision` must be one of float32, int8, uint8, binary, ubinary, got 'int4'"),
-        ({"batch_size": 0}, "`batch_size` must be positive, got 0"),
-        ({"truncate_dim": 33}, "`truncate_dim` must lie between 1 and 32, got 33"),
-        ({"truncate_dim": 0}, "`truncate_dim` must lie between 1 and 32, got 0"),
+        ({"precision": "int4"}, "`precision` must be one of float32, int8, uint8, binary, ubinary; got 'int4'"),
+        ({"batch_size": 0}, "`batch_size` must be positive; got 0"),
+        ({"truncate_dim": 33}, "`truncate_dim` must be between 1 and 32; got 33"),
+        ({"truncate_dim": 0}, "`truncate_dim` must be between 1 and 32; got 0"),
     ],
 )
 def test_arguments_out_of_their_choices(model: CIEAModel, settings: dict[str, Any], message: str) -> None:
@@ -256,7 +258,9 @@ def test_nothing_to_embed_and_unknown_arguments(model: CIEAModel) -> None:
         for precision in ("int8", "uint8", "binary", "ubinary"):
             some, none = (model.encode(inputs, precision=precision) for inputs in (["a cat", "bread"], nothing))
             assert (none.dtype, none.shape) == (some.dtype, (0, some.shape[1]))
-    with pytest.raises(TypeError, match=r"`device` must be one device, got .*SentenceTransformer encodes on several"):
+    with pytest.raises(
+        TypeError, match=r"`device` must be one device; got \['cpu', 'cpu'\] \(SentenceTransformer supports several"
+    ):
         model.encode("a cat", device=["cpu", "cpu"])  # type: ignore[arg-type]
     for encode in (model.encode_query, model.encode_document):
         with pytest.raises(TypeError, match=r"unknown argument\(s\) task; there are inputs, .*batch_size"):
@@ -267,3 +271,30 @@ def test_nothing_to_embed_and_unknown_arguments(model: CIEAModel) -> None:
             encode("a cat", batchsize=3)
     with pytest.raises(TypeError, match="batchsize"):
         model.encode("a cat", batchsize=3)  # type: ignore[call-arg]
+
+
+def test_each_image_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = []
+    for number in range(5):
+        paths.append(tmp_path / f"{number}.png")
+        picture(number).save(paths[-1])
+    model = tiny_model()
+    expected = model.encode([picture(number) for number in range(5)])
+    decoded: list[Any] = []
+
+    def counted(source: Any, *args: Any, **kwargs: Any) -> Image.Image:
+        decoded.append(source)
+        return original(source, *args, **kwargs)
+
+    original = Image.open
+    monkeypatch.setattr(Image, "open", counted)
+    loaded: list[Any] = []
+
+    def loading(image: Any) -> Image.Image:
+        loaded.append(image)
+        return load_image(image)
+
+    for module in ("encoding_ciea", "processing_ciea"):
+        monkeypatch.setattr(f"ciea_hf.modeling.{module}.load_image", loading)
+    np.testing.assert_array_equal(model.encode(paths), expected)
+    assert len(decoded) == len(loaded) == 5

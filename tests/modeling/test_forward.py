@@ -145,7 +145,7 @@ def test_uniform_weights_leave_plain_attention() -> None:
 @families
 @pytest.mark.parametrize("part", ["extracted", "projected"])
 @torch.no_grad()
-def test_image_part_equals_a_forward_over_the_patches_alone(text: str, part: str) -> None:
+def test_image_only_equals_a_forward_over_the_patches_alone(text: str, part: str) -> None:
     model = tiny_model(text)
     batch = mixed_batch(model)
     output = model(**batch, image_only_from=part, output_patches=True)
@@ -176,7 +176,7 @@ def test_vision_features_stand_for_pixels(text: str) -> None:
     )
     assert torch.allclose(output.embeddings, expected.embeddings, atol=1e-6)
     assert torch.allclose(output.extracted_patches, expected.extracted_patches, atol=1e-6)
-    with pytest.raises(ValueError, match="not both"):
+    with pytest.raises(ValueError, match="got both"):
         model(**batch, vision_features=features)
 
 
@@ -227,16 +227,19 @@ def test_count_mismatch_names_both_counts() -> None:
     model = tiny_model()
     batch = mixed_batch(model)
     one_too_few = {**batch, "pixel_values": batch["pixel_values"][:3]}
-    with pytest.raises(ValueError, match=r"3 image\(s\) of 4 patches, .* hold \[0, 4, 4, 0, 4, 0, 4\] image token"):
+    with pytest.raises(
+        ValueError,
+        match=r"3 image\(s\) of 4 patches, but the rows of `input_ids` contain \[0, 4, 4, 0, 4, 0, 4\] image token\(s",
+    ):
         model(**one_too_few)
-    with pytest.raises(ValueError, match=r"0 image\(s\) of 4 patches, .* hold \[0, 4, 4, 0, 4, 0, 4\]"):
+    with pytest.raises(ValueError, match=r"0 image\(s\) of 4 patches, .* contain \[0, 4, 4, 0, 4, 0, 4\]"):
         model(input_ids=batch["input_ids"])
     # as many placeholders as patches, but in the wrong rows
     ids = torch.full((2, 8), 7)
     ids[0] = model.config.image_token_id
-    with pytest.raises(ValueError, match=r"hold \[8, 0\] image token\(s\) by row"):
+    with pytest.raises(ValueError, match=r"contain \[8, 0\] image token\(s\)"):
         model(input_ids=ids, pixel_values=batch["pixel_values"][:2])
-    with pytest.raises(ValueError, match="`image_only_from` must be 'extracted', 'projected' or None, got 'image'"):
+    with pytest.raises(ValueError, match="`image_only_from` must be 'extracted', 'projected' or None; got 'image'"):
         model(**batch, image_only_from="image")
 
 
@@ -255,16 +258,16 @@ def test_tuple_output_and_dropout() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pooling": "first"}, "`pooling` must be one of decoder_start, cls, mean, last_token, got 'first'"),
-        ({"pooling": "decoder_start"}, "needs an encoder-decoder; 'bert' has no decoder"),
-        ({"extractor_num_heads": 5}, "`extractor_num_heads` must divide the language model's width 32, got 5"),
-        ({"extractor_weights": "none"}, "`extractor_weights` must be one of complement, uniform, got 'none'"),
-        ({"extractor_dropout": 1.0}, r"`extractor_dropout` must lie in \[0, 1\), got 1.0"),
-        ({"image_seq_length": -1}, "`image_seq_length` must be positive, got -1"),
+        ({"pooling": "first"}, "`pooling` must be one of decoder_start, cls, mean, last_token; got 'first'"),
+        ({"pooling": "decoder_start"}, "requires an encoder-decoder, unlike 'bert'; choose 'cls'"),
+        ({"extractor_num_heads": 5}, "`extractor_num_heads` must divide the language model's width 32; got 5"),
+        ({"extractor_weights": "none"}, "`extractor_weights` must be one of complement, uniform; got 'none'"),
+        ({"extractor_dropout": 1.0}, r"`extractor_dropout` must be in \[0, 1\); got 1\.0"),
+        ({"image_seq_length": -1}, "`image_seq_length` must be positive; got -1"),
     ],
 )
 def test_configuration_errors(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CIEAConfig(text_config=text_config("bert"), **settings)
-    with pytest.raises(TypeError, match="`vision_config` must be a PreTrainedConfig or a dict, got str"):
+    with pytest.raises(TypeError, match="`vision_config` must be a PreTrainedConfig or a dict; got str"):
         CIEAConfig(vision_config="clip")

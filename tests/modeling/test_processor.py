@@ -22,7 +22,7 @@ IMAGE = "<im_start>" + "<im_patch>" * PATCHES + "<im_end>"
 CAPTIONS = ["a red cat", " the  dog", "caption: bread.", "Ünïcode DRAWING 北京 ", "the<b>tower</b>", "?"]
 
 
-def processor_of(kind: str) -> CIEAProcessor:
+def load_processor(kind: str) -> CIEAProcessor:
     image_processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     return CIEAProcessor(image_processor, TRAINED[kind](), image_seq_length=PATCHES)
 
@@ -33,7 +33,7 @@ def rows(batch: Any) -> list[list[int]]:
 
 @pytest.mark.parametrize("kind", list(TRAINED))
 def test_a_captioned_image_is_tokenised_as_if_written_out(kind: str) -> None:
-    processor = processor_of(kind)
+    processor = load_processor(kind)
     batch = processor(text=CAPTIONS, images=[picture(n) for n in range(len(CAPTIONS))])
     whole = processor.tokenizer([f"{IMAGE} caption: {caption}" for caption in CAPTIONS])["input_ids"]
     assert rows(batch) == whole
@@ -44,7 +44,7 @@ def test_a_captioned_image_is_tokenised_as_if_written_out(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", list(TRAINED))
 def test_texts_stay_bare_and_images_alone_have_no_marks(kind: str) -> None:
-    processor = processor_of(kind)
+    processor = load_processor(kind)
     batch = processor(text=["a red cat", None, CAPTIONS[3]], images=[None, picture(), None])
     texts = processor.tokenizer(["a red cat", CAPTIONS[3]])["input_ids"]
     assert rows(batch) == [texts[0], [processor.image_token_id] * PATCHES, texts[1]]
@@ -64,7 +64,7 @@ def test_the_exact_sequence() -> None:
 @pytest.mark.parametrize("kind", list(TRAINED))
 @pytest.mark.parametrize("length", [3, 8, 16])
 def test_captions_are_truncated_and_placeholders_never(kind: str, length: int) -> None:
-    processor = processor_of(kind)
+    processor = load_processor(kind)
     caption = "the big blue boat next to the green tower and the small dog"
     (row,) = rows(processor(text=[caption], images=[picture()], max_length=length))
     whole = processor.tokenizer(f"{IMAGE} caption: {caption}")["input_ids"]
@@ -83,10 +83,13 @@ def test_the_models_length_bounds_the_whole_sequence() -> None:
     batch = processor(text=[words, words], images=[None, picture()])
     assert [len(row) for row in rows(batch)] == [64, 64]
     processor.tokenizer.model_max_length = 6  # start mark, 4 patches, and no room for end mark and </s>
-    with pytest.raises(ValueError, match=r"a text behind its image takes at least 7 tokens; .* the model reads 6"):
+    with pytest.raises(
+        ValueError,
+        match=r"a text after its image takes at least 7 tokens; `max_length` allows 1005, and the model's maximum is 6",
+    ):
         processor(text=["cat"], images=[picture()])
     processor.tokenizer.model_max_length = 3
-    with pytest.raises(ValueError, match="an image takes 4 tokens; the model reads 3"):
+    with pytest.raises(ValueError, match="an image takes 4 tokens; the model's maximum is 3"):
         processor(images=[picture()])
     with pytest.raises(ValueError, match="a text takes at least 3 tokens; `max_length` leaves 1"):
         tiny_processor("bert")(text=["cat"], max_length=1)
@@ -134,13 +137,13 @@ def test_inputs_that_do_not_fit() -> None:
     processor = tiny_processor()
     with pytest.raises(ValueError, match="`text` has 1 inputs and `images` 2"):
         processor(text=["a cat"], images=[picture(), picture()])
-    with pytest.raises(ValueError, match="give `text`, `images` or both"):
+    with pytest.raises(ValueError, match="`text`, `images` or both"):
         processor()
-    with pytest.raises(ValueError, match="input 1: there is neither a text nor an image"):
+    with pytest.raises(ValueError, match="input 1: an input needs a text or an image; got neither"):
         processor(text=["a cat", None], images=[None, None])
-    with pytest.raises(ValueError, match="input 1: one image per input, got 2"):
+    with pytest.raises(ValueError, match="input 1: one image per input; got 2"):
         processor(text=["a cat", "a dog"], images=[None, [picture(), picture()]])
-    with pytest.raises(ValueError, match="`image_processor` and `tokenizer` are both needed"):
+    with pytest.raises(ValueError, match="`image_processor` and `tokenizer` are both required"):
         CIEAProcessor(tokenizer=tiny_tokenizer())
 
 
@@ -171,7 +174,7 @@ def test_the_tokenizers_own_special_tokens_stay() -> None:
 
 @pytest.mark.parametrize("kind", list(TRAINED))
 def test_saved_and_loaded(kind: str, tmp_path: Path) -> None:
-    processor = processor_of(kind)
+    processor = load_processor(kind)
     processor.max_text_length, processor.caption_prefix = 9, " : "
     processor.save_pretrained(tmp_path)
     inputs = {"text": [*CAPTIONS, None], "images": [picture(n) for n in range(7)]}
@@ -223,7 +226,7 @@ def test_messages_equal_the_call() -> None:
 def test_messages_that_do_not_fit() -> None:
     processor = tiny_processor()
     image = {"type": "image", "image": picture(1)}
-    with pytest.raises(ValueError, match="input 1: one image per input, got 2"):
+    with pytest.raises(ValueError, match="input 1: one image per input; got 2"):
         processor.apply_chat_template([[message("a cat")], [message(image, image)]])
-    with pytest.raises(ValueError, match="input 0: content must be of type 'text' or 'image', got 'video'"):
+    with pytest.raises(ValueError, match="input 0: content must be of type 'text' or 'image'; got 'video'"):
         processor.apply_chat_template([[message({"type": "video", "video": "x.mp4"})]])

@@ -53,7 +53,7 @@ def test_the_folder_is_complete(tmp_path: Path) -> None:
     model = tiny_model(prompts={"query": "query : ", "document": ""})
     model.save_pretrained(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    code = {"assembly", "configuration", "encoding", "inputs", "layers", "modeling", "processing"}
+    code = {"serialization", "configuration", "encoding", "inputs", "layers", "modeling", "processing"}
     assert names >= {f"{name}_ciea.py" for name in code}
     assert names >= {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "modules.json"}
     assert not any(name.endswith((".bin", ".pt")) for name in names)

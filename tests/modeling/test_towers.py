@@ -65,14 +65,14 @@ def test_patches_are_where_the_image_says(vision: str) -> None:
 def test_too_few_states_are_an_error() -> None:
     model = tiny_model(image_seq_length=9)
     with pytest.raises(
-        ValueError, match=r"`image_seq_length` is 9, but the vision tower gives only 5 states .* 32 x 32"
+        ValueError, match=r"`image_seq_length` is 9, but the vision tower returns only 5 states for images of 32 x 32"
     ):
         model.get_vision_features(torch.zeros(1, 3, 32, 32))
 
 
 @pytest.mark.parametrize("vision", ["resnet", "swin"])
 def test_a_tower_that_does_not_state_its_patches(vision: str) -> None:
-    with pytest.raises(ValueError, match=f"`image_seq_length` must be given: the configuration of '{vision}'"):
+    with pytest.raises(ValueError, match=f"`image_seq_length` is required: the configuration of '{vision}'"):
         CIEAConfig(vision_config=vision_config(vision))
 
 
@@ -99,7 +99,9 @@ def test_joined_towers_keep_their_weights(
     save_towers(tmp_path, text)
     with caplog.at_level(logging.WARNING):
         model = join(tmp_path, prompts={"query": "query : "})
-    (message,) = [record.getMessage() for record in caplog.records if "New weights" in record.getMessage()]
+    (message,) = [
+        record.getMessage() for record in caplog.records if "Newly initialised weights" in record.getMessage()
+    ]
     assert "projector, logit_scale, extractor" in message
     assert "the token embeddings of <im_patch>, <im_start>, <im_end>" in message
     for side in ("vision", "text"):

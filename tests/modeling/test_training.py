@@ -133,7 +133,7 @@ def test_compiled_without_a_graph_break(text: str) -> None:
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=False)
     texts = model.processor(text=["a red cat", "where is the dog"])
     torch.testing.assert_close(compiled(**texts).embeddings, model(**texts).embeddings, atol=1e-5, rtol=0.0)
-    mixed = {**mixed_batch(model), "image_part": "extracted", "output_patches": True}
+    mixed = {**mixed_batch(model), "image_only_from": "extracted", "output_patches": True}
     output, expected = compiled(**mixed), model(**mixed)
     assert len(expected) == 5
     for name in expected:

@@ -168,7 +168,7 @@ def test_a_broken_picture_can_leave_its_caption_alone(caplog):
     assert images[:3] == ["1", None, None]
     names = {DocumentView(dataset, on_broken_image=way).fingerprint for way in ("fail", "caption")}
     assert len(names) == 1  # what was embedded before the first broken picture is kept
-    with pytest.raises(ValueError, match="on_broken_image must be one of fail, caption, got 'skip'"):
+    with pytest.raises(ValueError, match="on_broken_image must be one of fail, caption; got 'skip'"):
         DocumentView(dataset, on_broken_image="skip")
 
 

@@ -75,28 +75,28 @@ def test_an_unknown_option_lists_the_valid_ones() -> None:
         config_from_arguments(["--stage", "in_batch,hart"])
     with pytest.raises(FileNotFoundError, match=r"no preset or file 'webqa'; presets: demo, edis"):
         load_preset("webqa")
-    with pytest.raises(ValueError, match="begins with --, got '3'"):
+    with pytest.raises(ValueError, match="begins with --; got '3'"):
         config_from_arguments(["--preset", "demo", "3"])
 
 
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("batch_size", 0, "`batch_size` must be at least 1, got 0"),
-        ("batch_size", "many", "`batch_size` must be of type int, got 'many'"),
-        ("batch_size", True, "`batch_size` must be of type int, got True"),
-        ("compile", 1, "`compile` must be of type bool, got 1"),
-        ("query_reduction", "drop", "`query_reduction` must be one of delete, mask, got 'drop'"),
-        ("adam_betas", "0.9", "`adam_betas` takes 2 values, got '0.9'"),
-        ("max_steps", 0, "`max_steps` must be at least 1, got 0"),
+        ("batch_size", 0, "`batch_size` must be at least 1; got 0"),
+        ("batch_size", "many", "`batch_size` must be of type int; got 'many'"),
+        ("batch_size", True, "`batch_size` must be of type int; got True"),
+        ("compile", 1, "`compile` must be of type bool; got 1"),
+        ("query_reduction", "drop", "`query_reduction` must be one of delete, mask; got 'drop'"),
+        ("adam_betas", "0.9", "`adam_betas` takes 2 values; got '0.9'"),
+        ("max_steps", 0, "`max_steps` must be at least 1; got 0"),
         ("stages", ["hard_negatives"], "`stages` must map stages to their values"),
         ("freeze", "tower", "`freeze` knows vision, text, text_body"),
-        ("mixed_precision", "fp8", "`mixed_precision` must be one of no, bf16, fp16, got 'fp8'"),
-        ("image_negatives", -1, "`image_negatives` must be at least 0, got -1"),
-        ("complement_weight", -0.5, "`complement_weight` must be at least 0, got -0.5"),
-        ("learning_rate", 0.0, "`learning_rate` must be above 0, got 0.0"),
+        ("mixed_precision", "fp8", "`mixed_precision` must be one of no, bf16, fp16; got 'fp8'"),
+        ("image_negatives", -1, "`image_negatives` must be at least 0; got -1"),
+        ("complement_weight", -0.5, "`complement_weight` must be at least 0; got -0.5"),
+        ("learning_rate", 0.0, "`learning_rate` must be above 0; got 0.0"),
         ("stages", {"hard_negatives": {"mixed_precision": "bf16"}}, "`mixed_precision` holds for the whole run"),
-        ("lora", "rank=4", "`lora` takes r=NUMBER, alpha=NUMBER, dropout=NUMBER, got 'rank=4'"),
+        ("lora", "rank=4", "`lora` takes r=NUMBER, alpha=NUMBER, dropout=NUMBER; got 'rank=4'"),
     ],
 )
 def test_a_wrong_value_is_named_with_the_choices(option: str, value: Any, message: str) -> None:

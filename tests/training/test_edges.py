@@ -179,7 +179,7 @@ def test_presets_of_ciea_ask_for_its_extractor() -> None:
     [
         ("a: [1\n", "not YAML"),
         ("- a\n- b\n", "expected options and their values, found a list"),
-        ("stages: {hard: 3}\n", "`stages`: 'hard' must map options to their values, got 3"),
+        ("stages: {hard: 3}\n", "`stages`: 'hard' must map options to their values; got 3"),
     ],
 )
 def test_a_preset_that_is_none_is_named(
@@ -191,5 +191,5 @@ def test_a_preset_that_is_none_is_named(
 
 
 def test_a_value_that_yaml_cannot_read_is_named() -> None:
-    with pytest.raises(TypeError, match=r"`complement_weight` must be of type float, got '\['"):
+    with pytest.raises(TypeError, match=r"`complement_weight` must be of type float; got '\['"):
         config_from_arguments(["--preset", "demo", "--lambda", "["])

@@ -164,5 +164,5 @@ def test_weighted_sum_is_by_name() -> None:
 
 
 def test_wrong_shape_of_positives_is_named() -> None:
-    with pytest.raises(ValueError, match=r"\(2, 3\), got \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"\(2, 3\); got \(2, 2\)"):
         ContrastiveLoss()(random(2, 4), random(3, 4), torch.eye(2).bool(), SCALE)

@@ -241,6 +241,6 @@ def test_tensorboard_gets_each_value_by_stage(toy: Path, tmp_path: Path) -> None
 def test_a_tracker_that_is_asked_for_must_be_there(toy: Path, tmp_path: Path) -> None:
     with pytest.raises(ImportError, match="`trackers`: swanlab is not installed: pip install swanlab"):
         run_stages(configured(toy, tmp_path / "run", trackers="swanlab"))
-    with pytest.raises(ValueError, match=r"`trackers` must be among auto, none, .*wandb.*, got 'wand'"):
+    with pytest.raises(ValueError, match=r"`trackers` must be among auto, none, .*wandb.*; got 'wand'"):
         run_stages(configured(toy, tmp_path / "run", trackers="wand"))
     assert not (tmp_path / "run").exists()

@@ -49,7 +49,7 @@ class MiningOptions:
     def __post_init__(self) -> None:
         low, high = self.window
         if not 0 <= low < high:
-            raise ValueError(f"`window` must be two ranks, the first from 0 and below the second, got {self.window}")
+            raise ValueError(f"`window` must be two ranks, the first from 0 and below the second; got {self.window}")
         if self.depth < 1 or self.images < 0 or self.texts < 0:
             raise ValueError("`depth` must be at least 1, `images` and `texts` at least 0")
 

@@ -74,7 +74,7 @@ class ContrastiveLoss(nn.Module):
         """Return the summed loss of the queries divided by `total`, a scalar; 0 without queries."""
         if positives.shape != (len(queries), len(documents)):
             raise ValueError(
-                f"`positives` must be of shape (queries, documents) = ({len(queries)}, {len(documents)}), "
+                f"`positives` must be of shape (queries, documents) = ({len(queries)}, {len(documents)}); "
                 f"got {tuple(positives.shape)}"
             )
         logits = scaled_cosines(queries, documents, logit_scale)

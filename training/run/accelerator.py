@@ -63,7 +63,7 @@ def _trackers(config: TrainingConfig) -> list[str]:
     names = [name for name in config.trackers if name not in (AUTO, NO_TRACKER)]
     for name in names:
         if name not in known:
-            raise ValueError(f"`trackers` must be among {', '.join([AUTO, NO_TRACKER, *known])}, got {name!r}")
+            raise ValueError(f"`trackers` must be among {', '.join([AUTO, NO_TRACKER, *known])}; got {name!r}")
         if importlib.util.find_spec(name) is None:
             raise ImportError(f"`trackers`: {name} is not installed: pip install {name}")
     if AUTO in config.trackers and importlib.util.find_spec("tensorboard") is not None:

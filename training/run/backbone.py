@@ -108,12 +108,12 @@ def saved_model(model: CIEAModel) -> CIEAModel:
 
 
 def _from_authors(path: Path, config: TrainingConfig, overrides: dict[str, Any]) -> CIEAModel:
-    from ciea_hf.convert import convert_checkpoint, processor_of
+    from ciea_hf.convert import convert_checkpoint, load_processor
 
     if not (config.vision_model and config.text_model):
         raise ValueError(f"{path} holds weights alone: name its backbones, `vision_model` and `text_model`")
     model = convert_checkpoint(path, config.vision_model, config.text_model)
-    model.processor = processor_of(model, config.vision_model, config.text_model)
+    model.processor = load_processor(model, config.vision_model, config.text_model)
     changed = any(getattr(model.config, name) != value for name, value in overrides.items())
     return _reconfigured(model, overrides) if changed else model
 

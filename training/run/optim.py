@@ -32,7 +32,7 @@ def freeze(model: nn.Module, parts: Iterable[str]) -> None:
     chosen = set(parts)
     unknown = sorted(chosen - set(FREEZABLE))
     if unknown:
-        raise ValueError(f"`freeze` knows {', '.join(FREEZABLE)}, got {', '.join(unknown)}")
+        raise ValueError(f"`freeze` knows {', '.join(FREEZABLE)}; got {', '.join(unknown)}")
     table: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
     in_table = {id(parameter) for parameter in table.parameters()}
     for name, parameter in model.named_parameters():

@@ -121,7 +121,7 @@ def required_id(entry: Entry, key: str, report: IssueHandler) -> str | None:
     value = entry.value.get(key)
     if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
         return str(value)
-    report("unreadable", entry.place, entry.key, f"needs {key!r}, a text or a number, got {_short(value)}")
+    report("unreadable", entry.place, entry.key, f"needs {key!r}, a text or a number; got {_short(value)}")
     return None
 
 
@@ -130,7 +130,7 @@ def id_list(entry: Entry, key: str, report: IssueHandler) -> list[str]:
     value = entry.value.get(key) or []
     if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
         return [str(item) for item in value]
-    report("unreadable", entry.place, entry.key, f"{key!r} must be a list of ids, got {_short(value)}")
+    report("unreadable", entry.place, entry.key, f"{key!r} must be a list of ids; got {_short(value)}")
     return []
 
 

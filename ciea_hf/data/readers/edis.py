@@ -72,7 +72,7 @@ class Edis(DatasetReader):
                 name = required_id(candidate, "candidate_id", self.report)
                 score = candidate.value.get("score")
                 if not isinstance(score, int):
-                    self.report("unreadable", entry.place, name, f"'score' must be a whole number, got {score!r}")
+                    self.report("unreadable", entry.place, name, f"'score' must be a whole number; got {score!r}")
                 elif name is not None:
                     yield Judgement(entry.place, str(query), name, int(score >= _RELEVANT))
 
@@ -83,7 +83,7 @@ class Edis(DatasetReader):
         name = str(entry.value.get("id"))
         found = entry.value.get("candidates") or []
         if not isinstance(found, list):
-            report("unreadable", entry.place, name, f"'candidates' must be a list, got {type(found).__name__}")
+            report("unreadable", entry.place, name, f"'candidates' must be a list; got {type(found).__name__}")
             return
         for candidate in found:
             if isinstance(candidate, dict):

@@ -67,7 +67,7 @@ class JsonlReader(DatasetReader):
             query, document = (required_id(entry, key, self.report) for key in ("query-id", "corpus-id"))
             score = entry.value.get("score")
             if not isinstance(score, int):
-                self.report("unreadable", entry.place, query, f"'score' must be a whole number, got {score!r}")
+                self.report("unreadable", entry.place, query, f"'score' must be a whole number; got {score!r}")
             elif query is not None and document is not None:
                 yield Judgement(entry.place, query, document, score)
 
@@ -79,7 +79,7 @@ class JsonlReader(DatasetReader):
             return None
         if isinstance(path, str) and path:
             return {"bytes": None, "path": str(folder / path)}
-        self.report("unreadable", entry.place, name, f"'image' must be a path in the folder, got {str(value)[:80]}")
+        self.report("unreadable", entry.place, name, f"'image' must be a path in the folder; got {str(value)[:80]}")
         return UNAVAILABLE
 
     def _name(self, entry: Entry) -> str | None:

@@ -67,7 +67,7 @@ class MBeir(DatasetReader):
             name = required_id(entry, "did", self.report)
             path = entry.value.get("img_path")
             if path and not isinstance(path, str):
-                self.report("unreadable", entry.place, name, f"'img_path' must be a path, got {str(path)[:80]}")
+                self.report("unreadable", entry.place, name, f"'img_path' must be a path; got {str(path)[:80]}")
             elif name is not None:
                 image = {"bytes": None, "path": str(self._image_root / path)} if path else None
                 yield document_of(entry, name, entry.value.get("txt"), image, self.report)

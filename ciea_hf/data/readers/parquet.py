@@ -169,7 +169,7 @@ class ParquetReader(DatasetReader):
             query, document = (required_id(entry, column, self.report) for column in QRELS_COLUMNS[:2])
             score = entry.value["score"]
             if not isinstance(score, int | float) or not float(score).is_integer():
-                self.report("unreadable", entry.place, query, f"'score' must be a whole number, got {score!r}")
+                self.report("unreadable", entry.place, query, f"'score' must be a whole number; got {score!r}")
             elif query is not None and document is not None:
                 yield Judgement(entry.place, query, document, int(score))
 

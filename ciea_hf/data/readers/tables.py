@@ -177,7 +177,7 @@ def corpus_of_columns(
     lacking = [no_image and not all_images for no_image in compute.and_(*without).to_pylist()]
     ids = column_values(table, name)
     if None in ids:
-        raise ValueError(f"{where}, row {ids.index(None) + 1}: needs {name!r}, a text or a number, got nothing")
+        raise ValueError(f"{where}, row {ids.index(None) + 1}: needs {name!r}, a text or a number; got nothing")
     narrow = {
         "id": list(map(str, ids)),
         "text": ["" if value is None and no_image else value for value, no_image in zip(texts, lacking, strict=True)],
@@ -203,6 +203,6 @@ def encoded_image(value: Any) -> dict[str, Any] | None:
     if isinstance(value, str):
         return {"bytes": None, "path": value}
     if not isinstance(value, dict):
-        raise ValueError(f"an image must be bytes, or have bytes or a path, got {type(value).__name__}")  # noqa: TRY004
+        raise ValueError(f"an image must be bytes, or have bytes or a path; got {type(value).__name__}")  # noqa: TRY004
     content, path = value.get("bytes"), value.get("path")
     return None if content is None and path is None else {"bytes": content, "path": path}

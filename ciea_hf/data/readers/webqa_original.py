@@ -116,5 +116,5 @@ class OriginalWebQA(DatasetReader):
             if line.isdecimal():
                 found[(place.number or 1) - 1] = (int(line), place)
             else:
-                self.report("unreadable", place, None, f"a line is an offset, got {line[:80]!r}")
+                self.report("unreadable", place, None, f"a line is an offset; got {line[:80]!r}")
         return found

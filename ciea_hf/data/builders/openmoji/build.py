@@ -111,7 +111,7 @@ def plan_benchmark(seed: int = 0, sizes: Mapping[str, int] | None = None) -> dic
     sizes = dict(SIZES if sizes is None else sizes)
     for split, size in sizes.items():
         if size < SCENES_PER_CAPTION or size % SCENES_PER_CAPTION:
-            raise ValueError(f"sizes[{split!r}] must be a positive multiple of {SCENES_PER_CAPTION}, got {size}")
+            raise ValueError(f"sizes[{split!r}] must be a positive multiple of {SCENES_PER_CAPTION}; got {size}")
     pairs = np.array(list(combinations(range(CONCEPT_COUNT), CAPTIONED)))
     wanted = sum(sizes.values()) // SCENES_PER_CAPTION
     if wanted > len(pairs):

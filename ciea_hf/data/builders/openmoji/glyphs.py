@@ -96,7 +96,7 @@ def choose_concepts(count: int = CONCEPT_COUNT, seed: int = CONCEPT_SEED) -> tup
     """
     candidates = pool()
     if not 5 <= count <= len(candidates):
-        raise ValueError(f"count must be between 5 and {len(candidates)}, got {count}")
+        raise ValueError(f"count must be between 5 and {len(candidates)}; got {count}")
     chosen = np.random.default_rng(seed).choice(len(candidates), size=count, replace=False)
     return tuple(sorted(candidates[i] for i in chosen))
 

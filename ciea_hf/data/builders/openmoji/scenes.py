@@ -48,7 +48,7 @@ def compose_scene(
     """
     cells = GRID * GRID
     if len(objects) > cells:
-        raise ValueError(f"a scene holds at most {cells} objects, got {len(objects)}")
+        raise ValueError(f"a scene holds at most {cells} objects; got {len(objects)}")
     canvas = _background(rng)
     places = rng.permutation(cells)[: len(objects)]
     sizes = rng.integers(len(atlas), size=len(objects))
