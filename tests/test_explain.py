@@ -71,9 +71,9 @@ def test_overlay_is_bright_where_the_caption_says_least(model):
 def test_errors_name_what_is_wrong(model):
     with pytest.raises(ValueError, match="an extractor"):
         complement_map(tiny_model(use_extractor=False), picture(), "a cat")
-    with pytest.raises(ValueError, match="must be a text that holds a word; got ' '"):
+    with pytest.raises(ValueError, match="captions must be non-blank texts; got ' '"):
         complement_map(model, picture(), " ")
-    with pytest.raises(ValueError, match=r"1 picture\(s\) and 0 caption"):
+    with pytest.raises(ValueError, match=r"1 image\(s\) and 0 caption"):
         embed_images(model, [picture()], [])
 
 

@@ -263,11 +263,11 @@ def test_nothing_to_embed_and_unknown_arguments(model: CIEAModel) -> None:
     ):
         model.encode("a cat", device=["cpu", "cpu"])  # type: ignore[arg-type]
     for encode in (model.encode_query, model.encode_document):
-        with pytest.raises(TypeError, match=r"unknown argument\(s\) task; there are inputs, .*batch_size"):
+        with pytest.raises(TypeError, match=r"unknown argument\(s\) task; valid arguments: inputs, .*batch_size"):
             encode("a cat", task="query")
         np.testing.assert_array_equal(encode(["a cat"], None, "red ", 2), model.encode(["a cat"], prompt="red "))
     for encode in (model.encode_query, model.encode_document):
-        with pytest.raises(TypeError, match=r"unknown argument\(s\) batchsize; there are inputs, .*batch_size"):
+        with pytest.raises(TypeError, match=r"unknown argument\(s\) batchsize; valid arguments: inputs, .*batch_size"):
             encode("a cat", batchsize=3)
     with pytest.raises(TypeError, match="batchsize"):
         model.encode("a cat", batchsize=3)  # type: ignore[call-arg]

@@ -69,8 +69,8 @@ def test_an_unknown_option_lists_the_valid_ones() -> None:
     with pytest.raises(ValueError, match=r"unknown option 'learning_rat'. Did you mean 'learning_rate'") as caught:
         updated(TrainingConfig(), {"learning_rat": 1})
     assert all(option in str(caught.value) for option in option_help())
-    with pytest.raises(ValueError, match=r"unknown option 'hart'. Did you mean 'hard'"):
-        config_from_arguments(["--hart.epochs", "3"])
+    with pytest.raises(ValueError, match=r"unknown option 'hard_negative'. Did you mean 'hard_negatives'"):
+        config_from_arguments(["--hard_negative.epochs", "3"])
     with pytest.raises(ValueError, match="there is no stage 'hart'; choose from warm_up, align"):
         config_from_arguments(["--stage", "in_batch,hart"])
     with pytest.raises(FileNotFoundError, match=r"no preset or file 'webqa'; presets: demo, edis"):
