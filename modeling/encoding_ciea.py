@@ -45,22 +45,52 @@ class EncodingMixin(Base):
 
     @overload
     def encode(
-        self, inputs: Any, *, convert_to_tensor: Literal[True], convert_to_numpy: bool = ..., **options: Any
+        self,
+        inputs: Any,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
+        batch_size: int = ...,
+        show_progress_bar: bool | None = ...,
+        precision: Precision = ...,
+        *,
+        convert_to_numpy: bool = ...,
+        convert_to_tensor: Literal[True],
+        device: str | torch.device | None = ...,
+        normalize_embeddings: bool = ...,
+        truncate_dim: int | None = ...,
     ) -> torch.Tensor: ...
 
     @overload
     def encode(
         self,
         inputs: Any,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
+        batch_size: int = ...,
+        show_progress_bar: bool | None = ...,
+        precision: Precision = ...,
         *,
         convert_to_numpy: Literal[False],
         convert_to_tensor: Literal[False] = ...,
-        **options: Any,
+        device: str | torch.device | None = ...,
+        normalize_embeddings: bool = ...,
+        truncate_dim: int | None = ...,
     ) -> list[torch.Tensor]: ...
 
     @overload
     def encode(
-        self, inputs: Any, prompt_name: str | None = ..., prompt: str | None = ..., **options: Any
+        self,
+        inputs: Any,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
+        batch_size: int = ...,
+        show_progress_bar: bool | None = ...,
+        precision: Precision = ...,
+        convert_to_numpy: Literal[True] = ...,
+        convert_to_tensor: Literal[False] = ...,
+        device: str | torch.device | None = ...,
+        normalize_embeddings: bool = ...,
+        truncate_dim: int | None = ...,
     ) -> NDArray[Any]: ...
 
     @torch.inference_mode()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
-    from ciea_hf.data.issues import Place
+    from ciea_hf.data.issues import Location
     from ciea_hf.evaluation.metrics import Run
 
 _RUN_COLUMNS = 6
@@ -107,7 +107,7 @@ def check_ids(names: Iterable[str]) -> None:
             raise ValueError(f"the id {name!r} is empty or holds white space: a TREC run file cannot hold it")
 
 
-def _raise(kind: str, place: Place, name: str | None, message: str) -> None:  # noqa: ARG001
+def _raise(kind: str, place: Location, name: str | None, message: str) -> None:  # noqa: ARG001
     if kind == "missing-file":
         raise FileNotFoundError(f"{place}: {message}")
     raise ValueError(f"{place}: {message}")
