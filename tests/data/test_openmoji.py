@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -187,3 +188,19 @@ def test_the_benchmark_is_built_once_and_named_by_its_recipe(tmp_path, monkeypat
     assert "license: cc-by-sa-4.0" in card
     assert "CC BY-SA 4.0" in card
     assert "OpenMoji" in card
+
+
+def test_the_name_demo_loads_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-datasets")
+    monkeypatch.setattr("ciea_hf.data.builders.openmoji.build.SIZES", TINY)
+    monkeypatch.setenv("CIEA_HF_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    data = load_retrieval_dataset("demo", split="dev")  # the name takes precedence over a folder of that name
+    assert data.fingerprint == build_benchmark(sizes=TINY)["dev"].fingerprint
+    assert list(data.vocabulary) == NAMES
+    with pytest.raises(ValueError, match="no split 'validation'"):
+        load_retrieval_dataset("demo", split="validation")
+    for folder in ("./demo", Path("demo")):
+        with pytest.raises(ValueError, match="none of the known forms"):
+            load_retrieval_dataset(folder)

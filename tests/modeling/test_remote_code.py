@@ -93,5 +93,6 @@ def test_the_code_can_travel(path: Path) -> None:
     names = {file.stem for file in CODE}
     assert set(get_relative_imports(path)) <= names
     assert "from . import" not in path.read_text()
+    assert "ciea_hf" not in path.read_text()
     foreign = set(get_imports(path)) - set(sys.stdlib_module_names)
     assert foreign <= {"torch", "numpy", "PIL", "transformers"}
