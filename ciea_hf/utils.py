@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -80,6 +80,32 @@ def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = 
     """
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def claim_manifest(path: str | os.PathLike[str], manifest: Mapping[str, Any], ignored: Collection[str] = ()) -> None:
+    """Write the manifest of a folder of results, or check that the folder holds results of the same kind.
+
+    Args:
+        path: The manifest's file.
+        manifest: What the results depend on.
+        ignored: Keys that may differ from those of an existing manifest.
+
+    Raises:
+        ValueError: If the existing manifest cannot be read, or differs in another key; the message names the keys.
+    """
+    target = Path(path)
+    if not target.exists():
+        write_json(target, dict(manifest))
+        return
+    try:
+        found = json.loads(target.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{target} cannot be read: {error}") from error
+    differing = [name for name in manifest if name not in ignored and manifest[name] != found.get(name)]
+    if differing:
+        raise ValueError(
+            f"{target.parent} was made with another {', '.join(differing)}: choose another folder, or delete this one"
+        )
 
 
 def short_hash(content: str | bytes, length: int = 32) -> str:

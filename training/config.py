@@ -96,7 +96,9 @@ class TrainingConfig:
     image_negatives: Annotated[int, "hard negatives with an image for each query, in stage `hard_negatives`"] = 1
     text_negatives: Annotated[int, "hard negatives without an image for each query, in stage `hard_negatives`"] = 1
     max_length: Annotated[int, "tokens of a query, a text or a caption"] = 128
-    on_broken_image: Annotated[Literal["skip", "fail"], "what an image that cannot be decoded does"] = "skip"
+    on_broken_image: Annotated[
+        Literal["fail", "skip", "caption"], "images that cannot be decoded: fail, skip the document, or use its caption"
+    ] = "skip"
     workers: Annotated[int, "processes that decode images and tokenise, per training process"] = 0
     cache_vision_features: Annotated[str | None, "folder for the frozen tower's patch features, or 'auto'"] = None
     # objective

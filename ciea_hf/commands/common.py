@@ -92,12 +92,12 @@ def add_encoding_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_broken_image_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--on-broken-image``, which a ``DocumentView`` takes."""
+    """Add `--on-broken-image`, the policy of a `DocumentView`."""
     parser.add_argument(
         "--on-broken-image",
-        choices=("fail", "caption"),
+        choices=("fail", "skip", "caption"),
         default="fail",
-        help="what a picture does that cannot be decoded: stop, or leave the document its caption (default: fail)",
+        help="images that cannot be decoded: fail, skip the document, or use its caption alone (default: fail)",
     )
 
 

@@ -3,7 +3,7 @@
 An interrupted run goes on where it stopped when the command is given again.
 
   ciea index runs/ciea demo --output demo.index
-  ciea index runs/ciea big-data --output big.index --part 1/4   # one of four processes that fill the folder
+  ciea index runs/ciea big-data --output big.index --shard 1/4   # one of four processes that fill the folder
   ciea search runs/ciea demo.index "a cat beside a train"
 """
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP)
     parser.add_argument("dataset", metavar="DATASET", help=common.DATASET_HELP)
     parser.add_argument("--output", type=Path, metavar="FOLDER", required=True, help="where the embeddings are written")
-    parser.add_argument("--part", type=_part, default=(0, 1), metavar="I/N", help="encode every N-th shard, I from 1")
+    parser.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="encode every N-th shard, I from 1")
     common.add_dataset_arguments(parser)
     common.add_content_argument(parser)
     common.add_model_arguments(parser)
@@ -40,13 +40,13 @@ def run(arguments: argparse.Namespace) -> int:
     source = {"path": loading.lasting_name(arguments.dataset), "format": arguments.format}
     options = common.encoding_options(arguments)
     view = DocumentView(dataset, arguments.content, on_broken_image=arguments.on_broken_image)
-    missing = encode_shards(model, dataset, arguments.output, view, options, source, arguments.part)
+    missing = encode_shards(model, dataset, arguments.output, view, options, source, arguments.shard)
     state = f"{missing} shards are still missing" if missing else "complete"
     common.write(f"{arguments.output}: {len(dataset.corpus)} documents, {state}")
     return 0
 
 
-def _part(text: str) -> tuple[int, int]:
+def _shard(text: str) -> tuple[int, int]:
     number, _, processes = text.partition("/")
     if not (number.isdecimal() and processes.isdecimal() and 1 <= int(number) <= int(processes)):
         raise argparse.ArgumentTypeError(f"must be I/N with I from 1 to N; got {text!r}")

@@ -19,9 +19,6 @@ from ciea_hf.commands import common
 if TYPE_CHECKING:
     import argparse
 
-    from ciea_hf.data import RetrievalDataset
-    from ciea_hf.retrieval.encoding import Encoder
-    from ciea_hf.training.data.mining import ViewMaker
 
 HELP = "mine hard negatives for training"
 
@@ -50,17 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-score", type=float, metavar="S", help="drop what scores above this")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
-    parser.add_argument(
-        "--on-broken-image", choices=("skip", "fail"), default="skip",
-        help="what an image that cannot be decoded does, with a CIEA model (default: skip, and name it)",
-    )  # fmt: skip
     parser.add_argument("--embeddings", type=Path, metavar="FOLDER", help="keep embeddings here, to resume from")
     common.add_model_arguments(parser)
     common.add_encoding_arguments(parser)
+    common.add_broken_image_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Mine, write the file and the report, and show it."""
+    from ciea_hf.retrieval import DocumentView
     from ciea_hf.training.data.mining import mine_negatives
     from ciea_hf.training.data.negatives import MiningOptions, save_negatives
 
@@ -74,9 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     dataset = loading.load_dataset(arguments.dataset, arguments.split, arguments.format)
-    encoder, view = _encoder(loading.load_encoder(arguments.model, arguments.device), dataset, arguments)
+    model = loading.load_encoder(arguments.model, arguments.device)
     encoding = common.encoding_options(arguments)
-    found = mine_negatives(encoder, dataset, options, encoding=encoding, folder=arguments.embeddings, view=view)
+    view = DocumentView(dataset, on_broken_image=arguments.on_broken_image)
+    found = mine_negatives(model, dataset, options, encoding=encoding, folder=arguments.embeddings, view=view)
     path = save_negatives(found, arguments.output)
     content: dict[str, Any] = {"model": arguments.model, "dataset": dataset.name, "split": dataset.split}
     common.write_json(content | {"report": found.report}, path.with_suffix(".json"))
@@ -84,19 +80,3 @@ def run(arguments: argparse.Namespace) -> int:
         common.write(f"{count:10d}  {name}")
     common.write(str(path))
     return 0
-
-
-def _encoder(model: Any, dataset: RetrievalDataset, arguments: argparse.Namespace) -> tuple[Encoder, ViewMaker | None]:
-    """What embeds, and what it is given: our models read documents as in training, which passes over broken images."""
-    from ciea_hf.modeling import CIEAModel
-
-    if not isinstance(model, CIEAModel):
-        return model, None
-    from ciea_hf.training.data.collator import Collator
-    from ciea_hf.training.data.encoding import TrainingEncoder, views_of
-    from ciea_hf.training.data.reader import CorpusReader
-
-    collator = Collator(
-        model.processor, model.processor.max_text_length, model.config.prompts, chunk_size=arguments.batch_size
-    )
-    return TrainingEncoder(model, collator), views_of(CorpusReader(dataset), arguments.on_broken_image)

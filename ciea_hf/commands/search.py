@@ -17,7 +17,9 @@ from ciea_hf import loading
 from ciea_hf.commands import common
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from PIL import Image
 
     from ciea_hf.data import RetrievalDataset
     from ciea_hf.retrieval import EncodedCorpus, Encoder, Hit
@@ -121,8 +123,7 @@ def _indexed_dataset(corpus: EncodedCorpus) -> RetrievalDataset:
 def _texts_of(dataset: RetrievalDataset | None, identifiers: Sequence[str]) -> list[str]:
     if dataset is None or not identifiers:
         return []
-    rows = dataset.queries.select_columns(["id", "text"])[:]
-    texts = dict(zip(rows["id"], rows["text"], strict=True))
+    texts = dataset.query_texts
     unknown = [name for name in identifiers if name not in texts]
     if unknown:
         raise ValueError(
@@ -135,8 +136,7 @@ def _relevant(dataset: RetrievalDataset | None, query: str) -> set[str]:
     """Ids of the documents relevant to a query, if the data set asks just this."""
     if dataset is None:
         return set()
-    rows = dataset.queries.select_columns(["id", "text"])[:]
-    same = [name for name, text in zip(rows["id"], rows["text"], strict=True) if text == query]
+    same = [name for name, text in dataset.query_texts.items() if text == query]
     return {document for name in same for document, score in dataset.qrels.get(name, {}).items() if score > 0}
 
 
@@ -154,12 +154,26 @@ def _draw(
     dataset: Any,
     path: Path,
 ) -> None:
-    from ciea_hf.retrieval.documents import image_lookup
     from ciea_hf.retrieval.gallery import GalleryRow, contact_sheet
     from ciea_hf.utils import atomic_write
 
     rows = [GalleryRow(*row) for row in zip(queries, found, relevant, strict=True)]
-    sheet = contact_sheet(rows, image_lookup(dataset))
+    sheet = contact_sheet(rows, _image_lookup(dataset))
     with atomic_write(path) as temporary:
         sheet.save(temporary, format="PNG")
     common.write(f"\n{path}")
+
+
+def _image_lookup(dataset: RetrievalDataset) -> Callable[[str], Image.Image | None]:
+    """Return a function that decodes the image of a document by id; None without one, or if it cannot be decoded."""
+    from ciea_hf.retrieval import DocumentView
+
+    view = DocumentView(dataset, "image", on_broken_image="skip")
+    positions = {document: position for position, document in enumerate(view.ids)}
+
+    def image_of(document: str) -> Image.Image | None:
+        position = positions.get(document)
+        found = None if position is None else view.read(position)
+        return None if found is None else found.image
+
+    return image_of

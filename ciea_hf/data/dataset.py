@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     import datasets
     import pyarrow as pa
+
+logger = logging.getLogger(__name__)
 
 Qrels = dict[str, dict[str, int]]
 
@@ -77,6 +81,29 @@ class RetrievalDataset:
             document: "text" if modality == "text" else "image"
             for document, modality in zip(self.corpus_ids, modalities, strict=True)
         }
+
+    @cached_property
+    def query_texts(self) -> dict[str, str]:
+        """Texts of all queries by id, in the order of the data set."""
+        return dict(zip(column_values(self.queries, "id"), column_values(self.queries, "text"), strict=True))
+
+    def judged_queries(self) -> dict[str, str]:
+        """Return id and text of the queries that have judgements, in the order of the data set.
+
+        Raises:
+            ValueError: If there are no such queries.
+        """
+        queries = {name: text for name, text in self.query_texts.items() if self.qrels.get(name)}
+        if not queries:
+            raise ValueError(f"{self.name}/{self.split}: no query has a judgement")
+        absent = [name for name, judgements in self.qrels.items() if judgements and name not in queries]
+        if absent:
+            logger.warning("%d judged queries have no text (%s ...): they score 0", len(absent), absent[0])
+        return queries
+
+    def select(self, rows: Sequence[int]) -> RetrievalDataset:
+        """Return the data set with only these rows of the corpus."""
+        return dataclasses.replace(self, corpus=self.corpus.select(rows))
 
     def query_kinds(self) -> dict[str, str]:
         """Return ``"image"``, ``"text"`` or ``"mixed"`` for each query that has a positive: the kind of its positives.
@@ -154,19 +181,6 @@ def corpus_features() -> datasets.Features:
     return datasets.Features({"id": text, "text": text, "image": datasets.Image(), "modality": text})
 
 
-def modality_of(text: str | None, image: Any) -> str:
-    """Return what a document is made of: ``"text"``, ``"image"`` or ``"image,text"``.
-
-    Raises:
-        ValueError: If it has neither a text nor an image.
-    """
-    if image is None and text is None:
-        raise ValueError("a document needs a text or an image")
-    if image is None:
-        return "text"
-    return "image" if text is None else "image,text"
-
-
 def corpus_from_columns(ids: Sequence[str], texts: Sequence[str | None], images: Sequence[Any]) -> datasets.Dataset:
     """Make a corpus of parallel columns.
 
@@ -181,24 +195,28 @@ def corpus_from_columns(ids: Sequence[str], texts: Sequence[str | None], images:
     """
     if len(set(ids)) != len(ids):
         raise ValueError(f"ids must be unique; got {len(ids)} with {len(set(ids))} different")
+    from ciea_hf.modeling.inputs_ciea import input_kind  # late: it imports torch
+
     encoded = [{"bytes": image, "path": None} if isinstance(image, bytes) else image for image in images]
     columns = {
         "id": list(ids),
         "text": list(texts),
         "image": encoded,
-        "modality": [modality_of(text, image) for text, image in zip(texts, encoded, strict=True)],
+        "modality": [input_kind(text, image) for text, image in zip(texts, encoded, strict=True)],
     }
     return import_optional("datasets", extra="eval").Dataset.from_dict(columns, features=corpus_features())
 
 
 def corpus_table(rows: Sequence[tuple[str, str | None, Mapping[str, Any] | None]]) -> pa.Table:
     """Make the rows of a corpus of ids, texts and images, the images encoded: dicts of bytes and path."""
+    from ciea_hf.modeling.inputs_ciea import input_kind  # late: it imports torch
+
     arrow = import_optional("pyarrow", extra="eval")
     columns = [
         [row[0] for row in rows],
         [row[1] for row in rows],
         [row[2] for row in rows],
-        [modality_of(row[1], row[2]) for row in rows],
+        [input_kind(row[1], row[2]) for row in rows],
     ]
     schema = corpus_features().arrow_schema
     return arrow.Table.from_arrays(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ciea_hf.evaluation.evaluator import judged_queries
 from ciea_hf.retrieval.documents import document_records
 from ciea_hf.retrieval.index import id_ranks, top_k_with_ties
 from ciea_hf.utils import import_optional
@@ -47,7 +46,7 @@ def bm25_run(
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs at DEBUG by default
     records = document_records(dataset)
     texts = [record.text or "" for record in records] if captions is None else [text or "" for text in captions]
-    queries = judged_queries(dataset)
+    queries = dataset.judged_queries()
     words_of = _tokens(bm25s, texts)
     if not any(words_of):  # pictures without captions, say
         return {name: {} for name in queries}

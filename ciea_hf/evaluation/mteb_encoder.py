@@ -14,7 +14,7 @@ import torch
 
 from ciea_hf.modeling import CIEAModel
 from ciea_hf.retrieval.documents import model_input
-from ciea_hf.retrieval.encoding import CHUNK, encode_inputs
+from ciea_hf.retrieval.encoding import EncodingOptions, encode_inputs
 from ciea_hf.retrieval.fingerprint import model_fingerprint
 from ciea_hf.utils import import_optional
 
@@ -77,7 +77,7 @@ class MTEBEncoder:
         """
         is_query = prompt_type is not None and str(getattr(prompt_type, "value", prompt_type)) == "query"
         encode = self.model.encode_query if is_query else self.model.encode_document
-        size = None if is_query else CHUNK * batch_size
+        size = None if is_query else EncodingOptions(batch_size).chunk_size
         return np.concatenate([encode_inputs(encode, chunk, batch_size) for chunk in _chunks(inputs, size)])
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:

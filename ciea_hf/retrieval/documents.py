@@ -1,52 +1,85 @@
-"""The documents of a corpus as a model takes them, whole or in part."""
+"""Documents of a corpus as inputs of a model: the one way from a corpus row to what is embedded."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ciea_hf.modeling.inputs_ciea import DECODING_ERRORS
+from ciea_hf.data.dataset import column_values
+from ciea_hf.data.images import decode_image, image_source
+from ciea_hf.utils import short_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from PIL import Image
+    from torch import Tensor
 
     from ciea_hf.data import RetrievalDataset
 
 logger = logging.getLogger(__name__)
 
 CONTENT_CHOICES = ("full", "caption", "image")
-ON_BROKEN_IMAGE = ("fail", "caption")
-_BROKEN = object()  # stands for a picture that cannot be decoded
+ON_BROKEN_IMAGE = ("fail", "skip", "caption")
 
 
 class DocumentRecord(NamedTuple):
-    """What a search result shows of a document: id, kind (``"image"`` or ``"text"``) and text or caption."""
+    """What a search result shows of a document: id, kind (`"image"` or `"text"`) and text or caption."""
 
     id: str
     kind: str
     text: str | None
 
 
-class DocumentView:
-    """Rows of a corpus as inputs of ``encode_document``.
+class PatchFeatures(Protocol):
+    """Precomputed patch features by document id."""
 
-    A document with a picture and a caption becomes ``{"text": ..., "image": ...}``, a picture alone the picture, text
-    the string, and a document of which nothing is left None. Pictures are decoded only when a batch asks for them.
+    def __getitem__(self, document: str) -> Tensor:
+        """Return the features (P, vision width) of an image; raise `ValueError` if it could not be decoded."""
+
+
+@dataclass
+class DocumentInput:
+    """A document as it is embedded: text, a decoded image or its features, or both.
+
+    Attributes:
+        row: Position in the corpus.
+        text: Text or caption, or `None`.
+        image: Image, or `None`.
+        features: Patch features (P, vision width) in place of the image, or `None`.
+    """
+
+    row: int
+    text: str | None
+    image: Image.Image | None = None
+    features: Tensor | None = None
+
+    @property
+    def has_image(self) -> bool:
+        """Whether there is an image, decoded or as features."""
+        return self.image is not None or self.features is not None
+
+
+class DocumentView:
+    """Rows of a corpus as inputs of a model, with one policy for images that cannot be decoded.
+
+    Encoding, evaluation, search, mining and training all read documents through this class. Images are decoded only
+    when their row is read.
 
     Args:
-        dataset: The data set whose corpus is viewed.
-        content: ``"full"``; ``"caption"`` drops every picture; ``"image"`` drops the captions of pictures and leaves
-            text documents as they are.
-        captions: Texts to use in place of the corpus's own, by position; the corpus's own if None.
-        on_broken_image: What a picture does that cannot be decoded: ``"fail"`` raises, ``"caption"`` leaves the
-            document its caption alone and logs a warning that names it.
+        dataset: Data set whose corpus is viewed.
+        content: `"full"`; `"caption"` drops all images; `"image"` drops the captions of images and leaves text
+            documents as they are.
+        captions: Texts in place of the corpus's own, by position; the corpus's own if `None`.
+        on_broken_image: What to do with an image that cannot be decoded: `"fail"` raises, `"skip"` leaves the document
+            out, `"caption"` falls back to its caption and leaves out a document without one. The last two log a
+            warning that names the document.
+        features: Patch features by document id in place of the images, or `None`.
 
     Raises:
-        ValueError: If an argument is out of its choices, or there are not as many captions as documents.
+        ValueError: If an argument is invalid, or the number of captions differs from the number of documents.
     """
 
     def __init__(
@@ -55,95 +88,168 @@ class DocumentView:
         content: str = "full",
         captions: Sequence[str | None] | None = None,
         on_broken_image: str = "fail",
+        features: PatchFeatures | None = None,
     ) -> None:
         for name, value, choices in (
             ("content", content, CONTENT_CHOICES),
             ("on_broken_image", on_broken_image, ON_BROKEN_IMAGE),
         ):
             if value not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+                raise ValueError(f"`{name}` must be one of {', '.join(choices)}; got {value!r}")
         if captions is not None and len(captions) != len(dataset.corpus):
-            raise ValueError(f"there are {len(captions)} captions for {len(dataset.corpus)} documents")
+            raise ValueError(
+                f"`captions` must have {len(dataset.corpus)} entries, one per document; got {len(captions)}"
+            )
         self.content = content
         self.captions = captions
         self.on_broken_image = on_broken_image
+        self.features = features
+        self.ids = dataset.corpus_ids
+        self.kinds = [dataset.document_kinds[document] for document in self.ids]
         self.corpus_fingerprint = dataset.corpus_fingerprint
-        self._texts = dataset.corpus.select_columns(["id", "text"])
-        self._rows = self._texts if content == "caption" else dataset.corpus
+        self._texts = dataset.corpus.select_columns(["text"])
+        self._images = _encoded_images(dataset)
+        self._reported: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.ids)
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the corpus, the chosen part and the captions: equal views give equal inputs.
+        """Hash of the corpus, the chosen content and the captions: views with equal fingerprints give equal inputs.
 
-        ``on_broken_image`` has no part in it: what a stopped run has embedded holds no broken picture, and counts.
+        `on_broken_image` is not included: embeddings computed before the first broken image are valid under any policy.
         """
         captions = None if self.captions is None else list(self.captions)
-        content = json.dumps([self.corpus_fingerprint, self.content, captions], ensure_ascii=False)
-        return hashlib.sha256(content.encode()).hexdigest()[:32]
+        return short_hash(json.dumps([self.corpus_fingerprint, self.content, captions], ensure_ascii=False))
 
-    def batch(self, start: int, stop: int) -> list[Any]:
-        """Return the inputs at positions ``start`` to ``stop``, with pictures decoded.
+    def text(self, row: int) -> str | None:
+        """Return the text or caption of a document; `None` if it is missing or blank."""
+        return _text_or_none(self._texts[row]["text"] if self.captions is None else self.captions[row])
+
+    def texts(self) -> list[str | None]:
+        """Return the texts and captions of all documents."""
+        texts = column_values(self._texts, "text") if self.captions is None else self.captions
+        return [_text_or_none(text) for text in texts]
+
+    def usable_rows(self) -> list[int]:
+        """Return the rows of which the chosen content leaves something to embed."""
+        return [
+            row
+            for row, text in enumerate(self.texts())
+            if text is not None or (self.content != "caption" and self.kinds[row] == "image")
+        ]
+
+    def image(self, row: int) -> Image.Image:
+        """Decode the image of a document, whatever the chosen content.
 
         Raises:
-            ValueError: If a picture cannot be decoded and has to be; the message names its document.
+            ValueError: If it cannot be decoded.
+            FileNotFoundError: If its file is missing.
         """
-        rows = self._read(start, stop)
-        texts = rows["text"] if self.captions is None else self.captions[start:stop]
-        images = rows.get("image") or [None] * len(texts)
-        if self.content == "image":
-            texts = [text if image is None else None for text, image in zip(texts, images, strict=True)]
-        images = [None if image is _BROKEN else image for image in images]
-        return [model_input(text, image) for text, image in zip(texts, images, strict=True)]
+        return decode_image(image_source(self._images[row]["image"]))
 
-    def _read(self, start: int, stop: int) -> dict[str, list[Any]]:
-        try:
-            rows: dict[str, list[Any]] = self._rows[start:stop]
-        except DECODING_ERRORS:  # what Pillow raises for a broken picture: find out which one
-            singly = [self._row(position) for position in range(start, min(stop, len(self)))]
-            rows = {name: [row[name] for row in singly] for name in ("text", "image")}
-        return rows
+    def read(self, row: int, broken: dict[str, str] | None = None) -> DocumentInput | None:
+        """Read a document, decoding its image.
 
-    def _row(self, position: int) -> dict[str, Any]:
+        Args:
+            row: Position in the corpus.
+            broken: Receives the id of a document whose image cannot be decoded, and the reason; a warning is logged if
+                `None`.
+
+        Returns:
+            The document; `None` if nothing of it is left.
+
+        Raises:
+            ValueError: If the image cannot be decoded and the policy is `"fail"`; the message names the document.
+            FileNotFoundError: Likewise, if the image's file is missing.
+        """
+        return self._document(row, self.text(row), self.image, broken)
+
+    def batch(self, start: int, stop: int) -> list[Any]:
+        """Return the inputs of `encode_document` at positions `start` to `stop`, with images decoded.
+
+        An image with a caption becomes `{"text": ..., "image": ...}`, an image alone the image, a text the string, and
+        a document of which nothing is left `None`. With `features`, a tensor takes the place of each image.
+
+        Raises:
+            ValueError: As [`read`].
+            FileNotFoundError: As [`read`].
+        """
+        texts = self._texts[start:stop]["text"] if self.captions is None else self.captions[start:stop]
+        images = None if self.features is not None or self.content == "caption" else self._images[start:stop]["image"]
+        inputs: list[Any] = []
+        for offset, text in enumerate(texts):
+            decode = (lambda _, encoded=images[offset]: decode_image(image_source(encoded))) if images else self.image
+            document = self._document(start + offset, _text_or_none(text), decode)
+            if document is None:
+                inputs.append(None)
+            else:
+                image = document.image if document.features is None else document.features
+                inputs.append(model_input(document.text, image))
+        return inputs
+
+    def _document(
+        self, row: int, text: str | None, decode: Callable[[int], Image.Image], broken: dict[str, str] | None = None
+    ) -> DocumentInput | None:
+        if self.kinds[row] == "text" or self.content == "caption":
+            return None if text is None else DocumentInput(row, text)
+        caption = None if self.content == "image" else text
         try:
-            row: dict[str, Any] = self._rows[position]
-        except DECODING_ERRORS as error:
-            row = {**self._texts[position], "image": _BROKEN}
-            said = f"the picture of document {row['id']!r} (row {position}) is broken: {error}"
-            if self.on_broken_image == "fail":
-                raise ValueError(f"{said}; on_broken_image='caption' would leave it its caption alone") from error
-            logger.warning("%s; its caption stands alone", said)
-        return row
+            if self.features is not None:
+                return DocumentInput(row, caption, features=self.features[self.ids[row]])
+            return DocumentInput(row, caption, image=decode(row))
+        except (ValueError, FileNotFoundError) as error:
+            self.report_broken(row, error, broken)
+        if self.on_broken_image == "skip" or caption is None:
+            return None
+        return DocumentInput(row, caption)
+
+    def report_broken(
+        self, row: int, error: ValueError | FileNotFoundError, broken: dict[str, str] | None = None
+    ) -> None:
+        """Apply the policy to an image that cannot be decoded: raise, collect the reason, or log it once.
+
+        Args:
+            row: Position of the document.
+            error: What decoding raised.
+            broken: See [`read`].
+        """
+        document = self.ids[row]
+        if self.on_broken_image == "fail":
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise kind(
+                f"document {document!r}: {error}; `on_broken_image` 'skip' leaves the document out, 'caption' falls "
+                "back to its caption"
+            ) from error
+        if broken is not None:
+            broken[document] = str(error)
+        elif document not in self._reported:
+            self._reported.add(document)
+            action = "is left out" if self.on_broken_image == "skip" else "falls back to its caption"
+            logger.warning("document %r %s: %s", document, action, error)
 
 
 def model_input(text: str | None, image: Any) -> Any:
-    """Join text and picture into what ``encode_document`` takes; None if both are missing, a blank text too."""
-    written = text if text and text.strip() else None
+    """Join text and image into an input of `encode_document`; `None` if both are missing, or the text is blank."""
+    text = _text_or_none(text)
     if image is None:
-        return written
-    return image if written is None else {"text": written, "image": image}
-
-
-def image_lookup(dataset: RetrievalDataset) -> Callable[[str], Image.Image | None]:
-    """Return a function that decodes the picture of a document id; None where there is none, or it is broken."""
-    positions = {name: position for position, name in enumerate(dataset.corpus_ids)}
-
-    def image_of(document: str) -> Image.Image | None:
-        position = positions.get(document)
-        try:
-            image: Image.Image | None = None if position is None else dataset.corpus[position]["image"]
-        except DECODING_ERRORS as error:
-            logger.warning("the picture of document %r is broken: %s", document, error)
-            return None
-        return image
-
-    return image_of
+        return text
+    return image if text is None else {"text": text, "image": image}
 
 
 def document_records(dataset: RetrievalDataset) -> list[DocumentRecord]:
-    """List id, kind and text of every document without decoding a picture."""
-    texts = dataset.corpus.select_columns(["text"])[:]["text"]
+    """List id, kind and text of every document without decoding an image."""
+    texts = column_values(dataset.corpus, "text")
     kinds = dataset.document_kinds
     return [DocumentRecord(name, kinds[name], text) for name, text in zip(dataset.corpus_ids, texts, strict=True)]
+
+
+def _encoded_images(dataset: RetrievalDataset) -> Any:
+    from datasets import Image
+
+    return dataset.corpus.select_columns(["image"]).cast_column("image", Image(decode=False))
+
+
+def _text_or_none(text: str | None) -> str | None:
+    return text if text and text.strip() else None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from ciea_hf.modeling.inputs_ciea import names_image
+from ciea_hf.modeling.inputs_ciea import input_kind, names_image
 from ciea_hf.utils import prefetch_map
 
 if TYPE_CHECKING:
@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ciea_hf.retrieval.documents import DocumentRecord, DocumentView
+    from ciea_hf.retrieval.documents import DocumentView
 
 DTYPES = ("float32", "float16")
-CHUNK = 4  # batches decoded at once: enough to group by kind and length, few enough to stay in memory
+BATCHES_PER_CHUNK = 4  # enough to group inputs by kind and length, few enough to stay in memory
 
 
 class Encoder(Protocol):
-    """What encoding needs of a model: CIEAModel, a SentenceTransformer, or a wrapper with these two methods."""
+    """What encoding needs of a model: CIEAModel, a SentenceTransformer, or a wrapper with these two methods.
+
+    An encoder with an attribute `takes_mixed_inputs = True` receives inputs of all kinds in one call; others receive
+    one call per kind.
+    """
 
     def encode_query(self, inputs: Any, **kwargs: Any) -> Any:
         """Embed queries."""
@@ -37,11 +41,14 @@ class EncodingOptions:
     """How documents are encoded.
 
     Attributes:
-        batch_size: Inputs of one forward pass.
-        dtype: How embeddings are kept, ``"float32"`` or ``"float16"``. Scores are computed in fp32 either way.
-        shard_size: Documents of one shard, the unit of resuming.
-        num_workers: Threads that decode pictures ahead of the model; 0 decodes between batches.
-        show_progress_bar: Show a bar over the documents.
+        batch_size: Number of inputs per forward pass.
+        dtype: Storage type of embeddings, `"float32"` or `"float16"`. Scores are always computed in float32.
+        shard_size: Number of documents per shard, the unit of resuming.
+        num_workers: Number of threads that decode images ahead of the model; 0 decodes between batches.
+        show_progress_bar: Whether to show a progress bar over the documents.
+
+    Raises:
+        ValueError: If a value is invalid.
     """
 
     batch_size: int = 64
@@ -52,66 +59,81 @@ class EncodingOptions:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
+            raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
         for name in ("batch_size", "shard_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}")
+
+    @property
+    def chunk_size(self) -> int:
+        """Number of documents that are decoded and passed to the model at once."""
+        return BATCHES_PER_CHUNK * self.batch_size
+
+
+class Shard(NamedTuple):
+    """Embeddings of consecutive documents.
+
+    Attributes:
+        embeddings: (documents, D); rows of zeros for documents without an embedding.
+        missing: Positions in the corpus of documents without an embedding: nothing is left of them in the chosen
+            content, or their image was skipped.
+    """
+
+    embeddings: NDArray[np.floating]
+    missing: list[int]
 
 
 def encode_queries(model: Encoder, queries: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
-    """Embed queries as fp32 rows, normalised unless the model scores by dot product."""
-    return encode_inputs(model.encode_query, list(queries), batch_size, normalizes(model))
+    """Embed queries in float32, normalised unless the model scores by dot product."""
+    return encode_inputs(model.encode_query, list(queries), batch_size, normalizes(model), _takes_mixed_inputs(model))
 
 
-def encode_documents(
-    model: Encoder, view: DocumentView, records: Sequence[DocumentRecord], start: int, options: EncodingOptions
-) -> NDArray[np.floating]:
-    """Embed one shard: the documents from position ``start`` on, at most ``options.shard_size``.
+def encode_documents(model: Encoder, view: DocumentView, start: int, stop: int, options: EncodingOptions) -> Shard:
+    """Embed consecutive documents.
 
     Args:
-        model: The encoder.
-        view: The documents as inputs.
-        records: The documents' ids, for errors.
+        model: Encoder.
+        view: Documents as inputs.
         start: First position.
-        options: Batch size, type, shard size and so on.
+        stop: Position after the last one.
+        options: Batch size, type and so on.
 
     Returns:
-        (documents, D) in ``options.dtype``, normalised unless the model scores by dot product.
+        Embeddings in `options.dtype`, normalised unless the model scores by dot product.
 
     Raises:
-        ValueError: If an embedding is not finite; the message names the document.
+        ValueError: If the model does not support a document, or an embedding is not finite; the message names the
+            document.
     """
-    stop = min(start + options.shard_size, len(view))
-    chunks, done = [], start
-    for inputs in _chunks(view, start, stop, options):
-        chunk = _encode_chunk(model, inputs, records[done : done + len(inputs)], options.batch_size)
-        chunks.append(chunk.astype(options.dtype))
-        done += len(chunk)
-    return np.concatenate(chunks)
+    blocks: list[NDArray[np.floating]] = []
+    missing: list[int] = []
+    position = start
+    for inputs in _chunks(view, start, min(stop, len(view)), options):
+        ids = view.ids[position : position + len(inputs)]
+        blocks.append(_encode_chunk(model, inputs, ids, options.batch_size).astype(options.dtype))
+        missing += [position + i for i, item in enumerate(inputs) if item is None]
+        position += len(inputs)
+    return Shard(np.concatenate(blocks) if blocks else np.empty((0, 0), options.dtype), missing)
 
 
-def _encode_chunk(
-    model: Encoder, inputs: list[Any], records: Sequence[DocumentRecord], batch_size: int
-) -> NDArray[np.float32]:
+def _encode_chunk(model: Encoder, inputs: list[Any], ids: Sequence[str], batch_size: int) -> NDArray[np.float32]:
+    kinds = {_kind(item) for item in inputs}
     for kind, modality in (("image", "image"), ("image,text", ("image", "text"))):
-        if hasattr(model, "supports") and any(_kind(item) == kind for item in inputs) and not model.supports(modality):
-            raise ValueError(
-                f"this model takes no {kind} documents; choose which part it gets: `documents` 'caption' or 'image'"
-            )
+        if kind in kinds and hasattr(model, "supports") and not model.supports(modality):
+            raise ValueError(f"the model does not support {kind} documents; set `content` to 'caption' or 'image'")
     try:
-        rows = encode_inputs(model.encode_document, inputs, batch_size, normalizes(model))
+        rows = encode_inputs(model.encode_document, inputs, batch_size, normalizes(model), _takes_mixed_inputs(model))
     except (ValueError, TypeError) as error:
-        raise type(error)(f"documents {records[0].id!r} to {records[-1].id!r}: {error}") from error
-    broken = ~np.isfinite(rows).all(axis=1)
-    if broken.any():
-        raise ValueError(f"the embedding of document {records[int(broken.argmax())].id!r} is not finite")
+        raise type(error)(f"documents {ids[0]!r} to {ids[-1]!r}: {error}") from error
+    invalid = ~np.isfinite(rows).all(axis=1)
+    if invalid.any():
+        raise ValueError(f"the embedding of document {ids[int(invalid.argmax())]!r} is not finite")
     return rows
 
 
 def _chunks(view: DocumentView, start: int, stop: int, options: EncodingOptions) -> Iterator[list[Any]]:
-    """Decoded inputs, in chunks of a few batches."""
-    size = CHUNK * options.batch_size
-    bounds = [(first, min(first + size, stop)) for first in range(start, stop, size)]
+    """Yield decoded inputs in chunks of a few batches."""
+    bounds = [(first, min(first + options.chunk_size, stop)) for first in range(start, stop, options.chunk_size)]
     chunks = prefetch_map(lambda bound: view.batch(*bound), bounds, options.num_workers)
     if not options.show_progress_bar:
         yield from chunks
@@ -125,16 +147,21 @@ def _chunks(view: DocumentView, start: int, stop: int, options: EncodingOptions)
 
 
 def encode_inputs(
-    encode: Callable[..., Any], inputs: list[Any], batch_size: int = 64, normalize: bool = True
+    encode: Callable[..., Any],
+    inputs: list[Any],
+    batch_size: int = 64,
+    normalize: bool = True,
+    mixed: bool = False,
 ) -> NDArray[np.float32]:
-    """Embed inputs of mixed kinds, one call for each kind: not every model takes mixed batches.
+    """Embed inputs of several kinds.
 
     Args:
-        encode: ``encode_query`` or ``encode_document`` of a model.
-        inputs: Texts (those that name a picture's file, too), pictures, dicts of both, and None for a document of which
-            nothing is left: it becomes zeros.
-        batch_size: Inputs of one forward pass.
-        normalize: Scale embeddings to length 1.
+        encode: `encode_query` or `encode_document` of a model.
+        inputs: Texts (never read as paths, even if an image file of that name exists), images, dicts of both, and
+            `None` for a document without content, whose row is zeros.
+        batch_size: Number of inputs per forward pass.
+        normalize: Whether to scale embeddings to unit length.
+        mixed: Whether `encode` accepts inputs of several kinds in one call; otherwise it is called once per kind.
 
     Returns:
         (inputs, D), in the order of the inputs.
@@ -142,8 +169,9 @@ def encode_inputs(
     groups: dict[str, list[int]] = {}
     inputs = [as_text(item) if isinstance(item, str) else item for item in inputs]
     for position, item in enumerate(inputs):
-        groups.setdefault(_kind(item), []).append(position)
-    groups.pop("nothing", None)
+        kind = _kind(item)
+        if kind is not None:
+            groups.setdefault("mixed" if mixed else kind, []).append(position)
     found = {
         kind: _embed(encode, [inputs[position] for position in positions], batch_size, normalize)
         for kind, positions in groups.items()
@@ -156,7 +184,7 @@ def encode_inputs(
 
 
 def as_text(text: str) -> str:
-    """Write a text so that no model takes it for a picture's path, even where there happens to be one of its name."""
+    """Return a text that no model reads as an image path, even if a file of that name exists."""
     return f" {text} " if names_image(text) else text
 
 
@@ -172,14 +200,19 @@ def _embed(encode: Callable[..., Any], inputs: list[Any], batch_size: int, norma
     return rows
 
 
-def _kind(item: Any) -> str:
+def _kind(item: Any) -> str | None:
+    """Return the kind of an input of `encode_document`; `None` for a document without content."""
     if item is None:
-        return "nothing"
-    if isinstance(item, str):
-        return "text"
-    return "image,text" if isinstance(item, dict) else "image"
+        return None
+    if isinstance(item, dict):
+        return input_kind(item.get("text"), item.get("image"))
+    return input_kind(item, None) if isinstance(item, str) else input_kind(None, item)
 
 
 def normalizes(model: Encoder) -> bool:
-    """Whether the model scores by cosine, so that its embeddings are normalised: any but a dot-product model does."""
+    """Return whether embeddings are normalised: yes, unless the model scores by dot product."""
     return str(getattr(model, "similarity_fn_name", "cosine")) != "dot"
+
+
+def _takes_mixed_inputs(model: Encoder) -> bool:
+    return bool(getattr(model, "takes_mixed_inputs", False))

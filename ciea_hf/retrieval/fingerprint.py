@@ -1,4 +1,4 @@
-"""A hash of what a model computes: its weights and all that decides what inputs become."""
+"""Fingerprint of a model: a hash of its weights and of everything that affects its embeddings."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-# What saving and loading change in a configuration without changing what the model computes.
+# Settings that saving and loading change although the model computes the same.
 _VOLATILE = {"_name_or_path", "transformers_version", "architectures", "auto_map", "dtype", "torch_dtype"}
 
 
 def model_fingerprint(model: Any) -> str:
-    """Hash the weights, configuration and prompts of a model, its processor or how it pools and cuts its inputs.
+    """Hash the weights, configuration and prompts of a model, and how it preprocesses, pools and truncates.
 
     Args:
-        model: A ``torch.nn.Module``, or any object with a string attribute ``fingerprint``.
+        model: A `torch.nn.Module`, or any object with a string attribute `fingerprint`.
 
     Returns:
         32 hexadecimal digits; equal for a model and its reloaded copy.
@@ -30,8 +30,8 @@ def model_fingerprint(model: Any) -> str:
         return own
     if not isinstance(model, torch.nn.Module):
         raise TypeError(
-            f"{type(model).__name__} is no torch module: to keep its embeddings on disk, give it a string attribute "
-            "`fingerprint`"
+            "`model` must be a torch module or have a string attribute `fingerprint`, which identifies its embeddings "
+            f"on disk; got {type(model).__name__}"
         )
     digest = hashlib.sha256(json.dumps(_settings(model), sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
@@ -48,17 +48,17 @@ def _settings(model: torch.nn.Module) -> dict[str, Any]:
         "config": _stable(settings),
         "prompts": getattr(model, "prompts", None),
         "processor": _processor_settings(model),
-        # modules of sentence-transformers: pooling and what else is no part of the language model's configuration
+        # a pipeline of sentence-transformers, whose pooling is not in the language model's configuration
         "pipeline": None if isinstance(model, PreTrainedModel) else str(model),
         "cut": [getattr(model, name, None) for name in ("max_seq_length", "truncate_dim")],
     }
 
 
 def _processor_settings(model: torch.nn.Module) -> Any:
-    """What a CIEA model makes of texts and images before it sees them; None where it has no processor."""
+    """Return the settings of a CIEA model's processor; None for a model without one."""
     try:
         processor: Any = getattr(model, "processor", None)
-    except (OSError, ValueError):  # it was never set, or does not lie where the model was read
+    except (OSError, ValueError):  # never set, or not in the folder that the model was read from
         return None
     if not hasattr(processor, "to_dict"):
         return None

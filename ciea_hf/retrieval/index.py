@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-_PANEL = 64  # columns; what matrix products compute at once divides it
+_PANEL = 64  # columns; a multiple of the block width of every matrix product kernel
 
 Matrix = NDArray[np.floating] | Tensor
 
@@ -23,7 +23,7 @@ class SearchResult(NamedTuple):
 
     Attributes:
         scores: (queries, k) float32.
-        positions: (queries, k) int64, positions in the index; ``k`` is ``top_k``, or the index's size if smaller.
+        positions: (queries, k) int64, positions in the index; `k` is `top_k`, or the number of documents if smaller.
     """
 
     scores: NDArray[np.float32]
@@ -31,28 +31,29 @@ class SearchResult(NamedTuple):
 
 
 class Index(Protocol):
-    """What a search backend offers. Wrap faiss, Milvus or another store in these two members to use it everywhere."""
+    """Interface of a search backend. Wrap faiss, Milvus or another store in these two members to use it everywhere."""
 
     @property
     def ids(self) -> Sequence[str]:
         """Document ids by position."""
 
     def search(self, queries: Matrix, top_k: int) -> SearchResult:
-        """Return the ``top_k`` documents with the highest inner product for queries of shape (queries, D)."""
+        """Return the `top_k` documents with the highest inner product for queries of shape (queries, D)."""
 
 
 class FlatIndex:
     """Exact inner-product search in blocks, with memory bounded by the block sizes.
 
-    Scores are computed in fp32 whatever the embeddings' type. Equal scores are ordered by document id descending, at
-    the cut-off too, which is trec_eval's rule: the result does not depend on how the corpus is cut into shards.
+    Scores are computed in float32 whatever the embeddings' type. Equal scores are ordered by document id, descending,
+    also at the cut-off. This is trec_eval's rule, and it makes the result independent of how the corpus is sharded.
 
     Args:
         embeddings: One matrix (documents, D) or a list of them (shards): arrays, memory maps or tensors.
         ids: Document ids by position over all shards.
-        device: Where scores are computed; the CPU by default.
-        block_size: Documents scored at once.
-        query_block_size: Queries scored at once.
+        device: Device that computes scores; the CPU by default.
+        block_size: Number of documents scored at once.
+        query_block_size: Number of queries scored at once.
+        missing: Positions of documents without an embedding, which are never found.
 
     Raises:
         ValueError: If ids and embeddings differ in number, ids repeat, or the shards differ in width.
@@ -70,6 +71,7 @@ class FlatIndex:
         device: str | torch.device | None = None,
         block_size: int = 32_768,
         query_block_size: int = 1024,
+        missing: Iterable[int] = (),
     ) -> None:
         self.shards = [embeddings] if isinstance(embeddings, (np.ndarray, Tensor)) else list(embeddings)
         self.ids = list(ids)
@@ -78,17 +80,18 @@ class FlatIndex:
         self.query_block_size = query_block_size
         rows = sum(len(shard) for shard in self.shards)
         if rows != len(self.ids):
-            raise ValueError(f"there are {rows} embeddings and {len(self.ids)} ids")
+            raise ValueError(f"`embeddings` and `ids` must be equally many; got {rows} and {len(self.ids)}")
         if len({shard.shape[1] for shard in self.shards}) > 1:
-            raise ValueError(f"shards differ in width: {sorted({shard.shape[1] for shard in self.shards})}")
+            raise ValueError(f"shards must have one width; got {sorted({shard.shape[1] for shard in self.shards})}")
         self._tie_rank = id_ranks(self.ids).to(self.device)
+        self._missing = torch.tensor(sorted(set(missing)), dtype=torch.long, device=self.device)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def dimension(self) -> int:
-        """Width of the embeddings, 0 for an index without shards."""
+        """Width of the embeddings; 0 for an index without shards."""
         return int(self.shards[0].shape[1]) if self.shards else 0
 
     @torch.no_grad()
@@ -97,30 +100,34 @@ class FlatIndex:
 
         Args:
             queries: (queries, D) array or tensor.
-            top_k: Documents wanted for each query, at least 1.
+            top_k: Number of documents per query, at least 1.
 
         Returns:
             Scores and positions, best first.
 
         Raises:
-            ValueError: If ``top_k`` is below 1 or the width of the queries is not the index's.
+            ValueError: If `top_k` is below 1, or the queries' width differs from the index's.
         """
         matrix = _as_float(queries, self.device)
         if top_k < 1:
-            raise ValueError(f"top_k must be at least 1; got {top_k}")
+            raise ValueError(f"`top_k` must be at least 1; got {top_k}")
         if matrix.ndim != 2 or (self.shards and matrix.shape[1] != self.dimension):
             raise ValueError(
-                f"queries must be of shape (queries, {self.dimension}) for this index; got {tuple(matrix.shape)}"
+                f"`queries` must have shape (queries, {self.dimension}) for this index; got {tuple(matrix.shape)}"
             )
+        kept = min(top_k, len(self) - len(self._missing))
         blocks = torch.split(matrix, self.query_block_size)
-        best = [
-            (matrix.new_empty(len(b), 0), torch.empty(len(b), 0, dtype=torch.long, device=self.device)) for b in blocks
-        ]
+        best = []
+        for block in blocks:
+            no_columns = torch.empty(len(block), 0, dtype=torch.long, device=self.device)
+            best.append((matrix.new_empty(len(block), 0), no_columns))
         for start, documents in self._document_blocks():
             ranks = self._tie_rank[start : start + len(documents)]
+            missing = self._missing[(self._missing >= start) & (self._missing < start + len(documents))] - start
             for i, block in enumerate(blocks):
-                scores, positions = top_k_with_ties(inner_products(block, documents), ranks, top_k)
-                best[i] = self._merge(best[i], (scores, positions + start), top_k)
+                all_scores = inner_products(block, documents).index_fill(1, missing, -torch.inf)
+                scores, positions = top_k_with_ties(all_scores, ranks, kept)
+                best[i] = self._merge(best[i], (scores, positions + start), kept)
         return SearchResult(
             torch.cat([scores for scores, _ in best]).cpu().numpy(),
             torch.cat([positions for _, positions in best]).cpu().numpy(),
@@ -140,9 +147,10 @@ class FlatIndex:
 
 
 def inner_products(queries: Tensor, documents: Tensor) -> Tensor:
-    """Score documents so that those of equal embeddings get equal scores, wherever they stand.
+    """Score documents so that equal embeddings get equal scores at any position.
 
-    Matrix products sum up the last few columns in another order than full panels of them; rows of zeros fill those up.
+    Matrix products compute full panels of columns and the remaining columns by different code, which sums in another
+    order. Rows of zeros pad the documents to full panels, so that all columns are summed alike.
 
     Args:
         queries: (queries, D).
@@ -157,14 +165,15 @@ def inner_products(queries: Tensor, documents: Tensor) -> Tensor:
 
 
 def top_k_with_ties(scores: Tensor, tie_rank: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """Take the best columns of each row, where equal scores go to the higher tie rank, at the cut-off too.
+    """Take the best columns of each row; equal scores are resolved by tie rank, also at the cut-off.
 
-    ``torch.topk`` alone keeps arbitrary columns among those that tie at the cut-off.
+    `torch.topk` alone keeps arbitrary columns among those that tie at the cut-off. Rows with such a tie are therefore
+    selected again: all columns at or above the cut-off are sorted by score and tie rank.
 
     Args:
         scores: (rows, columns).
         tie_rank: (columns,) distinct integers; among equal scores the higher one wins.
-        top_k: Columns wanted; all of them if there are fewer.
+        top_k: Number of columns; all of them if there are fewer.
 
     Returns:
         Scores and column indices, each (rows, min(top_k, columns)), by score; the order within ties is arbitrary.
@@ -180,13 +189,13 @@ def top_k_with_ties(scores: Tensor, tie_rank: Tensor, top_k: int) -> tuple[Tenso
 
 
 def _descending(scores: Tensor, tie_rank: Tensor) -> Tensor:
-    """Indices that sort each row by score, then by tie rank, both descending; both are (rows, columns)."""
+    """Return indices that sort each row by score, then by tie rank, both descending; both are (rows, columns)."""
     by_rank = tie_rank.argsort(dim=1, descending=True)
     return by_rank.gather(1, scores.gather(1, by_rank).argsort(dim=1, descending=True, stable=True))
 
 
 def id_ranks(ids: Sequence[str]) -> Tensor:
-    """Rank ids in ascending order, by code point: (ids,) int64, what :func:`top_k_with_ties` breaks ties with.
+    """Rank ids in ascending order by code point: (ids,) int64, the tie ranks of [`top_k_with_ties`].
 
     Raises:
         ValueError: If an id repeats.
@@ -194,7 +203,7 @@ def id_ranks(ids: Sequence[str]) -> Tensor:
     order = sorted(range(len(ids)), key=ids.__getitem__)
     repeated = next((ids[b] for a, b in itertools.pairwise(order) if ids[a] == ids[b]), None)
     if repeated is not None:
-        raise ValueError(f"document id {repeated!r} occurs more than once")
+        raise ValueError(f"`ids` must be unique; {repeated!r} occurs more than once")
     ranks = torch.empty(len(ids), dtype=torch.long)
     ranks[torch.tensor(order, dtype=torch.long)] = torch.arange(len(ids))
     return ranks

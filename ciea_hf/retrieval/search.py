@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from ciea_hf.retrieval.corpus import EncodedCorpus, encode_corpus
 from ciea_hf.retrieval.encoding import Encoder, EncodingOptions, encode_queries
-from ciea_hf.retrieval.index import FlatIndex, Index
 
 if TYPE_CHECKING:
     import os
@@ -18,18 +17,19 @@ if TYPE_CHECKING:
 
     from ciea_hf.data import RetrievalDataset
     from ciea_hf.retrieval.documents import DocumentRecord
+    from ciea_hf.retrieval.index import Index
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One document that a search found.
+    """A document found by a search.
 
     Attributes:
-        id: The document's id.
-        score: Similarity of query and document: the cosine, or the dot product for a model that scores so.
-        rank: Place in the ranking, from 1.
-        kind: ``"image"`` or ``"text"``.
-        text: The text document, or the picture's caption; None if it has none.
+        id: Document id.
+        score: Similarity of query and document: cosine, or dot product if the model scores so.
+        rank: Rank, from 1.
+        kind: `"image"` or `"text"`.
+        text: Text document, or the image's caption; `None` for an image without one.
     """
 
     id: str
@@ -40,11 +40,11 @@ class Hit:
 
 
 class Retriever:
-    """A model, the records of a corpus, and the index that holds their embeddings.
+    """Searches an index with a model and returns the documents found.
 
     Args:
-        model: Encodes the queries.
-        index: Holds the documents' embeddings.
+        model: Model that encodes the queries.
+        index: Index of the documents' embeddings.
         records: Id, kind and text of the indexed documents.
 
     Example:
@@ -60,8 +60,8 @@ class Retriever:
 
     @classmethod
     def from_corpus(cls, model: Encoder, corpus: EncodedCorpus, device: str | torch.device | None = None) -> Retriever:
-        """Search an encoded corpus exactly; ``device`` is where scores are computed."""
-        return cls(model, FlatIndex(corpus.shards, corpus.ids, device=device), corpus.records)
+        """Create a retriever that searches an encoded corpus exactly; `device` computes the scores."""
+        return cls(model, corpus.index(device), corpus.records)
 
     @classmethod
     def from_dataset(
@@ -71,7 +71,7 @@ class Retriever:
         folder: str | os.PathLike[str] | None = None,
         options: EncodingOptions | None = None,
     ) -> Retriever:
-        """Encode a data set's corpus and search it exactly; embeddings are kept in ``folder`` if it is given."""
+        """Encode a data set's corpus and search it exactly; embeddings are kept in `folder` if it is given."""
         return cls.from_corpus(model, encode_corpus(model, dataset, folder, options=options))
 
     def search(self, queries: str | Sequence[str], top_k: int = 10, batch_size: int = 64) -> list[list[Hit]]:
@@ -79,14 +79,14 @@ class Retriever:
 
         Args:
             queries: One query or several.
-            top_k: Documents wanted for each query, at least 1.
-            batch_size: Queries of one forward pass.
+            top_k: Number of documents per query, at least 1.
+            batch_size: Number of queries per forward pass.
 
         Returns:
-            For each query its hits, best first; equal scores by document id descending.
+            Hits of each query, best first; equal scores are ordered by document id, descending.
 
         Raises:
-            ValueError: If ``top_k`` is below 1.
+            ValueError: If `top_k` is below 1.
         """
         texts = [queries] if isinstance(queries, str) else list(queries)
         if not texts:

@@ -51,13 +51,13 @@ def test_search_in_an_index_folder(model, dataset, tmp_path, capsys):
     assert main(["search", model, str(index), "a red cat", "--top-k", "2", "--images", str(tmp_path / "a.png")]) == 0
     assert (tmp_path / "a.png").exists()
     shared = ["index", model, dataset, "--output", str(tmp_path / "parts"), "--shard-size", "1"]
-    assert main([*shared, "--part", "2/2"]) == 0
+    assert main([*shared, "--shard", "2/2"]) == 0
     assert "3 shards are still missing" in capsys.readouterr().out
     assert "3 of 6 shards are missing" in fails(capsys, "search", model, str(tmp_path / "parts"), "a red cat")
-    assert main([*shared, "--part", "1/2"]) == 0
+    assert main([*shared, "--shard", "1/2"]) == 0
     assert "complete" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        main([*shared, "--part", "3/2"])
+        main([*shared, "--shard", "3/2"])
     other = tmp_path / "other"
     tiny_model(seed=1).save_pretrained(other)
     capsys.readouterr()
@@ -98,15 +98,15 @@ def test_a_broken_picture_is_never_passed_over_unasked(model, tmp_path, capsys, 
     lenient = ["--on-broken-image", "caption"]
     commands = ["search", model, data, "a red cat"], ["index", model, data, "--output", index]
     for command in commands:
-        assert "picture of document 'p2' (row 2) is broken" in fails(capsys, *command)
+        assert "document 'p2': image" in fails(capsys, *command)
         assert main([*command, *lenient]) == 0
         capsys.readouterr()
-    assert "picture of document 'p2' (row 2) is broken" in fails(capsys, *commands[0])
+    assert "document 'p2': image" in fails(capsys, *commands[0])
     assert "another on_broken_image" in fails(capsys, *commands[1])
     sheet = tmp_path / "hits.png"
     assert main([*commands[0], *lenient, "--images", str(sheet)]) == 0
     assert sheet.is_file()
-    assert "the picture of document 'p2' is broken" in caplog.text
+    assert "document 'p2' is left out" in caplog.text
 
 
 def test_an_index_has_decided_on_its_options(model, dataset, tmp_path, capsys):
@@ -125,7 +125,7 @@ def test_a_folder_with_another_manifest_is_no_index(model, tmp_path, capsys):
     (tmp_path / "data" / "manifest.json").write_text("{}")
     assert main(["search", model, data, "a red cat"]) == 0
     (tmp_path / "data" / "documents.jsonl").write_text("")
-    assert "its manifest.json is of something else" in fails(capsys, "search", model, data, "a red cat")
+    assert "manifest.json has an unexpected format" in fails(capsys, "search", model, data, "a red cat")
 
 
 def test_a_text_of_a_files_name_is_a_text(model, tmp_path, capsys, monkeypatch):

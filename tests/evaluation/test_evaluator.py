@@ -96,5 +96,5 @@ def test_the_model_through_sentence_transformers_gives_the_same(tmp_path):
 
 
 def test_depth_must_reach_the_cutoffs():
-    with pytest.raises(ValueError, match="top_k must be at least the highest cut-off 10"):
+    with pytest.raises(ValueError, match="`top_k` must be at least the highest cut-off 10"):
         evaluate(ToyEncoder(), toy_dataset(), ks=[10], top_k=5)

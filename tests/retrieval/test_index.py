@@ -67,13 +67,13 @@ def test_empty_index_finds_nothing():
 
 def test_bad_arguments_are_named():
     index = FlatIndex(torch.eye(3), ["a", "b", "c"])
-    with pytest.raises(ValueError, match="3 embeddings and 2 ids"):
+    with pytest.raises(ValueError, match="equally many; got 3 and 2"):
         FlatIndex(torch.eye(3), ["a", "b"])
-    with pytest.raises(ValueError, match="'a' occurs more than once"):
+    with pytest.raises(ValueError, match="`ids` must be unique; 'a'"):
         FlatIndex(torch.eye(2), ["a", "a"])
-    with pytest.raises(ValueError, match="differ in width"):
+    with pytest.raises(ValueError, match="must have one width"):
         FlatIndex([torch.eye(2), torch.eye(3)], list("abcde"))
-    with pytest.raises(ValueError, match="top_k must be at least 1"):
+    with pytest.raises(ValueError, match="`top_k` must be at least 1"):
         index.search(torch.eye(3), 0)
     with pytest.raises(ValueError, match=r"\(queries, 3\)"):
         index.search(torch.eye(4), 1)

@@ -39,7 +39,7 @@ def test_views_keep_the_chosen_part():
     assert len({*names, swapped.fingerprint}) == 4
     with pytest.raises(ValueError, match="full, caption, image"):
         DocumentView(dataset, "pixels")
-    with pytest.raises(ValueError, match="1 captions for 6 documents"):
+    with pytest.raises(ValueError, match="`captions` must have 6 entries"):
         DocumentView(dataset, captions=["x"])
 
 
@@ -81,13 +81,13 @@ def test_encoding_goes_on_where_it_stopped(tmp_path):
 def test_several_processes_fill_one_folder(tmp_path):
     dataset, options = toy_dataset(), EncodingOptions(shard_size=1)
     first, second = ToyEncoder(), ToyEncoder()
-    assert encode_shards(first, dataset, tmp_path, options=options, part=(0, 2)) == 3
-    assert encode_shards(second, dataset, tmp_path, options=options, part=(1, 2)) == 0
+    assert encode_shards(first, dataset, tmp_path, options=options, shard=(0, 2)) == 3
+    assert encode_shards(second, dataset, tmp_path, options=options, shard=(1, 2)) == 0
     assert (first.documents_seen, second.documents_seen) == (3, 3)
     whole = encode_corpus(ToyEncoder(), dataset).shards[0]
     np.testing.assert_array_equal(np.concatenate(load_corpus(tmp_path).shards), whole)
-    with pytest.raises(ValueError, match="part must be"):
-        encode_shards(first, dataset, tmp_path, part=(2, 2))
+    with pytest.raises(ValueError, match="`shard` must be"):
+        encode_shards(first, dataset, tmp_path, shard=(2, 2))
 
 
 def test_other_queries_leave_the_embeddings_valid(tmp_path):
@@ -116,7 +116,7 @@ def test_a_folder_of_another_model_is_refused(tmp_path):
     (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "documents": 7}))
     with pytest.raises(ValueError, match="7 documents"):
         load_corpus(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no encoded corpus"):
+    with pytest.raises(FileNotFoundError, match="not an encoded corpus"):
         load_corpus(tmp_path / "nowhere")
 
 
@@ -142,12 +142,12 @@ def test_faults_name_the_document():
 
     with pytest.raises(ValueError, match="'txt-tea' is not finite"):
         encode_corpus(Broken(), toy_dataset())
-    with pytest.raises(ValueError, match=r"no image.* `documents` 'caption'"):
+    with pytest.raises(ValueError, match=r"does not support image.* `content` to 'caption'"):
         encode_corpus(TextOnly(), toy_dataset())
     whole = toy_dataset()
     bad = corpus_from_columns(["a", "bad"], ["x", "y"], [None, b"no picture"])
     dataset = RetrievalDataset(bad, whole.queries, {}, name="bad", split="test")
-    with pytest.raises(ValueError, match=r"'bad' \(row 1\) is broken"):
+    with pytest.raises(ValueError, match="document 'bad': image cannot be decoded"):
         encode_corpus(ToyEncoder(), dataset)
 
 
@@ -162,14 +162,32 @@ def test_a_broken_picture_can_leave_its_caption_alone(caplog):
     assert inputs[:3] == ["tea", "a boat", None]
     assert inputs[3]["text"] == "a cup"
     assert inputs[3]["image"].getpixel((0, 0)) == (255, 0, 0)
-    assert "document 'bad' (row 1) is broken" in caplog.text
-    assert "document 'bare' (row 2) is broken" in caplog.text
+    assert "document 'bad' falls back to its caption" in caplog.text
+    assert "document 'bare' falls back to its caption" in caplog.text
     images = DocumentView(dataset, "image", captions=["1", "2", "3", "4"], on_broken_image="caption").batch(0, 4)
     assert images[:3] == ["1", None, None]
     names = {DocumentView(dataset, on_broken_image=way).fingerprint for way in ("fail", "caption")}
     assert len(names) == 1  # what was embedded before the first broken picture is kept
-    with pytest.raises(ValueError, match="on_broken_image must be one of fail, caption; got 'skip'"):
-        DocumentView(dataset, on_broken_image="skip")
+    with pytest.raises(ValueError, match="`on_broken_image` must be one of fail, skip, caption; got 'ignore'"):
+        DocumentView(dataset, on_broken_image="ignore")
+
+
+def test_skipped_documents_are_never_found(tmp_path, caplog):
+    whole = toy_dataset()
+    corpus = corpus_from_columns(["bad", "sea", "tea"], ["a cup", "the sea", "tea"], [b"no image", None, None])
+    dataset = RetrievalDataset(corpus, whole.queries, {}, name="bad", split="test")
+    view = DocumentView(dataset, on_broken_image="skip")
+    options = EncodingOptions(shard_size=2)
+    with caplog.at_level(logging.WARNING, "ciea_hf"):
+        kept = encode_corpus(ToyEncoder(), dataset, tmp_path, view, options)
+    assert "document 'bad' is left out" in caplog.text
+    memory = encode_corpus(ToyEncoder(), dataset, view=view, options=options)
+    for found in (kept, memory, load_corpus(tmp_path)):
+        assert found.missing == (0,)
+        hits = Retriever.from_corpus(ToyEncoder(), found).search("a cup", top_k=3)[0]
+        assert {hit.id for hit in hits} == {"sea", "tea"}
+    with pytest.raises(ValueError, match="another on_broken_image"):
+        encode_corpus(ToyEncoder(), dataset, tmp_path, DocumentView(dataset, on_broken_image="caption"), options)
 
 
 def test_dot_product_models_keep_their_lengths():
@@ -205,5 +223,5 @@ def test_fingerprint_follows_the_weights():
     assert model_fingerprint(layer) == model_fingerprint(twin)
     assert model_fingerprint(layer) != model_fingerprint(layer.half())
     assert_processor_and_pooling_count()
-    with pytest.raises(TypeError, match="object is no torch module"):
+    with pytest.raises(TypeError, match=r"must be a torch module.*got object"):
         model_fingerprint(object())

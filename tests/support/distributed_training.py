@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ciea_hf.retrieval.documents import DocumentInput
 from ciea_hf.training.data.collator import Collator
 from ciea_hf.training.data.complementary_query import ComplementaryQueryBuilder
 from ciea_hf.training.data.examples import Example
-from ciea_hf.training.data.reader import DocumentInput
 from ciea_hf.training.loss import objective as objective_module
 from ciea_hf.training.loss.embedder import Embedder
 from ciea_hf.training.loss.objective import Objective, mean_over_processes
@@ -121,7 +121,9 @@ def make_embedder(scenario: Scenario) -> tuple[Embedder, Collator]:
     """Make what is trained, and what makes its batches."""
     model = tiny_model(seed=1).to(getattr(torch, scenario.dtype)).train(scenario.dropout)
     chunk = abs(scenario.chunk) if scenario.chunk else None
-    collator = Collator(model.processor, reducer=ComplementaryQueryBuilder(model.processor.tokenizer), chunk_size=chunk)
+    collator = Collator(
+        model.processor, query_builder=ComplementaryQueryBuilder(model.processor.tokenizer), chunk_size=chunk
+    )
     part = "extracted" if "complementary" in dict(scenario.weights) else None
     cached = scenario.chunk is not None and scenario.chunk > 0
     return Embedder(model, part, gradient_cache=cached), collator  # type: ignore[arg-type]

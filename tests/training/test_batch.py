@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from ciea_hf.retrieval.documents import DocumentInput, DocumentView
 from ciea_hf.training.data.batch import first_occurrences, group_by_length, membership
 from ciea_hf.training.data.collator import Collator
 from ciea_hf.training.data.complementary_query import ComplementaryQueryBuilder, mask_token_id, reduce_tokens
@@ -16,7 +17,6 @@ from ciea_hf.training.data.examples import (
     RetrievalExamples,
     WarmUpExamples,
 )
-from ciea_hf.training.data.reader import CorpusReader, DocumentInput
 from ciea_hf.training.data.sampler import SampleKey
 from ciea_hf.training.loss.embedder import Embedder
 from tests.support.helpers import TEXT_FAMILIES, picture, tiny_model, tiny_tokenizer
@@ -80,7 +80,7 @@ def test_what_is_masked_with() -> None:
 
 def test_groups_hold_inputs_of_like_length_once() -> None:
     lengths = [3, 60, 5, 4, 58, 30, 3]
-    groups = group_by_length(lengths, least=2)
+    groups = group_by_length(lengths, minimum=2)
     assert sorted(position for group in groups for position in group) == list(range(len(lengths)))
     assert [[lengths[position] for position in group] for group in groups] == [[60, 58], [30, 5], [4, 3, 3]]
     assert [len(group) for group in group_by_length([4] * 10, limit=4)] == [4, 4, 2]
@@ -121,7 +121,9 @@ def mixed_examples() -> list[Example]:
 def test_a_mixed_batch_embeds_as_encode_does(family: str, chunk: int | None) -> None:
     model = tiny_model(family)
     examples = mixed_examples()
-    collator = Collator(model.processor, reducer=ComplementaryQueryBuilder(model.processor.tokenizer), chunk_size=chunk)
+    collator = Collator(
+        model.processor, query_builder=ComplementaryQueryBuilder(model.processor.tokenizer), chunk_size=chunk
+    )
     batch = collator(examples)
     assert batch.counts == (3, 2, 4, 3)
     assert batch.query_ids == ["q0", "q1", "q2"]
@@ -132,7 +134,7 @@ def test_a_mixed_batch_embeds_as_encode_does(family: str, chunk: int | None) -> 
     if chunk:
         assert max(len(group.input_ids) for group in batch.groups) == chunk
     embeddings, parts, _ = Embedder(model, "extracted")(batch.groups)
-    queries, reduced, documents = embeddings[batch.order].split(batch.counts[:3])
+    queries, reduced, documents = embeddings.split(batch.counts[:3])
     inputs = {d.row: d for example in examples for d in example.documents}
     given = [{"text": inputs[row].text, "image": inputs[row].image} for row in batch.documents.tolist()]
     close = {"atol": 2e-5, "rtol": 1e-5}
@@ -149,7 +151,7 @@ def test_a_mixed_batch_embeds_as_encode_does(family: str, chunk: int | None) -> 
 
 def test_a_batch_without_images_and_one_without_anything() -> None:
     model = tiny_model()
-    collator = Collator(model.processor, reducer=ComplementaryQueryBuilder(model.processor.tokenizer))
+    collator = Collator(model.processor, query_builder=ComplementaryQueryBuilder(model.processor.tokenizer))
     batch = collator([Example("q", "what is next", [5], [5], [DocumentInput(5, "the tree")])])
     assert batch.counts == (1, 0, 1, 0)
     embeddings, parts, _ = Embedder(model, "extracted")(batch.groups)
@@ -177,8 +179,10 @@ def test_prompts_stand_before_queries_and_texts() -> None:
     tokenizer = model.processor.tokenizer
     collator = Collator(model.processor, prompts={"query": "query : ", "document": "the "})
     batch = collator(mixed_examples())
-    rows = [ids[mask.bool()] for g in batch.groups for ids, mask in zip(g.input_ids, g.attention_mask, strict=True)]
-    decoded = [tokenizer.decode(rows[i]) for i in batch.order.tolist()]
+    decoded = [""] * 9
+    for group in batch.groups:
+        for position, ids, mask in zip(group.positions, group.input_ids, group.attention_mask, strict=True):
+            decoded[position] = tokenizer.decode(ids[mask.bool()])
     assert all(text.startswith("query : ") for text in decoded[:3])
     assert decoded[4].startswith("the the tree")
     assert decoded[3].endswith("caption: the a photo of the cat</s>") or "the a photo of the cat" in decoded[3]
@@ -188,10 +192,12 @@ def test_prompts_stand_before_queries_and_texts() -> None:
 # --- examples
 
 
-def retrieval(**kwargs: Any) -> tuple[RetrievalExamples, CorpusReader]:
-    data = training_data(broken=kwargs.pop("broken", 0))
-    reader = CorpusReader(data, kwargs.pop("part", "full"))
-    return RetrievalExamples(data, reader, **kwargs), reader
+def retrieval(
+    broken: int = 0, content: str = "full", on_broken_image: str = "skip", **kwargs: Any
+) -> tuple[RetrievalExamples, DocumentView]:
+    data = training_data(broken=broken)
+    view = DocumentView(data, content, on_broken_image=on_broken_image)
+    return RetrievalExamples(data, view, **kwargs), view
 
 
 def numbered(examples: RetrievalExamples, query: str) -> int:
@@ -199,13 +205,13 @@ def numbered(examples: RetrievalExamples, query: str) -> int:
 
 
 def test_an_example_draws_one_positive_and_knows_all() -> None:
-    examples, reader = retrieval()
+    examples, view = retrieval()
     number = numbered(examples, "q-dog-red")
     drawn = [examples[SampleKey(0, epoch, number)] for epoch in range(20)]
-    assert {reader.ids[row] for example in drawn for row in example.targets} == {"img-1", "img-13"}
+    assert {view.ids[row] for example in drawn for row in example.targets} == {"img-1", "img-13"}
     for example in drawn:
         assert len(example.targets) == 1
-        assert [reader.ids[row] for row in example.relevant] == ["img-1", "img-13"]
+        assert [view.ids[row] for row in example.relevant] == ["img-1", "img-13"]
         assert example.captions == ["a photo of the dog"] * 2
     assert examples[SampleKey(0, 3, number)].targets == drawn[3].targets  # a function of the draw
     assert examples[SampleKey(0, 0, numbered(examples, "q-txt-1"))].captions is None
@@ -225,17 +231,17 @@ def test_hard_negatives_by_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "kinds"),
+    ("content", "kinds"),
     [("caption", {"caption"}), ("image", {"image", "text"}), ("full", {"captioned image", "image", "text"})],
 )
-def test_parts_of_the_documents(part: str, kinds: set[str]) -> None:
-    examples, _ = retrieval(part=part)
+def test_content_of_the_documents(content: str, kinds: set[str]) -> None:
+    examples, _ = retrieval(content=content)
     found = [examples[SampleKey(0, 0, i)] for i in range(len(examples))]
     documents = [document for example in found for document in example.documents]
-    text = "caption" if part == "caption" else "text"
+    text = "caption" if content == "caption" else "text"
     assert {("captioned image" if d.text else "image") if d.has_image else text for d in documents} == kinds
     names = {example.query_id for example in found}
-    assert ("q-bare" in names) == (part != "caption")
+    assert ("q-bare" in names) == (content != "caption")
     assert "q-txt-0" in names
 
 
@@ -248,11 +254,17 @@ def test_broken_images_are_named_or_fatal() -> None:
     examples, _ = retrieval(broken=2, on_broken_image="fail")
     with pytest.raises(ValueError, match="document 'img-0'"):
         [examples[SampleKey(0, epoch, number)] for epoch in range(30)]
+    examples, _ = retrieval(broken=2, on_broken_image="caption")
+    found = [examples[SampleKey(0, epoch, number)] for epoch in range(30)]
+    assert {tuple(example.broken) for example in found} == {("img-0",), ()}
+    assert all(example.targets for example in found)
+    assert [e.documents[0].text for e in found if e.broken and not e.documents[0].has_image]
+    assert not any(e.documents[0].has_image for e in found if e.broken)
 
 
 def test_alignment_pairs_each_caption_with_its_image_alone() -> None:
     data = training_data()
-    examples = AlignmentExamples(CorpusReader(data))
+    examples = AlignmentExamples(DocumentView(data, "image"))
     assert len(examples) == 24  # neither texts nor the image without a caption
     example = examples[SampleKey(0, 0, 1)]
     assert (example.query, example.targets, example.captions) == ("a photo of the dog", [1], None)
@@ -262,7 +274,7 @@ def test_alignment_pairs_each_caption_with_its_image_alone() -> None:
 
 def test_text_pairs_draw_words_of_a_text_anew() -> None:
     data = training_data()
-    pairs = WarmUpExamples(data, CorpusReader(data, "caption"))
+    pairs = WarmUpExamples(DocumentView(data, "caption"))
     assert len(pairs) == 4 + len({row["text"] for row in data.corpus if row["image"] is None})
     found = [pairs[SampleKey(0, epoch, 0)] for epoch in range(10)]
     assert len({example.query for example in found}) > 3

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from ciea_hf.retrieval.documents import DocumentView
 from ciea_hf.training.run.stages import run_stages
 from ciea_hf.training.train import main
 from tests.support.toy_training import (
@@ -37,7 +38,7 @@ def test_broken_images_are_counted_named_and_left_out(
     assert sorted(message.split(" is left out:")[0] for message in left_out) == [
         f"document 'img-{i}'" for i in range(3)
     ]
-    assert "3 documents were left out" in caplog.text
+    assert "3 documents have images that cannot be decoded" in caplog.text
 
 
 @pytest.mark.parametrize("cache", [None, "auto"])
@@ -56,12 +57,10 @@ def test_a_broken_image_is_fatal_on_request(
 def test_a_batch_of_which_nothing_is_left_changes_nothing(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ciea_hf.training.data.reader import CorpusReader
+    def failing(self: DocumentView, row: int, broken: dict[str, str] | None = None) -> None:
+        self.report_broken(row, ValueError("the disk failed"), broken)
 
-    def failing(self: CorpusReader, row: int) -> Any:
-        raise ValueError("the disk has gone")
-
-    monkeypatch.setattr(CorpusReader, "read", failing)
+    monkeypatch.setattr(DocumentView, "read", failing)
     result = run_stages(configured(toy, tmp_path, dev_split=None, max_steps=2))["in_batch"]
     assert [line["loss"] for line in read_log(tmp_path / "in_batch")] == [0.0, 0.0]
     assert result["step"] == 2

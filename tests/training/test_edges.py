@@ -109,9 +109,9 @@ def test_a_collator_goes_to_workers_that_are_spawned() -> None:
     processor = tiny_model().processor
     reducer = ComplementaryQueryBuilder(processor.tokenizer)
     assert reducer([*processor.tokenizer("red cat", add_special_tokens=False)["input_ids"]], ["cat"]) is not None
-    again = pickle.loads(pickle.dumps(Collator(processor, reducer=reducer)))  # noqa: S301 (its own)
+    again = pickle.loads(pickle.dumps(Collator(processor, query_builder=reducer)))  # noqa: S301 (its own)
     tokens = processor.tokenizer("where is the red cat")["input_ids"]
-    assert again.reducer(tokens, ["a red cat"]) == reducer(tokens, ["a red cat"])
+    assert again.query_builder(tokens, ["a red cat"]) == reducer(tokens, ["a red cat"])
 
 
 def byte_level_tokenizer() -> PreTrainedTokenizerFast:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from ciea_hf.retrieval.documents import DocumentView
 from ciea_hf.training.data import features as features_module
 from ciea_hf.training.data.features import VisionFeatures, cache_vision_features, features_key
-from ciea_hf.training.data.reader import CorpusReader
 from tests.support.helpers import tiny_model
 from tests.support.processes import in_processes
 from tests.support.toy_training import training_data
@@ -26,36 +26,34 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features_module, "SHARD_SIZE", 8)
 
 
-def cache(folder: Path, model: Any = None, data: Any = None, **kwargs: Any) -> VisionFeatures:
-    data = data or training_data()
-    reader = CorpusReader(data)
-    return cache_vision_features(
-        model or tiny_model(), reader, folder, data.corpus_fingerprint, batch_size=3, progress=False, **kwargs
-    )
+def cache(folder: Path, model: Any = None, data: Any = None, on_broken_image: str = "skip") -> VisionFeatures:
+    view = DocumentView(data or training_data(), on_broken_image=on_broken_image)
+    return cache_vision_features(model or tiny_model(), view, folder, batch_size=3, progress=False)
 
 
 def test_features_are_the_towers_within_fp16(tmp_path: Path) -> None:
     model, data = tiny_model(), training_data()
-    reader = CorpusReader(data)
+    view = DocumentView(data)
     features = cache(tmp_path, model)
     assert len(features) == 25
     assert len(list(tmp_path.glob("shard-*.npy"))) == 4
     for row, name in enumerate(data.corpus_ids):
-        if reader.kinds[row] == "image":
-            pixels = model.processor.image_processor([reader.image(row)], return_tensors="pt")["pixel_values"]
+        if view.kinds[row] == "image":
+            pixels = model.processor.image_processor([view.image(row)], return_tensors="pt")["pixel_values"]
             with torch.no_grad():
                 expected = model.get_vision_features(pixels)[0]
             assert features[name].dtype == torch.float16
             torch.testing.assert_close(features[name].float(), expected, atol=2e-3, rtol=2e-3)
-    with pytest.raises(ValueError, match="could not be decoded when the vision features were made"):
+    with pytest.raises(ValueError, match="could not be decoded when the vision features were computed"):
         features["txt-0"]
 
 
 def test_reading_features_decodes_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = training_data()
-    reader = CorpusReader(data, features=cache(tmp_path))
-    monkeypatch.setattr(CorpusReader, "image", lambda self, row: pytest.fail("an image is decoded"))
-    document = reader.read(0)
+    view = DocumentView(data, features=cache(tmp_path))
+    monkeypatch.setattr(DocumentView, "image", lambda self, row: pytest.fail("an image is decoded"))
+    document = view.read(0)
+    assert document is not None
     assert (document.image, document.has_image, document.text) == (None, True, "a photo of the cat")
 
 
@@ -65,8 +63,8 @@ def test_a_second_call_computes_nothing_and_an_interrupted_one_goes_on(
     first = cache(tmp_path)
     (tmp_path / "shard-00001.npy").unlink()
     read: list[int] = []
-    image = CorpusReader.image
-    monkeypatch.setattr(CorpusReader, "image", lambda self, row: read.append(row) or image(self, row))
+    image = DocumentView.image
+    monkeypatch.setattr(DocumentView, "image", lambda self, row: read.append(row) or image(self, row))
     second = cache(tmp_path)
     assert read == list(range(8, 16))
     assert all(torch.equal(first[f"img-{i}"], second[f"img-{i}"]) for i in range(24))
@@ -82,9 +80,9 @@ def test_stale_features_are_refused(tmp_path: Path) -> None:
     sized.processor.image_processor.image_mean = [0.1, 0.2, 0.3]
     for model in (trained, layer, sized):
         assert features_key(model) != features_key(tiny_model())
-        with pytest.raises(ValueError, match=r"holds features of another tower .*: remove it or name another folder"):
+        with pytest.raises(ValueError, match="made with another tower: choose another folder"):
             cache(tmp_path, model)
-    with pytest.raises(ValueError, match="holds features of another corpus"):
+    with pytest.raises(ValueError, match="made with another corpus"):
         cache(tmp_path, data=training_data("dev"))
     cache(tmp_path, tiny_model(use_extractor=False))  # the tower is the same
 
@@ -94,7 +92,7 @@ def test_broken_images_are_named_or_fatal(tmp_path: Path, caplog: pytest.LogCapt
     with caplog.at_level(logging.WARNING, "ciea_hf"):
         features = cache(tmp_path / "skip", data=data)
     assert len(features) == 25 - 9
-    assert "document 'img-8' has no features" in caplog.text
+    assert "document 'img-8' is left out" in caplog.text
     with pytest.raises(ValueError, match="could not be decoded"):
         features["img-0"]
     assert features["img-9"].shape == (4, 24)

@@ -13,13 +13,13 @@ import torch
 
 from ciea_hf.cli import main as ciea
 from ciea_hf.data.dataset import RetrievalDataset, corpus_from_columns, queries_from_columns
+from ciea_hf.retrieval import DocumentView, EncodingOptions
 from ciea_hf.training.config import STAGES
-from ciea_hf.training.data import mining
 from ciea_hf.training.data.collator import Collator
-from ciea_hf.training.data.encoding import TrainingEncoder, views_of
 from ciea_hf.training.data.mining import mine_negatives
 from ciea_hf.training.data.negatives import MiningOptions, choose_negatives, load_negatives, save_negatives
-from ciea_hf.training.data.reader import CorpusReader
+from ciea_hf.training.loss.embedder import Embedder
+from ciea_hf.training.run.encoder import TrainingEncoder
 from tests.support.helpers import tiny_model
 from tests.support.processes import start
 from tests.support.toy_training import save_training_data, training_data
@@ -96,8 +96,8 @@ def test_a_draw_within_the_window_is_random_by_seed_and_in_order() -> None:
     [
         ({"window": (5, 5)}, "`window` must be two ranks"),
         ({"window": (-1, 5)}, "`window` must be two ranks"),
-        ({"depth": 0}, "`depth` must be at least 1"),
-        ({"images": -1}, "`images` and `texts` at least 0"),
+        ({"depth": 0}, "`depth` must be at least 1; got 0"),
+        ({"images": -1}, "`images` must be at least 0; got -1"),
     ],
 )
 def test_options_are_checked(options: Any, message: str) -> None:
@@ -117,15 +117,15 @@ def test_negatives_are_written_and_read_by_rank(tmp_path: Path) -> None:
             assert [data.corpus_ids[row] for row in read[query][kind]] == documents
     with pytest.raises(ValueError, match="is not in the corpus"):
         load_negatives(tmp_path, data.corpus_ids[:1])
-    with pytest.raises(FileNotFoundError, match="run stage `mine` first or name `negatives`"):
+    with pytest.raises(FileNotFoundError, match="run stage `mine` first, or set `negatives`"):
         load_negatives(tmp_path / "none", data.corpus_ids)
 
 
 def test_mining_ranks_the_corpus_as_a_naive_search_does(tmp_path: Path) -> None:
     model, data = tiny_model(), training_data()
     options = MiningOptions(depth=12, images=30, texts=30)
-    encoder = TrainingEncoder(model, Collator(model.processor))
-    found = mine_negatives(encoder, data, options, folder=tmp_path / "parts", view=views_of(CorpusReader(data)))
+    encoder = TrainingEncoder(model, Embedder(model).eval(), Collator(model.processor))
+    found = mine_negatives(encoder, data, options, folder=tmp_path / "shards")
     plain = mine_negatives(model, data, options)
     documents = torch.tensor(model.encode_document([_input(row) for row in data.corpus], normalize_embeddings=True))
     for row in data.queries:
@@ -146,14 +146,11 @@ def _input(row: Any) -> Any:
 
 @pytest.mark.parametrize("relative_margin", [0.0, 0.1])
 def test_the_margin_is_measured_from_the_best_positive(tmp_path: Path, relative_margin: float) -> None:
-    """Two parts, so that the positive's row is looked up in the right one."""
+    """Several shards, so that the positive's row must be looked up in the right one."""
     model, data = tiny_model(), training_data()
-    monkey = pytest.MonkeyPatch()
-    monkey.setattr(mining, "PART_SIZE", 7)
     options = MiningOptions(depth=40, images=40, texts=40, relative_margin=relative_margin)
-    found = mine_negatives(model, data, options, folder=tmp_path)
-    monkey.undo()
-    assert len(list(tmp_path.glob("part-*"))) == 5
+    found = mine_negatives(model, data, options, encoding=EncodingOptions(shard_size=7), folder=tmp_path)
+    assert len(list(tmp_path.glob("*.npy"))) == 5
     inputs = [_input(row) for row in data.corpus]
     documents = torch.tensor(model.encode_document(inputs, normalize_embeddings=True))
     rows = {name: row for row, name in enumerate(data.corpus_ids)}
@@ -166,15 +163,13 @@ def test_the_margin_is_measured_from_the_best_positive(tmp_path: Path, relative_
     assert found.report["kept"] > 0
 
 
-def test_interrupted_mining_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, data = tiny_model(), training_data()
-    monkeypatch.setattr(mining, "PART_SIZE", 8)
-    first = mine_negatives(model, data, MiningOptions(), folder=tmp_path)
-    assert len(list(tmp_path.glob("part-*"))) == 4
-    (embedded,) = (tmp_path / "part-00002").glob("*.npy")
-    embedded.unlink()
+def test_interrupted_mining_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data, encoding = tiny_model(), training_data(), EncodingOptions(shard_size=8)
+    first = mine_negatives(model, data, MiningOptions(), encoding=encoding, folder=tmp_path)
+    assert len(list(tmp_path.glob("*.npy"))) == 4
+    (tmp_path / "embeddings-00002.npy").unlink()
     monkeypatch.setattr(type(model), "encode_document", counting := Counting(type(model).encode_document))
-    second = mine_negatives(model, data, MiningOptions(), folder=tmp_path)
+    second = mine_negatives(model, data, MiningOptions(), encoding=encoding, folder=tmp_path)
     assert counting.inputs == 8
     assert second == first
 
@@ -197,10 +192,8 @@ class Counting:
 def test_broken_images_do_not_stop_mining(tmp_path: Path) -> None:
     data = training_data(broken=2)
     model = tiny_model()
-    encoder = TrainingEncoder(model, Collator(model.processor))
-
-    reader = CorpusReader(data)
-    skipping, failing = views_of(reader), views_of(reader, "fail")
+    encoder = TrainingEncoder(model, Embedder(model).eval(), Collator(model.processor))
+    skipping, failing = (DocumentView(data, on_broken_image=policy) for policy in ("skip", "fail"))
     found = mine_negatives(encoder, data, MiningOptions(images=40), folder=tmp_path / "skip", view=skipping)
     assert found.report["kept"] > 0
     with pytest.raises(ValueError, match="document 'img-0'"):
@@ -217,7 +210,7 @@ def test_the_command_mines_what_training_reads(
     assert "mine" in STAGES
     status = ciea(
         ["mine", str(tmp_path / "model"), str(tmp_path / "data"), "--output", str(output), "--images", "3",
-         "--texts", "2", "--relative-margin", "0.05", "--window", "1", "40"]
+         "--texts", "2", "--on-broken-image", "skip", "--relative-margin", "0.05", "--window", "1", "40"]
     )  # fmt: skip
     shown = capsys.readouterr().out
     assert status == 0
@@ -227,7 +220,7 @@ def test_the_command_mines_what_training_reads(
     assert sum(len(rows) for kinds in read.values() for rows in kinds.values()) == report["kept"] > 0
     assert max(len(kinds.get("image", [])) for kinds in read.values()) == 3
     mine = ["mine", str(tmp_path / "model"), str(tmp_path / "data"), "--output", str(output)]
-    assert ciea([*mine, "--on-broken-image", "fail"]) == 2
+    assert ciea(mine) == 2
     assert "document 'img-0'" in capsys.readouterr().err
     assert ciea(["mine", "m", "d", "--output", str(output), "--window", "5", "2"]) == 2
     assert "`window` must be two ranks" in capsys.readouterr().err

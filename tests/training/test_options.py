@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from ciea_hf import CIEAModel
+from ciea_hf.retrieval.documents import DocumentView
 from ciea_hf.training.config import TrainingConfig
 from ciea_hf.training.data.collator import Collator
-from ciea_hf.training.data.reader import CorpusReader
 from ciea_hf.training.loss.embedder import Embedder
 from ciea_hf.training.loss.objective import Objective
 from ciea_hf.training.run.backbone import load_model, prepare_model
@@ -157,11 +157,8 @@ def test_lora_trains_adapters_and_leaves_a_plain_model(toy: Path, tmp_path: Path
     assert all(name.endswith((".q.weight", ".v.weight")) for name in inside)  # where T5's adapters were merged
     assert {name.split(".")[0] for name in found} == {"text_model", "projector", "extractor", "logit_scale"}
     result = json.loads((tmp_path / "in_batch" / "result.json").read_text())
-    again = DevEvaluator(
-        data := training_data("dev"),
-        CorpusReader(data),
-        Collator((model := best_model(tmp_path, "in_batch")).processor),
-    )(Embedder(model))
+    model = best_model(tmp_path, "in_batch")
+    again = DevEvaluator(training_data("dev"), model, Collator(model.processor))(Embedder(model))
     assert again["mrr@10"] == pytest.approx(result["best_metric"], abs=1e-6)
     assert (tmp_path / "hard_negatives" / "best" / "model.safetensors").is_file()
 
@@ -179,24 +176,23 @@ def test_a_resumed_run_with_lora_goes_on(toy: Path, tmp_path: Path) -> None:
     assert log_of(configured(toy, tmp_path / "part", **values, resume=True)) == whole
 
 
-@pytest.mark.parametrize("part", ["caption", "image"])
-def test_parts_of_the_documents_train(toy: Path, tmp_path: Path, part: str) -> None:
+@pytest.mark.parametrize("content", ["caption", "image"])
+def test_content_of_the_documents_trains(toy: Path, tmp_path: Path, content: str) -> None:
     config = configured(
-        toy, tmp_path, content=part, stage="in_batch,mine,hard_negatives", use_extractor=part == "image"
+        toy, tmp_path, content=content, stage="in_batch,mine,hard_negatives", use_extractor=content == "image"
     )
     results = run_stages(config)
     names = list(read_log(tmp_path / "in_batch")[0])
-    assert "complementary" not in names  # nothing stands beside a caption
+    assert "complementary" not in names  # no image has a caption
     assert results["hard_negatives"]["step"] == 4
     model = best_model(tmp_path, "hard_negatives")
-    assert model.config.use_extractor == (part == "image")
+    assert model.config.use_extractor == (content == "image")
     from ciea_hf.training.data.negatives import load_negatives
 
     mined = load_negatives(tmp_path / "mine", (data := training_data()).corpus_ids)
     rows = [row for kinds in mined.values() for kind in kinds.values() for row in kind]
-    reader = CorpusReader(data, part)  # type: ignore[arg-type]
     assert rows
-    assert all(reader.usable(row) for row in rows)
+    assert set(rows) <= set(DocumentView(data, content).usable_rows())
 
 
 def test_the_margin_against_false_negatives_reaches_the_loss(toy: Path, tmp_path: Path) -> None:

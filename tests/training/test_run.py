@@ -190,7 +190,7 @@ def test_finished_stages_are_left_alone_and_a_run_can_start_anywhere(
         results = run_stages(updated(config, {"resume": True}))
     assert list(results) == ["align", "in_batch", "mine", "hard_negatives"]
     for stage in ("align", "in_batch", "mine"):
-        assert f"stage {stage} is finished already" in caplog.text
+        assert f"stage {stage} is already finished" in caplog.text
     changed = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
     assert {path.relative_to(output).parts[0] for path in changed} == {"hard_negatives"}
     reset_engine()

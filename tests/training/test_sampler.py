@@ -40,5 +40,5 @@ def test_the_stream_can_be_entered_anywhere(start: int) -> None:
 def test_too_few_examples_or_places_are_named() -> None:
     with pytest.raises(ValueError, match="`batch_size` is 8, but there are only 7 training examples"):
         ResumableBatchSampler(7, 8, seed=0)
-    with pytest.raises(ValueError, match="`batch_size` 2 does not reach for 3 processes"):
+    with pytest.raises(ValueError, match="`batch_size` must be at least the number of processes, 3; got 2"):
         ResumableBatchSampler(7, 2, seed=0, processes=3)

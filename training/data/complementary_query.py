@@ -1,4 +1,4 @@
-"""Reduced queries: what is left of a query without the words of its image's caption (section 3.3)."""
+"""Complementary queries: queries without the words of their image's caption (section 3.3)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Reduction = Literal["delete", "mask"]
-MOST_CAPTIONS = 100_000  # whose tokens are kept
+CAPTION_CACHE_SIZE = 100_000
 
 
 def reduce_tokens(
     tokens: Sequence[int], in_captions: Collection[int], kept: Collection[int], mask: int | None = None
 ) -> list[int] | None:
-    """Take tokens out of a query.
+    """Remove tokens from a query.
 
     Args:
         tokens: Token ids of the query.
-        in_captions: Token ids to take out.
-        kept: Token ids that stay in any case and are not content: special tokens, a prompt.
-        mask: Put in the place of each token taken out; deleted if None.
+        in_captions: Token ids to remove.
+        kept: Token ids that are never removed and do not count as content: special tokens, a prompt.
+        mask: Token id that replaces removed tokens; they are deleted if `None`.
 
     Returns:
-        The reduced query, or None if no content is left.
+        The reduced query, or `None` if no content is left.
     """
     reduced: list[int] = []
     content = False
@@ -39,60 +39,59 @@ def reduce_tokens(
 
 
 class ComplementaryQueryBuilder:
-    """Makes reduced queries with a tokenizer.
+    """Removes from a query the tokens that occur in the captions of its positive images.
 
     Args:
-        tokenizer: Of the language model.
-        reduction: ``"delete"`` the shared tokens (the released code) or ``"mask"`` them (the paper).
-        prompt: Stands before each query and is never reduced.
+        tokenizer: Tokenizer of the language model.
+        reduction: `"delete"` the shared tokens (the released code) or `"mask"` them (the paper).
+        prompt: Prompt of the queries, which is never removed.
 
     Raises:
-        ValueError: If tokens are to be masked and the tokenizer has nothing to mask with.
+        ValueError: If `reduction` is `"mask"` and the tokenizer has no suitable token.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, reduction: Reduction = "delete", prompt: str = "") -> None:
         self._mask = mask_token_id(tokenizer) if reduction == "mask" else None
         self._kept = frozenset([*tokenizer.all_special_ids, *tokenizer(prompt, add_special_tokens=False)["input_ids"]])
-
         self._tokenizer = tokenizer
-        self._known: dict[str, frozenset[int]] = {}
+        self._cache: dict[str, frozenset[int]] = {}
 
     def __call__(self, tokens: Sequence[int], captions: Iterable[str]) -> list[int] | None:
-        """Take out of a query every token that occurs in any of the captions, special tokens aside.
+        """Remove every token that occurs in any of the captions, except special tokens.
 
         Args:
             tokens: Token ids of the query.
             captions: Captions of all its positive images.
 
         Returns:
-            The reduced query, or None if nothing is left.
+            The reduced query, or `None` if no content is left.
         """
         shared = frozenset().union(*(self._tokens_of(caption) for caption in captions))
         return reduce_tokens(tokens, shared, self._kept, self._mask)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is known: workers that are spawned find it out themselves."""
-        return {**self.__dict__, "_known": {}}
+        """Drop the cache; spawned workers build their own."""
+        return {**self.__dict__, "_cache": {}}
 
     def _tokens_of(self, caption: str) -> frozenset[int]:
-        """Tokens of a caption and of its words, which byte-level tokenizers write otherwise behind a space."""
-        if caption not in self._known:
-            if len(self._known) >= MOST_CAPTIONS:
-                self._known.clear()
+        """Return the tokens of a caption and of its words, which byte-level tokenizers encode by their context."""
+        if caption not in self._cache:
+            if len(self._cache) >= CAPTION_CACHE_SIZE:
+                self._cache.clear()
             forms = self._tokenizer([caption, f" {caption}", *caption.split()], add_special_tokens=False)["input_ids"]
-            self._known[caption] = frozenset(token for form in forms for token in form)
-        return self._known[caption]
+            self._cache[caption] = frozenset(token for form in forms for token in form)
+        return self._cache[caption]
 
 
 def mask_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return what a tokenizer masks with: its mask token, T5's first sentinel, or its unknown token.
+    """Return the id that replaces removed tokens: the mask token, T5's first sentinel, or the unknown token.
 
     Raises:
-        ValueError: If it has none of these.
+        ValueError: If the tokenizer has no such token.
     """
     if tokenizer.mask_token_id is not None:
         return int(tokenizer.mask_token_id)
     sentinel = tokenizer.get_vocab().get("<extra_id_0>", tokenizer.unk_token_id)
     if sentinel is None:
-        raise ValueError("`query_reduction='mask'` needs a tokenizer with a mask, sentinel or unknown token")
+        raise ValueError("`query_reduction='mask'` requires a tokenizer with a mask, sentinel or unknown token")
     return int(sentinel)

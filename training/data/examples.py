@@ -1,22 +1,21 @@
-"""Training examples: a query, the documents it meets, and what is relevant to it."""
+"""Training examples: a query, the documents it is compared with, and which of them are relevant."""
 
 from __future__ import annotations
 
 import random
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from torch.utils.data import Dataset
 
-from ciea_hf.data import column_values
-from ciea_hf.training.data.reader import DocumentInput
+from ciea_hf.retrieval.documents import DocumentInput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ciea_hf.data.dataset import RetrievalDataset
-    from ciea_hf.training.data.reader import CorpusReader
+    from ciea_hf.retrieval.documents import DocumentView
     from ciea_hf.training.data.sampler import SampleKey
 
 
@@ -25,13 +24,13 @@ class Example:
     """A query with its documents.
 
     Attributes:
-        query_id: Of the query.
-        query: Its text.
-        targets: Corpus rows that the query is trained towards; empty if none of them can be read.
-        relevant: Corpus rows of all that is relevant to it.
-        documents: Targets and negatives, read.
-        captions: Captions of all its positive images; None for a query without a positive image among its targets.
-        broken: Id of each document whose image cannot be decoded, and why it cannot.
+        query_id: Id of the query.
+        query: Text of the query.
+        targets: Corpus rows that the query is trained towards; empty if no target can be read.
+        relevant: Corpus rows of all documents relevant to the query.
+        documents: Targets and negatives.
+        captions: Captions of all positive images; `None` for a query without an image among its targets.
+        broken: Id of each document whose image cannot be decoded, and the reason.
     """
 
     query_id: str
@@ -44,170 +43,151 @@ class Example:
 
 
 class Examples(Dataset[Example]):
-    """Examples by :class:`SampleKey`; what is random in one is a function of its draw.
+    """Examples by [`SampleKey`]; all random choices of an example are seeded by its key.
 
     Args:
-        reader: Of the corpus.
-        on_broken_image: ``"skip"`` leaves out documents whose image cannot be decoded, ``"fail"`` raises.
+        view: View of the corpus, with its policy for images that cannot be decoded.
     """
 
-    def __init__(self, reader: CorpusReader, on_broken_image: Literal["skip", "fail"] = "skip") -> None:
-        self.reader = reader
-        self.on_broken_image = on_broken_image
+    def __init__(self, view: DocumentView) -> None:
+        self.view = view
 
     @abstractmethod
     def __len__(self) -> int:
         """Number of examples in an epoch."""
 
     @abstractmethod
-    def __getitem__(self, draw: SampleKey) -> Example:
+    def __getitem__(self, key: SampleKey) -> Example:
         """Read an example."""
 
-    def _read(self, rows: Sequence[int]) -> tuple[list[DocumentInput], dict[str, str]]:
-        """Read documents; give those that can be read, and the ids of those that cannot with the reasons."""
-        documents: list[DocumentInput] = []
-        broken: dict[str, str] = {}
-        for row in rows:
-            try:
-                documents.append(self.reader.read(row))
-            except (ValueError, FileNotFoundError) as error:
-                identifier = self.reader.ids[row]
-                if self.on_broken_image == "fail":
-                    raise type(error)(f"document {identifier!r}: {error}") from error
-                broken[identifier] = str(error)
-        return documents, broken
+    def _read(self, rows: Iterable[int], broken: dict[str, str]) -> list[DocumentInput]:
+        """Read documents, without those that cannot be read; `broken` receives their ids and the reasons."""
+        found = (self.view.read(row, broken) for row in rows)
+        return [document for document in found if document is not None]
 
 
 class RetrievalExamples(Examples):
-    """Labelled queries, each with one of its positives and, if mined ones are given, hard negatives.
+    """Labelled queries, each with one of its positives and, if mined negatives are given, hard negatives.
 
     Args:
         dataset: Queries and judgements.
-        reader: Of its corpus.
-        on_broken_image: See :class:`Examples`.
-        negatives: Query id to the corpus rows of its hard negatives, by kind; None for in-batch negatives alone.
-        counts: How many hard negatives of each kind an example draws.
+        view: View of its corpus.
+        negatives: Query id to the corpus rows of its hard negatives, by kind; `None` for in-batch negatives only.
+        counts: Number of hard negatives per example, by kind.
 
     Raises:
-        ValueError: If no query has a positive that can be read.
+        ValueError: If no query has a positive with content.
     """
 
     def __init__(
         self,
         dataset: RetrievalDataset,
-        reader: CorpusReader,
-        on_broken_image: Literal["skip", "fail"] = "skip",
+        view: DocumentView,
         negatives: Mapping[str, Mapping[str, Sequence[int]]] | None = None,
         counts: Mapping[str, int] | None = None,
     ) -> None:
-        super().__init__(reader, on_broken_image)
+        super().__init__(view)
         self.negatives = negatives or {}
         self.counts = dict(counts or {})
-        rows = {identifier: row for row, identifier in enumerate(reader.ids)}
-        texts = dict(zip(column_values(dataset.queries, "id"), column_values(dataset.queries, "text"), strict=True))
+        rows = {identifier: row for row, identifier in enumerate(view.ids)}
+        self._usable = frozenset(view.usable_rows())
         self._queries: list[tuple[str, str, list[int]]] = []
         for query, judged in dataset.qrels.items():
             relevant = [rows[document] for document, score in judged.items() if score > 0]
-            usable = [row for row in relevant if reader.usable(row)]
-            if usable and query in texts:
-                self._queries.append((query, texts[query], usable))
+            usable = [row for row in relevant if row in self._usable]
+            if usable and query in dataset.query_texts:
+                self._queries.append((query, dataset.query_texts[query], usable))
         if not self._queries:
             raise ValueError(f"{dataset.name}/{dataset.split}: no query has a positive to train on")
 
     def __len__(self) -> int:
         return len(self._queries)
 
-    def __getitem__(self, draw: SampleKey) -> Example:
+    def __getitem__(self, key: SampleKey) -> Example:
         """Read a query with one positive and its hard negatives."""
-        query_id, query, relevant = self._queries[draw.number]
-        rng = random.Random(f"{draw.seed}-{draw.epoch}-{query_id}")
-        targets, broken = self._read([rng.choice(relevant)])
+        query_id, query, relevant = self._queries[key.number]
+        rng = random.Random(f"{key.seed}-{key.epoch}-{query_id}")
+        broken: dict[str, str] = {}
+        targets = self._read([rng.choice(relevant)], broken)
         negatives: list[DocumentInput] = []
         for kind, count in self.counts.items():
-            candidates = [row for row in self.negatives.get(query_id, {}).get(kind, ()) if self.reader.usable(row)]
-            read, unreadable = self._read(rng.sample(candidates, min(count, len(candidates))))
-            negatives += read
-            broken |= unreadable
+            candidates = [row for row in self.negatives.get(query_id, {}).get(kind, ()) if row in self._usable]
+            negatives += self._read(rng.sample(candidates, min(count, len(candidates))), broken)
         captions = None
         if any(target.has_image for target in targets):
-            images = (row for row in relevant if self.reader.kinds[row] == "image")
-            captions = [text for text in map(self.reader.text, images) if text is not None]
-        return Example(
-            query_id, query, [target.row for target in targets], relevant, [*targets, *negatives], captions, broken
-        )
+            images = (row for row in relevant if self.view.kinds[row] == "image")
+            captions = [text for text in map(self.view.text, images) if text is not None]
+        documents = [*targets, *negatives]
+        return Example(query_id, query, [target.row for target in targets], relevant, documents, captions, broken)
 
 
 class AlignmentExamples(Examples):
     """Captions, each with its image alone: MARVEL's visual pretraining.
 
-    Images with the same caption are relevant to one another's captions.
+    Images with equal captions are relevant to each other's captions.
 
     Args:
-        reader: Of the corpus; it has to read images.
-        on_broken_image: See :class:`Examples`.
+        view: View of the corpus whose content is `"image"`.
 
     Raises:
         ValueError: If no image has a caption.
     """
 
-    def __init__(self, reader: CorpusReader, on_broken_image: Literal["skip", "fail"] = "skip") -> None:
-        super().__init__(reader, on_broken_image)
+    def __init__(self, view: DocumentView) -> None:
+        super().__init__(view)
         self._rows: list[int] = []
         self._same: dict[str, list[int]] = {}
-        for row, (kind, text) in enumerate(zip(reader.kinds, reader.texts(), strict=True)):
+        for row, (kind, text) in enumerate(zip(view.kinds, view.texts(), strict=True)):
             if kind == "image" and text is not None:
                 self._rows.append(row)
                 self._same.setdefault(text, []).append(row)
         if not self._rows:
-            raise ValueError("no document of the corpus has an image and a caption to align")
+            raise ValueError("stage `align` needs images with captions; the corpus has none")
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, draw: SampleKey) -> Example:
+    def __getitem__(self, key: SampleKey) -> Example:
         """Read a caption as the query and its image as the document."""
-        row = self._rows[draw.number]
-        caption = self.reader.text(row) or ""
-        documents, broken = self._read([row])
-        for document in documents:
-            document.text = None
-        return Example(
-            self.reader.ids[row], caption, [d.row for d in documents], self._same[caption], documents, None, broken
-        )
+        row = self._rows[key.number]
+        caption = self.view.text(row) or ""
+        broken: dict[str, str] = {}
+        documents = self._read([row], broken)
+        targets = [document.row for document in documents]
+        return Example(self.view.ids[row], caption, targets, self._same[caption], documents, None, broken)
 
 
 class WarmUpExamples(Examples):
-    """Texts to warm up a language model with: a few words of a caption or text document, and the document.
+    """Texts that warm up a language model: some words of a caption or text document as the query, and the document.
 
-    No picture and no labelled query is read. The words are drawn anew in every epoch, each kept with a probability of
-    one half, and at least one of them.
+    Images and labelled queries are not read. The words are drawn anew in every epoch: each is kept with probability
+    1/2, and at least one is kept.
 
     Args:
-        dataset: Unused but for its name in errors.
-        reader: Of its corpus.
+        view: View of the corpus.
 
     Raises:
         ValueError: If no document has a text.
     """
 
-    def __init__(self, dataset: RetrievalDataset, reader: CorpusReader) -> None:
-        super().__init__(reader)
+    def __init__(self, view: DocumentView) -> None:
+        super().__init__(view)
         self._same: dict[str, list[int]] = {}
-        for row, text in enumerate(reader.texts()):
+        for row, text in enumerate(view.texts()):
             if text is not None:
                 self._same.setdefault(text, []).append(row)
         self._texts = list(self._same)
         if not self._texts:
-            raise ValueError(f"{dataset.name}/{dataset.split}: no document has a text to warm up with")
+            raise ValueError("stage `warm_up` needs texts or captions; the corpus has none")
 
     def __len__(self) -> int:
         return len(self._texts)
 
-    def __getitem__(self, draw: SampleKey) -> Example:
-        """Read a text document, and draw its words."""
-        text = self._texts[draw.number]
+    def __getitem__(self, key: SampleKey) -> Example:
+        """Read a text and draw its words."""
+        text = self._texts[key.number]
         rows = self._same[text]
-        rng = random.Random(f"{draw.seed}-{draw.epoch}-{rows[0]}")
+        rng = random.Random(f"{key.seed}-{key.epoch}-{rows[0]}")
         words = text.split()
         kept = [word for word in words if rng.random() < 0.5] or [rng.choice(words)]
         rng.shuffle(kept)

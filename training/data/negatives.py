@@ -1,4 +1,4 @@
-"""Hard negatives: how they are chosen from rankings, written and read."""
+"""Hard negatives: selection from rankings, writing and reading."""
 
 from __future__ import annotations
 
@@ -26,16 +26,19 @@ REPORTED = (
 
 @dataclass(frozen=True)
 class MiningOptions:
-    """How negatives are chosen.
+    """Options of the selection.
 
     Attributes:
-        depth: Best documents that are looked at, per query.
-        window: Ranks among them, from 0, that negatives are drawn from, positives already removed.
-        images: Negatives with an image that are kept for each query.
-        texts: Negatives without one.
-        relative_margin: Drop documents scoring above the best positive's score times (1 - this).
+        depth: Number of best documents considered per query, positives excluded.
+        window: Range of ranks (start, end), from 0 and end-exclusive, from which negatives are drawn.
+        images: Maximum number of negatives with an image per query.
+        texts: Maximum number of negatives without an image per query.
+        relative_margin: Drop documents scoring above the best positive's score times `1 - relative_margin`.
         max_score: Drop documents scoring above this.
-        seed: Of the draw within the window; the best are kept if the window holds no more than the quota.
+        seed: Seed of the random draw within the window.
+
+    Raises:
+        ValueError: If a value is invalid.
     """
 
     depth: int = 100
@@ -49,18 +52,19 @@ class MiningOptions:
     def __post_init__(self) -> None:
         low, high = self.window
         if not 0 <= low < high:
-            raise ValueError(f"`window` must be two ranks, the first from 0 and below the second; got {self.window}")
-        if self.depth < 1 or self.images < 0 or self.texts < 0:
-            raise ValueError("`depth` must be at least 1, `images` and `texts` at least 0")
+            raise ValueError(f"`window` must be two ranks START END with 0 <= START < END; got {self.window}")
+        for name, minimum in (("depth", 1), ("images", 0), ("texts", 0)):
+            if getattr(self, name) < minimum:
+                raise ValueError(f"`{name}` must be at least {minimum}; got {getattr(self, name)}")
 
 
 @dataclass
 class MinedNegatives:
-    """What was found.
+    """Result of mining.
 
     Attributes:
         by_query: Query id to kind to document ids, best first.
-        report: How many candidates were seen, kept, and dropped for which reason.
+        report: Number of candidates seen, kept, and dropped by reason.
     """
 
     by_query: dict[str, dict[str, list[str]]]
@@ -78,12 +82,12 @@ def choose_negatives(
     Args:
         rankings: Pairs of a query id and its ranking: (document id, score), best first.
         dataset: Judgements and kinds of documents.
-        options: How they are chosen.
-        positive_scores: Query id to the score of its best positive, for ``relative_margin``.
+        options: Options of the selection.
+        positive_scores: Query id to the score of its best positive, for `relative_margin`.
 
     Returns:
-        The negatives and a report: ``candidates`` is ``kept`` and all that is ``dropped`` for a reason, the documents
-        relevant to the query aside, which are no candidates.
+        The negatives and a report, in which `candidates` is the sum of `kept` and everything `dropped`. Documents
+        relevant to the query are not candidates.
     """
     quotas = {"image": options.images, "text": options.texts}
     report: Counter[str] = Counter(dict.fromkeys(REPORTED, 0))
@@ -110,14 +114,14 @@ def choose_negatives(
 
 
 def save_negatives(negatives: MinedNegatives, path: str | Path) -> Path:
-    """Write negatives as parquet: ``query-id``, ``corpus-id``, ``kind``, ``rank``.
+    """Write negatives as parquet with the columns `query-id`, `corpus-id`, `kind` and `rank`.
 
     Args:
-        negatives: What was mined.
-        path: A folder, or a file ending in ``.parquet``.
+        negatives: Mined negatives.
+        path: Folder, or a file ending in `.parquet`.
 
     Returns:
-        The file.
+        Path of the file.
     """
     pyarrow = import_optional("pyarrow", extra="train")
     parquet = import_optional("pyarrow.parquet", extra="train")
@@ -140,20 +144,20 @@ def load_negatives(path: str | Path, corpus_ids: Iterable[str]) -> dict[str, dic
     """Read negatives.
 
     Args:
-        path: The file, or the folder that holds it.
-        corpus_ids: Of the corpus they were mined in.
+        path: File, or the folder that contains it.
+        corpus_ids: Document ids of the corpus that was mined.
 
     Returns:
         Query id to kind to corpus rows, best first.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If a document is not in the corpus.
     """
     parquet = import_optional("pyarrow.parquet", extra="train")
     target = Path(path) / FILE if Path(path).is_dir() else Path(path)
     if not target.is_file():
-        raise FileNotFoundError(f"no mined negatives at {target}; run stage `mine` first or name `negatives`")
+        raise FileNotFoundError(f"mined negatives not found at {target}: run stage `mine` first, or set `negatives`")
     rows = {identifier: row for row, identifier in enumerate(corpus_ids)}
     found: dict[str, dict[str, list[int]]] = {}
     for entry in parquet.read_table(target).sort_by("rank").to_pylist():
@@ -171,6 +175,6 @@ def _score_limit(options: MiningOptions, positive: float | None) -> float:
 
 
 def _draw(documents: Sequence[str], kind: str, quota: int, dataset: RetrievalDataset, rng: random.Random) -> list[str]:
-    """Draw a quota of one kind, keeping the order of the ranking."""
-    places = [i for i, document in enumerate(documents) if dataset.document_kinds[document] == kind]
-    return [documents[i] for i in sorted(rng.sample(places, min(quota, len(places))))]
+    """Draw documents of one kind at random up to the quota, in the order of the ranking."""
+    ranks = [i for i, document in enumerate(documents) if dataset.document_kinds[document] == kind]
+    return [documents[i] for i in sorted(rng.sample(ranks, min(quota, len(ranks))))]

@@ -1,4 +1,4 @@
-"""Which examples make up which batch: a function of the seed and the number of the batch, and of nothing else."""
+"""Selection of the examples of each batch, a function of the seed and the batch number only."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class SampleKey(NamedTuple):
-    """One example of one epoch; random choices within an example are seeded by it.
+    """One example of one epoch; seeds the random choices within the example.
 
     Attributes:
-        seed: The run's seed.
-        epoch: From 0.
-        number: Of the example.
+        seed: Random seed of the run.
+        epoch: Epoch, from 0.
+        number: Index of the example.
     """
 
     seed: int
@@ -26,22 +26,23 @@ class SampleKey(NamedTuple):
 
 
 class ResumableBatchSampler(Sampler[list[SampleKey]]):
-    """An endless stream of shuffled batches, of which each process gets its contiguous slice.
+    """An endless stream of shuffled batches, of which each process receives its contiguous slice.
 
-    Batch ``b`` holds the same examples for any number of processes, and can be reached without walking there: a
-    resumed run starts the stream at the batch where it stopped. An epoch's last, incomplete batch is left out; as
-    each epoch has an order of its own, no example is left out for good.
+    Batch `b` holds the same examples for any number of processes and is computed directly from its number, so that a
+    resumed run starts the stream at the batch where it stopped. The last, incomplete batch of an epoch is dropped;
+    since each epoch is shuffled anew, no example is dropped for good.
 
     Args:
-        examples: How many there are.
-        batch_size: Of all processes together.
-        seed: Of the order.
-        start: First batch to give, counted from the beginning of the run.
-        rank: This process.
+        examples: Number of examples.
+        batch_size: Batch size over all processes.
+        seed: Seed of the order.
+        start: First batch, counted from the beginning of the run.
+        rank: Rank of this process.
         processes: Number of processes.
 
     Raises:
-        ValueError: If there are fewer examples than a batch holds, or fewer places in a batch than processes.
+        ValueError: If there are fewer examples than a batch holds, or the batch is smaller than the number of
+            processes.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
         if examples < batch_size:
             raise ValueError(f"`batch_size` is {batch_size}, but there are only {examples} training examples")
         if batch_size < processes:
-            raise ValueError(f"`batch_size` {batch_size} does not reach for {processes} processes")
+            raise ValueError(f"`batch_size` must be at least the number of processes, {processes}; got {batch_size}")
         self.examples = examples
         self.batch_size = batch_size
         self.seed = seed
@@ -60,7 +61,7 @@ class ResumableBatchSampler(Sampler[list[SampleKey]]):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Complete batches of one epoch."""
+        """Number of complete batches per epoch."""
         return self.examples // self.batch_size
 
     def __iter__(self) -> Iterator[list[SampleKey]]:

@@ -1,4 +1,4 @@
-"""What Accelerate wraps: one call embeds a batch, so an engine sees one forward pass for each backward pass."""
+"""The module that Accelerate wraps: one call embeds a batch, so an engine sees one forward per backward pass."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 class Embedder(nn.Module):
     """Embeds the groups of a batch.
 
-    With ``gradient_cache`` each group is embedded without keeping its activations, and once more, with the same random
-    state, when the backward pass reaches it. Memory is then that of the largest group, whatever the size of the batch.
+    With `gradient_cache` each group is embedded without keeping its activations, and again, with the same random state,
+    when the backward pass reaches it. Memory is then that of the largest group, whatever the size of the batch.
 
     Args:
-        model: The model that is trained.
-        image_only_from: Also embed each image alone, from these patches.
-        gradient_cache: Whether groups are embedded through :func:`embed_cached`.
-        in_step: Every process runs equally many forward passes, which engines need that gather shards of the weights in
-            each; a process with fewer groups fills up with inputs that count for nothing.
+        model: Model that is trained.
+        image_only_from: Patches from which each image is also embedded alone; `None` for no image-only embeddings.
+        gradient_cache: Whether groups are embedded through [`embed_cached`].
+        in_step: Whether every process must run equally many forward passes, as engines require that gather shards of
+            the weights in each pass. A process with fewer groups runs additional passes whose results are not used.
     """
 
     def __init__(
@@ -49,60 +49,66 @@ class Embedder(nn.Module):
         """Embed all groups.
 
         Args:
-            groups: Forward passes, on any device; there may be none.
+            groups: Forward passes, on any device; may be empty.
 
         Returns:
-            Embeddings (rows of all groups, D), image-only embeddings (images of all groups, D; none without
-            `image_only_from`
-            and in evaluation mode), and the logarithm of the logit scale.
+            Embeddings (inputs of all groups, D) in the order of the inputs; image-only embeddings (images of all
+            groups, D) in the order of the groups, empty without `image_only_from` and in evaluation mode; and the
+            logarithm of the logit scale.
         """
         fillers = self._fillers(groups) if self.in_step else []
-        embeddings, parts, without_use = [], [], []
-        for given in sorted([*groups, *fillers], key=_has_image):
-            rows, part = self._embed_group(given)
+        embeddings, image_only, unused = [], [], []
+        positions: list[int] = []
+        for given in sorted([*groups, *fillers], key=lambda group: group.has_image):
+            rows, images = self._embed_group(given)
             if any(given is filler for filler in fillers):
-                without_use.append(rows.sum() + part.sum())
+                unused.append(rows.sum() + images.sum())
             else:
                 embeddings.append(rows)
-                parts.append(part)
+                image_only.append(images)
+                positions += given.positions.tolist()
         nothing = self.model.logit_scale.new_empty(0, self.model.config.hidden_size)
-        # an output of this pass, not the parameter itself; fillers take part in the backward pass, with gradients of 0
-        logit_scale = self.model.logit_scale * 1.0 + 0.0 * sum(without_use) + self._anchor()
-        return torch.cat(embeddings or [nothing]), torch.cat(parts or [nothing]), logit_scale
+        # an output of this pass, not the parameter itself; fillers take part in the backward pass with gradients of 0
+        logit_scale = self.model.logit_scale * 1.0 + 0.0 * sum(unused) + self._anchor()
+        in_group_order = torch.cat(embeddings or [nothing])
+        order = torch.tensor(positions, dtype=torch.long).argsort().to(in_group_order.device)
+        return in_group_order[order], torch.cat(image_only or [nothing]), logit_scale
 
     def _embed_group(self, given: InputGroup) -> tuple[Tensor, Tensor]:
-        group = given.to(self.model.logit_scale.device)  # one by one, so that pixels of one at a time take memory
+        group = given.to(self.model.logit_scale.device)  # one by one, so that only its pixels take memory
         features = self._vision_features(group)
         pixel_values = group.pixel_values if features is None else None
         tensors = (group.input_ids, group.attention_mask, pixel_values, features)
         if not self.gradient_cache or not torch.is_grad_enabled():
             return self._embed(*tensors)
-        if self.in_step:  # weights come and go in shards, which torch's checkpointing copes with
+        if self.in_step:  # torch's checkpointing supports weights that are gathered and freed in shards
             found: tuple[Tensor, Tensor] = checkpoint(self._embed, *tensors, use_reentrant=False)
             return found
         return embed_cached(self._embed, tensors, [p for p in self.model.parameters() if p.requires_grad])
 
     def _anchor(self) -> Tensor | float:
-        """0 with a gradient of 0: where the scale is frozen, nothing that is trained may have a part in a batch."""
+        """Return 0 with a gradient of 0, for batches without any trained parameter when the scale is frozen."""
         if self.model.logit_scale.requires_grad or self.in_step:
             return 0.0
         trained = next((p for p in self.model.parameters() if p.requires_grad), None)
         return 0.0 if trained is None else 0.0 * trained.flatten()[0]
 
     def _fillers(self, groups: Sequence[InputGroup]) -> list[InputGroup]:
-        """Groups of one row, as many as this process has fewer than the one that has most, with images and without."""
+        """Return groups of one row that bring this process to the maximum number of passes of each kind."""
         kinds = [(False, False), (True, False), (True, True)]  # has an image, and that as features
-        own = [sum((_has_image(g), g.vision_features is not None) == kind for g in groups) for kind in kinds]
+        present = [(group.has_image, group.vision_features is not None) for group in groups]
+        own = [present.count(kind) for kind in kinds]
         counts = gather_sizes(own, self.model.logit_scale.device)
-        most = [max(of_kind) for of_kind in zip(*counts, strict=True)]
-        missing = zip(kinds, own, most, strict=True)
-        return [self._filler(*kind) for kind, here, there in missing for _ in range(there - here)]
+        fillers: list[InputGroup] = []
+        for kind, count, by_process in zip(kinds, own, zip(*counts, strict=True), strict=True):
+            fillers += [self._filler(*kind) for _ in range(max(by_process) - count)]
+        return fillers
 
     def _filler(self, image: bool, as_features: bool) -> InputGroup:
         config = self.model.config
         patches = config.image_seq_length
         ids = torch.full((1, patches if image else 1), config.image_token_id if image else 0)
-        group = InputGroup(ids, torch.ones_like(ids))
+        group = InputGroup(torch.zeros(1, dtype=torch.long), ids, torch.ones_like(ids))
         if as_features:
             group.vision_features = torch.zeros(1, patches, config.vision_hidden_size)
         elif image:
@@ -112,7 +118,7 @@ class Embedder(nn.Module):
         return group
 
     def train(self, mode: bool = True) -> Embedder:
-        """Switch the mode; a frozen tower stays in evaluation mode."""
+        """Set the mode; a frozen vision tower stays in evaluation mode."""
         super().train(mode)
         if self._vision_is_frozen():
             self.model.vision_model.eval()
@@ -122,7 +128,7 @@ class Embedder(nn.Module):
         return not any(parameter.requires_grad for parameter in self.model.vision_model.parameters())
 
     def _vision_features(self, group: InputGroup) -> Tensor | None:
-        """What a frozen tower says of the images, once a step; None where there are none, or the tower is trained."""
+        """Return the features of a frozen tower, computed once per step; `None` without images or if it is trained."""
         if group.vision_features is not None or group.pixel_values is None or not self._vision_is_frozen():
             return group.vision_features
         with torch.no_grad():
@@ -131,18 +137,14 @@ class Embedder(nn.Module):
     def _embed(
         self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor | None, vision_features: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        with_images = pixel_values is not None or vision_features is not None
+        has_image = pixel_values is not None or vision_features is not None
         output = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             pixel_values=pixel_values,
             vision_features=vision_features,
-            image_only_from=self.image_only_from if with_images and self.training else None,
+            image_only_from=self.image_only_from if has_image and self.training else None,
             return_dict=True,
         )
-        parts = output.image_embeddings
-        return output.embeddings, output.embeddings[:0] if parts is None else parts
-
-
-def _has_image(group: InputGroup) -> bool:
-    return group.pixel_values is not None or group.vision_features is not None
+        images = output.image_embeddings
+        return output.embeddings, output.embeddings[:0] if images is None else images

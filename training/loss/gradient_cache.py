@@ -1,4 +1,4 @@
-"""GradCache (Gao et al., 2021): forward passes that keep nothing, and are run again when their gradients come back."""
+"""GradCache (Gao et al., 2021): forward passes without a graph, repeated with one in the backward pass."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 def embed_cached(embed: Embed, inputs: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Call a function without a graph; its backward pass calls it again, with the same random numbers, and with one.
+    """Call a function without a graph; the backward pass calls it again with one, and with the same random state.
 
-    Between the two calls only the inputs and the outputs take memory. To autograd the call is one operation on the
-    parameters: their gradients are summed up over all calls before they are accumulated, so that an engine such as DDP
-    synchronises each parameter once a step, however many calls there were.
+    Between the two calls only inputs and outputs are kept in memory. To autograd the call is one operation on the
+    parameters. Their gradients are summed over all calls before they are accumulated, so that an engine such as DDP
+    synchronises each parameter once per step, whatever the number of calls.
 
     Args:
-        embed: Gives two tensors that depend on the parameters.
-        inputs: Its arguments, which get no gradient.
-        parameters: What gradients are computed for.
+        embed: Function that returns two tensors depending on the parameters.
+        inputs: Arguments of the function, which receive no gradient.
+        parameters: Parameters that receive gradients.
 
     Returns:
-        What ``embed`` returns.
+        The two tensors.
     """
     found: tuple[Tensor, Tensor] = _Replayed.apply(embed, tuple(inputs), *parameters)  # type: ignore[no-untyped-call]
     return found

@@ -1,6 +1,6 @@
-"""The losses, as modules over embeddings and masks; they know nothing of models, batches or processes.
+"""Losses as modules over embeddings and masks, independent of models, batches and processes.
 
-Every loss takes embeddings that are not normalised, computes cosines in at least fp32, and multiplies them by
+Every loss takes embeddings that are not normalised, computes cosines in float32 or wider, and multiplies them by
 `exp(min(logit_scale, ln 100))`, as CLIP does.
 """
 
@@ -20,7 +20,7 @@ MAX_LOGIT_SCALE = math.log(100.0)
 
 
 def scaled_cosines(queries: Tensor, documents: Tensor, logit_scale: Tensor) -> Tensor:
-    """Cosines times the clamped scale.
+    """Compute cosines times the clamped scale.
 
     Args:
         queries: (Q, D).
@@ -28,7 +28,7 @@ def scaled_cosines(queries: Tensor, documents: Tensor, logit_scale: Tensor) -> T
         logit_scale: Natural logarithm of the factor, a scalar.
 
     Returns:
-        (Q, N), in fp32 or, if the inputs are wider, in their type.
+        (Q, N), in float32, or in float64 if the inputs are.
     """
     queries, documents = (F.normalize(_wide(matrix), dim=-1) for matrix in (queries, documents))
     return queries @ documents.T * _wide(logit_scale).clamp(max=MAX_LOGIT_SCALE).exp()
@@ -37,19 +37,19 @@ def scaled_cosines(queries: Tensor, documents: Tensor, logit_scale: Tensor) -> T
 class ContrastiveLoss(nn.Module):
     """Cross-entropy of each query over all documents: the paper's L_c (section 3.3).
 
-    For a query with several positives, the cross-entropy of each is taken over that positive and all negatives, the
-    other positives left out, and averaged over the positives.
+    For a query with several positives, the cross-entropy of each positive is taken over that positive and all
+    negatives, excluding the other positives, and averaged over the positives.
 
     Args:
-        false_negative_margin: If given, a negative whose cosine is at least the query's best positive's minus this
-            margin counts as a false negative and is left out.
+        false_negative_margin: Negatives whose cosine is at least that of the query's best positive minus this margin
+            count as false negatives and are excluded. `None` keeps all negatives.
 
     Inputs:
         - queries (Q, D), documents (N, D), neither normalised
         - positives (Q, N) bool: the documents each query is trained towards, at least one a row
         - logit_scale, a scalar
         - ignored (Q, N) bool, optional: documents that are neither positive nor negative for a query
-        - total, optional: how many queries the sum is divided by; Q by default
+        - total, optional: number of queries that the sum is divided by; Q by default
 
     Example:
         >>> loss = ContrastiveLoss()
@@ -71,7 +71,7 @@ class ContrastiveLoss(nn.Module):
         ignored: Tensor | None = None,
         total: int | None = None,
     ) -> Tensor:
-        """Return the summed loss of the queries divided by `total`, a scalar; 0 without queries."""
+        """Return the sum of the queries' losses divided by `total`, a scalar; 0 without queries."""
         if positives.shape != (len(queries), len(documents)):
             raise ValueError(
                 f"`positives` must be of shape (queries, documents) = ({len(queries)}, {len(documents)}); "
@@ -94,15 +94,15 @@ class ContrastiveLoss(nn.Module):
 
 
 class ComplementaryLoss(ContrastiveLoss):
-    """Cross-entropy of each reduced query over the image parts of the batch: the paper's L_comp (section 3.3).
+    """Cross-entropy of each reduced query over the image-only embeddings: the paper's L_comp (section 3.3).
 
-    A reduced query is a query without the tokens of its positive image's caption; an image part is the embedding of an
-    image without its caption. Queries without an image positive, or of which nothing is left, are not among the rows;
-    with no rows at all the loss is 0.
+    A reduced query is a query without the tokens of its positive image's caption; an image-only embedding is the
+    embedding of an image without its caption. Queries without a positive image, or without any tokens left, have no
+    row. Without rows the loss is 0.
 
     Inputs:
-        - reduced_queries (C, D), image_parts (I, D), neither normalised
-        - positives (C, I) bool, logit_scale, ignored (C, I), total: as in :class:`ContrastiveLoss`
+        - reduced_queries (C, D), image-only embeddings (I, D), neither normalised
+        - positives (C, I) bool, logit_scale, ignored (C, I), total: as in [`ContrastiveLoss`]
     """
 
 
@@ -110,13 +110,13 @@ class AlignmentLoss(nn.Module):
     """Image-caption contrast in both directions, averaged: MARVEL's visual pretraining.
 
     Inputs:
-        - captions (B, D), all_captions (A, D), images (B, D), all_images (A, D), none normalised: row `i` of the
+        - captions (B, D), all_captions (A, D), images (B, D), all_images (A, D), not normalised: row `i` of the
           captions belongs to row `i` of the images, and each is contrasted with `all_...` of the other side, which
-          contains its own
-        - positives (B, A) bool: where the partner of each row stands among all
+          contains its partner
+        - positives (B, A) bool: position of the partner of each row
         - logit_scale, a scalar
-        - ignored (B, A) bool, optional: rows that would do as partners too, such as images with the same caption
-        - total, optional: how many pairs the sum is divided by; B by default
+        - ignored (B, A) bool, optional: other rows that fit as well, such as images with the same caption
+        - total, optional: number of pairs that the sum is divided by; B by default
     """
 
     def __init__(self) -> None:
@@ -141,11 +141,11 @@ class AlignmentLoss(nn.Module):
 
 
 def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Sum losses by name: L = L_c + lambda L_comp, and the only place where it is written.
+    """Sum losses with their weights: L = L_c + lambda L_comp (section 3.3).
 
     Args:
-        losses: Name to scalar.
-        weights: Name to factor; 1 where a name is missing.
+        losses: Scalar losses by name.
+        weights: Factors by name; 1 if a name is missing.
 
     Returns:
         The weighted sum, a scalar.
@@ -154,10 +154,10 @@ def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
 
 
 def _cross_entropy(logits: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """Mean over each row's positives of the cross-entropy of that positive against the row's negatives, (Q,)."""
+    """Return the cross-entropy of each positive against its row's negatives, averaged over the positives: (Q,)."""
     if logits.shape[1] == 0:
         return logits.sum(dim=1)
-    # a finite floor in place of -inf: a row without negatives then has a loss of 0 and gradients that are numbers
+    # A finite minimum instead of -inf: a row without negatives then has a loss of 0 and finite gradients.
     against = logits.masked_fill(~negatives, torch.finfo(logits.dtype).min / 2)
     partition = torch.logaddexp(logits, against.logsumexp(dim=1, keepdim=True))
     losses = torch.where(positives, partition - logits, 0.0)

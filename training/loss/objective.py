@@ -1,4 +1,4 @@
-"""From the embeddings of a batch to its losses by name, over all processes."""
+"""Losses of a batch by name, over all processes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Objective(nn.Module):
     """The losses of a stage.
 
     Args:
-        weights: Weight of each loss by name: ``"contrastive"`` and, unless it is 0, ``"complementary"``; or
-            ``"alignment"``.
-        false_negative_margin: See :class:`ContrastiveLoss`.
+        weights: Weight of each loss by name: `"contrastive"` and, unless it is 0, `"complementary"`; or
+            `"alignment"`.
+        false_negative_margin: See [`ContrastiveLoss`].
     """
 
     def __init__(self, weights: dict[str, float], false_negative_margin: float | None = None) -> None:
@@ -36,36 +36,36 @@ class Objective(nn.Module):
 
     @classmethod
     def of_stage(cls, config: TrainingConfig) -> Objective:
-        """Build the losses that a stage's configuration asks for: L = L_c + lambda L_comp, or alignment."""
+        """Build the losses of a stage: L = L_c + lambda L_comp (section 3.3), or alignment."""
         if config.stage == "align":
             return cls({"alignment": 1.0})
         weights = {"contrastive": 1.0}
-        if config.complement_weight and config.content == "full":  # else there is no image beside a caption
+        if config.complement_weight and config.content == "full":  # else no image has a caption
             weights["complementary"] = config.complement_weight
         return cls(weights, config.false_negative_margin)
 
     @property
     def needs_image_only(self) -> bool:
-        """Whether images are embedded without their captions, too."""
+        """Whether images are also embedded without their captions."""
         return "complementary" in self.weights
 
     def forward(
-        self, embeddings: Tensor, image_parts: Tensor, logit_scale: Tensor, batch: TrainingBatch
+        self, embeddings: Tensor, image_only: Tensor, logit_scale: Tensor, batch: TrainingBatch
     ) -> dict[str, Tensor]:
         """Compute the losses.
 
         Args:
-            embeddings: Of the batch's groups.
-            image_parts: Of the batch's images.
-            logit_scale: Logarithm of the factor.
-            batch: What the embeddings stand for.
+            embeddings: (inputs, D) embeddings of queries, reduced queries and documents.
+            image_only: (images, D) image-only embeddings.
+            logit_scale: Logarithm of the factor that multiplies cosines.
+            batch: Batch of these embeddings.
 
         Returns:
-            This process's share of each loss, times the number of processes: the mean over processes is the loss of the
-            global batch, and the mean of the gradients its gradient.
+            This process's share of each loss, times the number of processes. The mean over processes is then the loss
+            of the global batch, and the mean of the gradients is its gradient, which is what DDP computes.
         """
         sizes = list(zip(*gather_sizes(batch.counts, embeddings.device), strict=True))
-        queries, reduced, documents = embeddings[batch.order].split(batch.counts[:3])
+        queries, reduced, documents = embeddings.split(batch.counts[:3])
         rows = gather(batch.documents, sizes[2])
         positives, ignored = _masks(batch, rows)
         common = {"logit_scale": logit_scale, "total": sum(sizes[0])}
@@ -81,7 +81,7 @@ class Objective(nn.Module):
             positives, ignored = _masks(batch, gather(batch.images, sizes[3]))
             losses["complementary"] = self.losses["complementary"](
                 reduced,
-                gather(image_parts, sizes[3]),
+                gather(image_only, sizes[3]),
                 positives[batch.reduced],
                 logit_scale,
                 ignored[batch.reduced],
@@ -95,10 +95,10 @@ class Objective(nn.Module):
 
 
 def _masks(batch: TrainingBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Positives and what is ignored, both (Q, N), for the gathered documents of these corpus rows.
+    """Return masks of positives and of ignored documents, both (Q, N), for gathered documents of these corpus rows.
 
-    A document that two processes embedded counts once. What is relevant to a query, but not what it is trained
-    towards, is none of its negatives.
+    A document embedded by two processes counts once. Documents that are relevant to a query but not its targets are
+    neither positives nor negatives.
     """
     queries = len(batch.query_ids)
     first = first_occurrences(rows)

@@ -1,30 +1,29 @@
-"""Runs the stages of a configuration, one after the other, each from the model of the one before."""
+"""Runs the stages of a configuration in order, each starting from the model of the previous one."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf.loading import load_dataset
+from ciea_hf.retrieval.documents import DocumentView
 from ciea_hf.retrieval.encoding import EncodingOptions
 from ciea_hf.training.config import STAGES
 from ciea_hf.training.data.collator import Collator
 from ciea_hf.training.data.complementary_query import ComplementaryQueryBuilder
-from ciea_hf.training.data.encoding import TrainingEncoder, views_of
 from ciea_hf.training.data.examples import AlignmentExamples, Examples, RetrievalExamples, WarmUpExamples
 from ciea_hf.training.data.features import VisionFeatures, cache_vision_features, features_key
 from ciea_hf.training.data.mining import mine_negatives
 from ciea_hf.training.data.negatives import MiningOptions, load_negatives, save_negatives
-from ciea_hf.training.data.reader import CorpusReader
 from ciea_hf.training.distributed import barrier, run_on_main
 from ciea_hf.training.loss.embedder import Embedder
 from ciea_hf.training.loss.objective import Objective
 from ciea_hf.training.run.accelerator import create_accelerator, is_sharded, start_trackers
 from ciea_hf.training.run.backbone import load_model, plain_weights, prepare_model
 from ciea_hf.training.run.dev_evaluator import DevEvaluator
+from ciea_hf.training.run.encoder import TrainingEncoder
 from ciea_hf.training.run.publishing import publish
 from ciea_hf.training.run.stage_folder import StageFolder
 from ciea_hf.training.run.trainer import Trainer
@@ -46,17 +45,17 @@ AUTO = "auto"
 
 
 def run_stages(config: TrainingConfig) -> dict[str, dict[str, Any]]:
-    """Run what a configuration asks for.
+    """Run the stages of a configuration.
 
     Args:
-        config: Resolved; ``stage`` may name several stages.
+        config: Resolved configuration; `stage` may name several stages.
 
     Returns:
-        Stage to its result: steps, the best dev metrics, the history of evaluations. What each stage made stands in
-        ``output_dir/STAGE``, a trained model in ``output_dir/STAGE/best``.
+        Result of each stage: steps, the best dev metrics, the history of evaluations. Results are written to
+        `output_dir/STAGE`, the best model to `output_dir/STAGE/best`.
 
     Raises:
-        ValueError: If the output folder holds another run and ``resume`` is not set.
+        ValueError: If the output folder holds another run and `resume` is not set.
     """
     accelerator = create_accelerator(config)
     with accelerator.main_process_first():
@@ -71,7 +70,7 @@ def run_stages(config: TrainingConfig) -> dict[str, dict[str, Any]]:
     results: dict[str, dict[str, Any]] = {}
     for run in runs:
         results[run.config.stage] = run.run()
-        accelerator.free_memory()  # else the next stage's checkpoints would hold this stage's model, too
+        accelerator.free_memory()  # otherwise the next stage's checkpoints would contain this stage's model
     accelerator.end_training()
     return results
 
@@ -85,10 +84,10 @@ class StageRun:
     """One stage of a run.
 
     Args:
-        config: Of the run.
-        stage: Which of its stages.
-        accelerator: Of the run.
-        data: Splits by name.
+        config: Configuration of the run.
+        stage: Name of the stage.
+        accelerator: Accelerator of the run.
+        data: Data sets by split.
     """
 
     def __init__(
@@ -102,10 +101,10 @@ class StageRun:
         self._has_own_model = "model" in config.stages.get(stage, {})
 
     def run(self) -> dict[str, Any]:
-        """Run the stage, unless a resumed run has finished it already; return its result."""
+        """Run the stage, unless a resumed run has finished it; return its result."""
         finished = run_on_main(self.folder.result)
         if finished is not None:
-            logger.info("stage %s is finished already", self.config.stage)
+            logger.info("stage %s is already finished", self.config.stage)
             return finished
         if self.accelerator.is_main_process:
             self.folder.begin()
@@ -117,16 +116,16 @@ class StageRun:
         return result
 
     def _load_model(self) -> CIEAModel:
-        """The stage's own model if it names one, or that of the last stage before it in this folder, or the run's."""
+        """Load the stage's own model if configured, else that of the last finished stage, else the run's."""
         previous = None if self._has_own_model else self._previous_model()
         if previous is not None and self.config.model is not None:
             logger.warning(
-                "stage %s starts from %s and not from %s: --%s.model would make it",
+                "stage %s starts from %s instead of %s; set --%s.model to change this",
                 self.config.stage, previous, self.config.model, self.config.stage,
             )  # fmt: skip
         with self.accelerator.main_process_first():
             model = load_model(self.config, previous, self.folder.path)
-        # dropout differs by process, as their batches do
+        # processes differ in dropout, as they do in batches
         import_optional("accelerate", extra="train").utils.set_seed(self.config.seed, device_specific=True)
         return model
 
@@ -142,7 +141,7 @@ class StageRun:
         model = self._load_model()
         sharded = is_sharded(self.accelerator)
         if sharded and config.lora:
-            raise ValueError("`lora` cannot be combined with an engine that shards weights: adapters need none")
+            raise ValueError("`lora` cannot be combined with an engine that shards weights")
         model = prepare_model(model, config, self.accelerator.mixed_precision, sharded).to(self.accelerator.device)
         objective = Objective.of_stage(config)
         embedder = Embedder(
@@ -155,7 +154,7 @@ class StageRun:
             config,
             embedder,
             objective,
-            self._examples(self._reader(model, self.data[config.train_split])),
+            self._examples(model),
             self._collator(model, objective),
             self.accelerator,
             self.folder.path,
@@ -166,7 +165,10 @@ class StageRun:
         if self.accelerator.is_main_process:
             publish(self.folder.best, config)
         if progress.broken:
-            logger.warning("%d documents were left out, their images cannot be decoded", len(progress.broken))
+            logger.warning(
+                "%d documents have images that cannot be decoded (on_broken_image: %s)",
+                len(progress.broken), config.on_broken_image,
+            )  # fmt: skip
         best = next((entry for entry in progress.history if entry["step"] == progress.best_step), {})
         return {**asdict(progress), "metrics": best, "stage": config.stage, "model": str(self.folder.best)}
 
@@ -176,10 +178,12 @@ class StageRun:
             return None
         dataset = self.data[config.dev_split]
         collator = self._collator(model, chunk_size=config.eval_batch_size)
+        features = self._features(model, dataset)
         return DevEvaluator(
             dataset,
-            self._reader(model, dataset),
+            model,
             collator,
+            lambda part: self._view(part, features),
             config.eval_batch_size,
             limit=config.eval_documents,
             seed=config.seed,
@@ -187,66 +191,68 @@ class StageRun:
         )
 
     def _save_best(self, model: CIEAModel, embedder: Any, metrics: dict[str, float]) -> None:
-        """Save the model as the best so far; an engine that has sharded it gathers its weights first."""
+        """Save the model as the best so far; sharded weights are gathered first."""
         gathered = self.accelerator.get_state_dict(embedder) if is_sharded(self.accelerator) else None
         if self.accelerator.is_main_process:
             self.folder.save_best(model, metrics, gathered and plain_weights(model, gathered))
         barrier()
 
-    def _reader(self, model: CIEAModel, dataset: RetrievalDataset) -> CorpusReader:
+    def _view(
+        self, dataset: RetrievalDataset, features: VisionFeatures | None, content: str | None = None
+    ) -> DocumentView:
+        return DocumentView(
+            dataset,
+            content or self.config.content,
+            on_broken_image=self.config.on_broken_image,
+            features=features,
+        )
+
+    def _features(self, model: CIEAModel, dataset: RetrievalDataset) -> VisionFeatures | None:
+        """Compute or load the features of a frozen tower, if the configuration asks for them."""
         config = self.config
-        reader = CorpusReader(dataset, config.content)
         frozen = "vision" in config.freeze
         if config.cache_vision_features not in (None, AUTO) and not frozen:
-            raise ValueError("`cache_vision_features` needs a frozen tower: `freeze` must hold vision")
-        if config.cache_vision_features and frozen and reader.part != "caption":
-            reader.features = self._features(model, reader, dataset)
-        return reader
-
-    def _features(self, model: CIEAModel, reader: CorpusReader, dataset: RetrievalDataset) -> VisionFeatures:
-        chosen = str(self.config.cache_vision_features)
+            raise ValueError("`cache_vision_features` requires a frozen tower: add 'vision' to `freeze`")
+        if not config.cache_vision_features or not frozen or config.content == "caption":
+            return None
+        chosen = str(config.cache_vision_features)
         folder = cache_dir() / "vision-features" / features_key(model)[:16] if chosen == AUTO else Path(chosen)
         return cache_vision_features(
             model,
-            reader,
+            self._view(dataset, None),
             folder / f"{dataset.name}-{dataset.corpus_fingerprint[:16]}",
-            dataset.corpus_fingerprint,
-            on_broken_image=self.config.on_broken_image,
             progress=self.accelerator.is_local_main_process,
         )
 
     def _collator(
         self, model: CIEAModel, objective: Objective | None = None, chunk_size: int | None = None
     ) -> Collator:
-        config, prompts, reducer = self.config, model.config.prompts, None
+        config, prompts, builder = self.config, model.config.prompts, None
         if objective is not None and objective.needs_image_only:
-            reducer = ComplementaryQueryBuilder(
+            builder = ComplementaryQueryBuilder(
                 model.processor.tokenizer, config.query_reduction, prompts.get("query", "")
             )
-        return Collator(model.processor, config.max_length, prompts, reducer, chunk_size or config.gradient_cache_chunk)
+        return Collator(model.processor, config.max_length, prompts, builder, chunk_size or config.gradient_cache_chunk)
 
-    def _examples(self, reader: CorpusReader) -> Examples:
+    def _examples(self, model: CIEAModel) -> Examples:
         config = self.config
         dataset = self.data[config.train_split]
+        features = self._features(model, dataset)
         if config.stage == "align":
-            return AlignmentExamples(reader, config.on_broken_image)
+            return AlignmentExamples(self._view(dataset, features, "image"))
+        view = self._view(dataset, features)
         if config.stage == "warm_up":
-            return WarmUpExamples(dataset, reader)
+            return WarmUpExamples(view)
         if config.stage == "hard_negatives":
-            negatives = load_negatives(config.negatives or self.output / NEGATIVES, reader.ids)
+            negatives = load_negatives(config.negatives or self.output / NEGATIVES, view.ids)
             counts = {"image": config.image_negatives, "text": config.text_negatives}
-            return RetrievalExamples(dataset, reader, config.on_broken_image, negatives, counts)
-        return RetrievalExamples(dataset, reader, config.on_broken_image)
+            return RetrievalExamples(dataset, view, negatives, counts)
+        return RetrievalExamples(dataset, view)
 
     def _mine(self) -> dict[str, Any]:
         config = self.config
         model = self._load_model().to(self.accelerator.device).eval()
         dataset = self.data[config.train_split]
-        reader = self._reader(model, dataset)
-        usable = [row for row in range(len(reader)) if reader.usable(row)]
-        if len(usable) < len(reader):
-            dataset = dataclasses.replace(dataset, corpus=dataset.corpus.select(usable))
-            reader = CorpusReader(dataset, config.content, reader.features)
         options = MiningOptions(
             depth=config.mine_depth,
             window=config.mine_window,
@@ -257,14 +263,14 @@ class StageRun:
             seed=config.seed,
         )
         found = mine_negatives(
-            TrainingEncoder(model, self._collator(model, chunk_size=config.eval_batch_size)),
+            TrainingEncoder(model, Embedder(model).eval(), self._collator(model, chunk_size=config.eval_batch_size)),
             dataset,
             options,
             encoding=EncodingOptions(
                 batch_size=config.eval_batch_size, show_progress_bar=self.accelerator.is_local_main_process
             ),
             folder=self.folder.path / "embeddings",
-            view=views_of(reader, config.on_broken_image),
+            view=self._view(dataset, self._features(model, dataset)),
         )
         if self.accelerator.is_main_process:
             path = save_negatives(found, self.folder.path)

@@ -200,7 +200,7 @@ class Trainer:
             "step": self.progress.step + 1,
             "values": {name: str(value) for name, value in values.items() if name != TERMINATED},
             "queries": [query for batch in batches for query in batch.query_ids],
-            "documents": [self.examples.reader.ids[row] for row in rows],
+            "documents": [self.examples.view.ids[row] for row in rows],
         }
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
