@@ -1,1 +1,1 @@
-"""Stages, losses, collator and trainer."""
+"""Training of CIEA: data, losses, stages and the trainer."""

@@ -1,9 +1,10 @@
-"""Gathering over processes, with gradients, of tensors whose lengths differ by process.
+"""Communication between processes, including a gather with gradients for tensors of different lengths.
 
 Training splits a global batch over the processes, and every process's documents are negatives of every query. Each
-process computes the loss of its own queries against the gathered documents; a document's gradient is then the sum of
-what all processes send back. Engines such as DDP average gradients over the processes, so a process multiplies its
-share of the loss by their number: the mean over processes is the loss, and the mean of the gradients its gradient.
+process computes the loss of its own queries against the gathered documents; the gradient of a document is then the sum
+of the gradients from all processes. Engines such as DDP average gradients over the processes, so each process
+multiplies its share of the loss by their number: the mean over processes is the loss, and the mean of the gradients is
+its gradient.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ T = TypeVar("T")
 
 
 def world_size() -> int:
-    """Number of processes, 1 outside distributed training."""
+    """Return the number of processes; 1 outside distributed training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def process_rank() -> int:
-    """Number of this process, 0 outside distributed training."""
+    """Return the rank of this process; 0 outside distributed training."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def barrier() -> None:
-    """Wait for every process."""
+    """Wait for all processes."""
     if world_size() > 1:
         dist.barrier()
 
 
 def gather_objects(value: T) -> list[T]:
-    """Exchange one picklable value of each process; they come by rank."""
+    """Gather one picklable value of each process, by rank."""
     if world_size() == 1:
         return [value]
     found: list[Any] = [None] * world_size()
@@ -46,7 +47,7 @@ def gather_objects(value: T) -> list[T]:
 
 
 def run_on_main(make: Callable[[], T]) -> T:
-    """Call a function in the main process alone; every process gets what it returns, or raises what it raises."""
+    """Call a function in the main process only, and return its result, or raise its error, in every process."""
     if world_size() == 1:
         return make()
     outcome: list[Any] = [None, None]
@@ -63,14 +64,14 @@ def run_on_main(make: Callable[[], T]) -> T:
 
 
 def gather_sizes(sizes: Sequence[int], device: torch.device) -> list[list[int]]:
-    """Exchange a few integers.
+    """Gather a few integers of each process.
 
     Args:
-        sizes: This process's, equally many in every process.
-        device: Where the backend communicates.
+        sizes: Integers of this process, equally many in every process.
+        device: Device of the communication backend.
 
     Returns:
-        Those of every process, by rank.
+        Integers of all processes, by rank.
     """
     if world_size() == 1:
         return [list(sizes)]
@@ -82,13 +83,13 @@ def gather_sizes(sizes: Sequence[int], device: torch.device) -> list[list[int]]:
 
 
 def gather(tensor: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Concatenate a tensor over all processes, in the order of their ranks; gradients flow back to all of them.
+    """Concatenate a tensor over all processes, by rank; gradients flow back to all of them.
 
-    Every process has to call this, and to run backward through the result, even where its own tensor is empty.
+    Every process must call this, and run backward through the result, even if its own tensor is empty.
 
     Args:
-        tensor: This process's rows, (n, ...); n may be 0.
-        sizes: n of every process, as :func:`gather_sizes` returns it.
+        tensor: Rows of this process, (n, ...); n may be 0.
+        sizes: n of every process, from [`gather_sizes`].
 
     Returns:
         (sum of sizes, ...).
@@ -96,13 +97,13 @@ def gather(tensor: Tensor, sizes: Sequence[int]) -> Tensor:
     if world_size() == 1:
         return tensor
     if torch.is_grad_enabled() and tensor.is_floating_point() and not tensor.requires_grad:
-        tensor = tensor.detach().requires_grad_()  # so that this process takes part in the backward pass
+        tensor = tensor.detach().requires_grad_()  # the backward pass communicates, so every process must take part
     gathered: Tensor = _Gather.apply(tensor, tuple(sizes))  # type: ignore[no-untyped-call]
     return gathered
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather of padded rows; its backward pass sums the gradients over processes and keeps the own rows."""
+    """All-gather of padded rows; the backward pass sums gradients over processes and returns the own rows."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, sizes: tuple[int, ...]) -> Tensor:

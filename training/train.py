@@ -1,4 +1,4 @@
-"""Trains CIEA: ``accelerate launch training/train.py --preset NAME [--OPTION VALUE ...]``."""
+"""Train CIEA: `accelerate launch training/train.py --preset NAME [--OPTION VALUE ...]`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from transformers.utils.logging import disable_progress_bar
-
 from ciea_hf.training.arguments import config_from_arguments
-from ciea_hf.training.run.preemption import Preempted
-from ciea_hf.training.run.stages import run_stages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PREEMPTED = 143  # what a shell reports of a process that SIGTERM ended
+    from ciea_hf.training.config import TrainingConfig
+
 FAILED = 2
 INTERRUPTED = 130
+PREEMPTED = 143  # the status that a shell reports for a process ended by SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train as a command line says.
+    """Train as a command line specifies.
 
     Args:
-        arguments: Without the program's name; ``sys.argv`` if None.
+        arguments: Arguments without the program's name; `sys.argv` if `None`.
 
     Returns:
         The exit status.
@@ -32,19 +30,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     logging.getLogger("accelerate").setLevel(logging.ERROR)  # it reports every file of every checkpoint
     try:
-        run_stages(config_from_arguments(sys.argv[1:] if arguments is None else arguments))
+        config = config_from_arguments(sys.argv[1:] if arguments is None else arguments)
+        return _run(config)
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         sys.stderr.write(f"train.py: error: {error}\n")
         return FAILED
-    except Preempted as order:
-        sys.stderr.write(f"train.py: {order}\n")
-        return PREEMPTED
     except KeyboardInterrupt:
-        sys.stderr.write("train.py: interrupted; --resume goes on from the last checkpoint\n")
+        sys.stderr.write("train.py: interrupted; --resume continues from the last checkpoint\n")
         return INTERRUPTED
+
+
+def _run(config: TrainingConfig) -> int:
+    from ciea_hf.training.run.preemption import Preempted  # late: `--help` needs no torch
+    from ciea_hf.training.run.stages import run_stages
+
+    try:
+        run_stages(config)
+    except Preempted as signal:
+        sys.stderr.write(f"train.py: {signal}\n")
+        return PREEMPTED
     return 0
 
 
+def _disable_progress_bars() -> None:
+    """Disable the bars of transformers, which show short file operations; the stages have their own."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+
+
 if __name__ == "__main__":
-    disable_progress_bar()  # transformers' own, for files of a moment; the stages have theirs
+    if "--help" not in sys.argv and "-h" not in sys.argv:
+        _disable_progress_bars()
     sys.exit(main())

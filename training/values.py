@@ -1,4 +1,4 @@
-"""Values as YAML and the command line write them, brought to the types of their options."""
+"""Conversion of values from YAML and the command line to the types of their options."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import yaml
 
 
 def convert(name: str, kind: Any, value: Any) -> Any:
-    """Bring a value from YAML or the command line to the type of its option.
+    """Convert a value from YAML or the command line to the type of its option.
 
     Args:
-        name: Of the option, for errors.
-        kind: Its type: a scalar, a ``Literal``, a tuple, or one of these or None.
-        value: As it was written.
+        name: Name of the option, for errors.
+        kind: Type of the option: a scalar, a `Literal`, a tuple, or one of these or `None`.
+        value: Value as written.
 
     Returns:
-        The value in its type.
+        The converted value.
 
     Raises:
-        ValueError: If it is not one of the choices, or a tuple is of the wrong length.
-        TypeError: If it is of the wrong type.
+        ValueError: If the value is not one of the choices, or a tuple has the wrong length.
+        TypeError: If the value has the wrong type.
     """
     if get_origin(kind) in (Union, type(int | None)):
         if value is None or (isinstance(value, str) and value.lower() in ("none", "null", "")):
             return None
         kind = next(option for option in get_args(kind) if option is not type(None))
     if get_origin(kind) is Literal:
-        chosen = {False: "no"}.get(value, value) if isinstance(value, bool) else value  # YAML reads `no` as false
+        chosen = {False: "no"}.get(value, value) if isinstance(value, bool) else value  # YAML parses `no` as false
         if chosen not in get_args(kind):
             raise ValueError(f"`{name}` must be one of {', '.join(get_args(kind))}; got {value!r}")
         return chosen
@@ -71,10 +71,10 @@ LORA_OPTIONS = {"r": int, "alpha": float, "dropout": float}
 
 
 def lora_options(text: str) -> dict[str, float]:
-    """Read what ``--lora`` is given: ``"r=16,alpha=32,dropout=0.05"``, each of them optional.
+    """Parse the value of `--lora`, such as `"r=16,alpha=32,dropout=0.05"`; every entry is optional.
 
     Raises:
-        ValueError: If an entry is not one of these.
+        ValueError: If an entry is invalid.
     """
     options: dict[str, float] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):

@@ -35,7 +35,7 @@ def test_broken_images_are_counted_named_and_left_out(
         result = run_stages(config)["in_batch"]
     assert list(result["broken"]) == ["img-0", "img-1", "img-2"]
     left_out = [record.getMessage() for record in caplog.records if record.name.endswith("trainer")]
-    assert sorted(message.split(" is left out:")[0] for message in left_out) == [
+    assert sorted(message.split(" has a broken image:")[0] for message in left_out) == [
         f"document 'img-{i}'" for i in range(3)
     ]
     assert "3 documents have images that cannot be decoded" in caplog.text

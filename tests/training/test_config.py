@@ -11,8 +11,8 @@ import torch
 import yaml
 
 from ciea_hf.data.loading import FORMATS
-from ciea_hf.training.arguments import config_as_dict, config_from_arguments, load_preset, preset_names
-from ciea_hf.training.config import STAGES, TrainingConfig, option_help, updated
+from ciea_hf.training.arguments import EXAMPLES, config_as_dict, config_from_arguments, load_preset, preset_names
+from ciea_hf.training.config import STAGES, TrainingConfig, options, updated
 from ciea_hf.training.run.backbone import load_model, prepare_model, saved_model
 from ciea_hf.training.run.optim import (
     FREEZABLE,
@@ -68,12 +68,12 @@ def test_presets_of_the_paper_hold_its_values(name: str) -> None:
 def test_an_unknown_option_lists_the_valid_ones() -> None:
     with pytest.raises(ValueError, match=r"unknown option 'learning_rat'. Did you mean 'learning_rate'") as caught:
         updated(TrainingConfig(), {"learning_rat": 1})
-    assert all(option in str(caught.value) for option in option_help())
-    with pytest.raises(ValueError, match=r"unknown option 'hard_negative'. Did you mean 'hard_negatives'"):
+    assert all(option in str(caught.value) for option in options())
+    with pytest.raises(ValueError, match=r"unknown option 'hard-negative'. Did you mean 'hard_negatives'"):
         config_from_arguments(["--hard_negative.epochs", "3"])
-    with pytest.raises(ValueError, match="there is no stage 'hart'; choose from warm_up, align"):
+    with pytest.raises(ValueError, match="`stage` must be one of warm_up, align"):
         config_from_arguments(["--stage", "in_batch,hart"])
-    with pytest.raises(FileNotFoundError, match=r"no preset or file 'webqa'; presets: demo, edis"):
+    with pytest.raises(FileNotFoundError, match=r"preset or file 'webqa' not found; presets: demo, edis"):
         load_preset("webqa")
     with pytest.raises(ValueError, match="begins with --; got '3'"):
         config_from_arguments(["--preset", "demo", "3"])
@@ -90,12 +90,12 @@ def test_an_unknown_option_lists_the_valid_ones() -> None:
         ("adam_betas", "0.9", "`adam_betas` takes 2 values; got '0.9'"),
         ("max_steps", 0, "`max_steps` must be at least 1; got 0"),
         ("stages", ["hard_negatives"], "`stages` must map stages to their values"),
-        ("freeze", "tower", "`freeze` knows vision, text, text_body"),
+        ("freeze", "tower", "`freeze` must be a subset of vision, text, text_body"),
         ("mixed_precision", "fp8", "`mixed_precision` must be one of no, bf16, fp16; got 'fp8'"),
         ("image_negatives", -1, "`image_negatives` must be at least 0; got -1"),
         ("complement_weight", -0.5, "`complement_weight` must be at least 0; got -0.5"),
         ("learning_rate", 0.0, "`learning_rate` must be above 0; got 0.0"),
-        ("stages", {"hard_negatives": {"mixed_precision": "bf16"}}, "`mixed_precision` holds for the whole run"),
+        ("stages", {"hard_negatives": {"mixed_precision": "bf16"}}, "`mixed_precision` cannot be set per stage"),
         ("lora", "rank=4", "`lora` takes r=NUMBER, alpha=NUMBER, dropout=NUMBER; got 'rank=4'"),
     ],
 )
@@ -164,7 +164,7 @@ def test_freezing_by_part() -> None:
     assert {name.split(".")[0] for name in trained(model)} == {"projector", "extractor"}
     freeze(model, [])
     assert trained(model) == every
-    with pytest.raises(ValueError, match=r"`freeze` knows vision, text, text_body.* got body"):
+    with pytest.raises(ValueError, match=r"`freeze` must be a subset of vision, text, text_body.* got body"):
         freeze(model, ["body"])
 
 
@@ -196,7 +196,7 @@ def test_optimiser_groups_by_rate_and_decay() -> None:
 def test_nothing_left_to_train_is_an_error() -> None:
     model = tiny_model()
     freeze(model, ["vision", "text", "projector", "extractor", "logit_scale"])
-    with pytest.raises(ValueError, match="nothing is left to train"):
+    with pytest.raises(ValueError, match="`freeze` leaves no parameter to train"):
         parameter_groups(model, 1e-3, None, 0.1)
 
 
@@ -268,3 +268,34 @@ def test_adapters_and_sharded_weights_do_not_go_together(tmp_path: Any, monkeypa
     monkeypatch.setattr("ciea_hf.training.run.stages.is_sharded", lambda accelerator: True)
     with pytest.raises(ValueError, match="`lora` cannot be combined with an engine that shards weights"):
         run_stages(configured(tmp_path, tmp_path / "run", lora="r=4"))
+
+
+def test_the_help_is_grouped_and_shows_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    groups = list(dict.fromkeys(option.group for option in options().values()))
+    assert [line[:-1] for line in shown.splitlines() if line[:-1] in groups] == groups
+    for name, choices in {
+        "content": "{full,caption,image}", "on-broken-image": "{fail,skip,caption}", "query-reduction": "{delete,mask}",
+        "mixed-precision": "{no,bf16,fp16,none}", "resume": "[{true,false}]",
+    }.items():  # fmt: skip
+        assert f"--{name} {choices}" in shown
+    for name in options():
+        assert f"--{name.replace('_', '-')}" in shown
+    assert "(default: 0.9,0.98)" in shown
+
+
+def test_examples_of_the_help_are_valid() -> None:
+    lines = [line.partition("train.py ")[2] for line in EXAMPLES.splitlines() if "train.py" in line]
+    assert len(lines) == 3
+    for line in lines:
+        config_from_arguments(line.split())
+
+
+def test_a_missing_value_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--batch-size"]) == 2
+    assert capsys.readouterr().err == "train.py: error: argument --batch-size: expected one argument\n"
+    assert main(["--max-score", "-0.5", "--stage", "?"]) == 2  # a negative number is a value
+    assert "got '?'" in capsys.readouterr().err

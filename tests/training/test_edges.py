@@ -69,7 +69,7 @@ def test_a_checkpoint_of_other_parameters_is_refused(
     reset_engine()
     again = configured(toy, tmp_path, max_steps=2, resume=True, **settings, **change)
     assert main(arguments_of(again, toy)) == 2
-    assert "does not fit what is trained now; were `freeze`, `lora` or the model others?" in capsys.readouterr().err
+    assert "does not match the model in training: did `freeze`, `lora` or the model change?" in capsys.readouterr().err
 
 
 # --- batches
@@ -157,7 +157,7 @@ def test_a_start_without_an_extractor_is_warned_of(toy: Path, tmp_path: Path, ca
     settings: dict[str, Any] = {"model": str(tmp_path / "marvel"), "max_steps": 1, "dev_split": None}
     with caplog.at_level(logging.WARNING, "ciea_hf"):
         run_stages(configured(toy, tmp_path / "run", **settings))
-        assert "has no extractor, as MARVEL; `use_extractor: true` would give it a new one" in caplog.text
+        assert "has no extractor (MARVEL); set `use_extractor: true` to add a new one" in caplog.text
         caplog.clear()
         reset_engine()
         run_stages(configured(toy, tmp_path / "other", **settings, use_extractor=True))
@@ -177,8 +177,8 @@ def test_presets_of_ciea_ask_for_its_extractor() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a: [1\n", "not YAML"),
-        ("- a\n- b\n", "expected options and their values, found a list"),
+        ("a: [1\n", "invalid YAML"),
+        ("- a\n- b\n", "must map options to values; got a list"),
         ("stages: {hard: 3}\n", "`stages`: 'hard' must map options to their values; got 3"),
     ],
 )

@@ -84,7 +84,7 @@ def test_a_full_disk_is_named_and_leaves_older_checkpoints_whole(tmp_path, monke
             checkpoints.save(Progress(step=2))
     else:
         with pytest.raises(
-            OSError, match=r"step-00000002 was not written: the disk is full; older checkpoints are whole"
+            OSError, match=r"step-00000002 was not written: the disk is full; older checkpoints are unchanged"
         ):
             checkpoints.save(Progress(step=2))
     assert list(tmp_path.iterdir()) == [first]

@@ -68,7 +68,7 @@ def test_t5_in_fp16_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     for kind, precision, warned in (("t5", "fp16", True), ("t5", "bf16", False), ("bert", "fp16", False)):
         caplog.clear()
         prepare_model(tiny_model(kind), TrainingConfig(), precision)
-        assert ("T5 was trained in bf16 and overflows in fp16" in caplog.text) == warned
+        assert ("T5 was pretrained in bf16 and overflows in fp16" in caplog.text) == warned
 
 
 def test_compilation_is_an_option(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

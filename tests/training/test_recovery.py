@@ -110,7 +110,7 @@ def test_a_run_killed_five_times_ends_as_if_nothing_had_happened(
     process.join(100)
     log = (tmp_path / "log.txt").read_text()
     assert process.exitcode == 0, log
-    assert "goes on from step" in log
+    assert "continues from step" in log
     assert_same_run(tmp_path / "in_batch", uninterrupted)
     assert not list((tmp_path / "in_batch").rglob("*.partial"))
     assert not list((tmp_path / "in_batch").glob(".best*"))
@@ -171,7 +171,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_batch(
     assert main(arguments_of(configured(toy, tmp_path / "run"), tmp_path)) == 2
     error = capsys.readouterr().err
     path = tmp_path / "run" / "in_batch" / "not-finite-0.json"
-    assert "step 3 is not finite: contrastive" in error
+    assert "the loss of step 3 is not finite: contrastive" in error
     assert f"the ids of its batch are in {path}" in error
     content = json.loads(path.read_text())
     assert (content["step"], content["values"]["loss"]) == (3, "nan")
@@ -216,7 +216,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole_and_says_so(
     config = configured(toy, tmp_path / "run", save_steps=2, max_steps=6)
     assert main(arguments_of(config, tmp_path)) == 2
     error = capsys.readouterr().err
-    assert "step-00000004 was not written: the disk is full; older checkpoints are whole" in error
+    assert "step-00000004 was not written: the disk is full; older checkpoints are unchanged" in error
     folder = tmp_path / "run" / "in_batch" / "checkpoints"
     assert [path.name for path in folder.iterdir()] == ["step-00000002"]
     monkeypatch.setattr(Accelerator, "save_state", save_state)

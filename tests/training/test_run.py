@@ -194,7 +194,9 @@ def test_finished_stages_are_left_alone_and_a_run_can_start_anywhere(
     changed = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
     assert {path.relative_to(output).parts[0] for path in changed} == {"hard_negatives"}
     reset_engine()
-    with pytest.raises(ValueError, match="align holds a run already: go on with --resume, name another --output-dir"):
+    with pytest.raises(
+        ValueError, match="align already contains a run: continue it with --resume, set another --output-dir"
+    ):
         run_stages(config)
 
 
@@ -212,11 +214,11 @@ def test_resuming_with_other_values_is_said(
     (tmp_path / plain.name / "result.json").unlink()
     with caplog.at_level(logging.WARNING, "ciea_hf"):
         run_stages(configured(toy, tmp_path, resume=True, learning_rate=0.5, save_steps=1))
-    assert "resuming with another learning_rate: 0.5, before 0.001" in caplog.text
+    assert "resuming with a changed option: learning_rate is 0.5, was 0.001" in caplog.text
     assert "save_steps" not in caplog.text
 
 
 def test_hard_needs_negatives(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = arguments_of(configured(toy, tmp_path / "run", stage="hard_negatives"), tmp_path)
     assert main(arguments) == 2
-    assert "run stage `mine` first or name `negatives`" in capsys.readouterr().err
+    assert "run stage `mine` first, or set `negatives`" in capsys.readouterr().err

@@ -70,9 +70,9 @@ def test_training_starts_from_an_authors_checkpoint(
 
 
 def test_a_checkpoint_alone_is_not_enough(toy: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds weights alone: name its backbones, `vision_model` and `text_model`"):
+    with pytest.raises(ValueError, match="contains weights only: set its backbones, `vision_model` and `text_model`"):
         load_model(TrainingConfig(model=str(DATA / "t5_64_16.model.best.pt")), None, tmp_path)
-    with pytest.raises(ValueError, match="name a `model` to start from, or a `vision_model` and a `text_model`"):
+    with pytest.raises(ValueError, match="set `model`, or `vision_model` and `text_model`"):
         load_model(TrainingConfig(), None, tmp_path)
 
 

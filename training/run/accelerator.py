@@ -1,4 +1,4 @@
-"""The engine of a run: Accelerate, as its own configuration and the run's say, and its trackers."""
+"""Creates the Accelerator and its trackers."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from ciea_hf.training.config import TrainingConfig
 
 PROJECT = "ciea"
-AUTO = "auto"  # tensorboard, where it is installed
+AUTO = "auto"  # tensorboard, if installed
 NO_TRACKER = "none"
-LONGEST_WAIT = timedelta(hours=12)  # of processes for one that prepares data or evaluates a larger share
+LONGEST_WAIT = timedelta(hours=12)  # for a process that prepares data or evaluates a larger share
 
 
 def create_accelerator(config: TrainingConfig) -> Accelerator:
-    """Create the engine; nothing is written yet."""
+    """Create the Accelerator of a run, without writing anything."""
     accelerate = import_optional("accelerate", extra="train")
     created: Accelerator = accelerate.Accelerator(
         mixed_precision=config.mixed_precision,
         log_with=_trackers(config) or None,
         project_config=accelerate.utils.ProjectConfiguration(project_dir=config.output_dir),
         kwargs_handlers=[
-            accelerate.DistributedDataParallelKwargs(find_unused_parameters=True),  # a batch may hold no image
+            accelerate.DistributedDataParallelKwargs(find_unused_parameters=True),  # a batch may contain no image
             accelerate.InitProcessGroupKwargs(timeout=LONGEST_WAIT),
         ],
     )
@@ -39,18 +39,18 @@ def create_accelerator(config: TrainingConfig) -> Accelerator:
 
 
 def start_trackers(accelerator: Accelerator, config: TrainingConfig) -> None:
-    """Begin to track the run, with those of its values that trackers take."""
+    """Start the trackers with those values of the run that they support."""
     values = {name: value for name, value in config_as_dict(config).items() if isinstance(value, int | float | str)}
     accelerator.init_trackers(PROJECT, config=values)
 
 
 def is_sharded(accelerator: Accelerator) -> bool:
-    """Whether no process holds the whole model (FSDP, DeepSpeed)."""
+    """Return whether the engine shards the weights (FSDP, DeepSpeed)."""
     return accelerator.distributed_type in ("FSDP", "DEEPSPEED")
 
 
 def full_tensor(parameter: Tensor) -> Tensor:
-    """Gather a parameter that an engine has sharded; every process has to call this."""
+    """Gather a parameter, which an engine may have sharded; every process must call this."""
     if not isinstance(parameter, DTensor):
         return parameter.detach()
     gathered: Tensor = parameter.full_tensor().detach()
@@ -58,7 +58,7 @@ def full_tensor(parameter: Tensor) -> Tensor:
 
 
 def _trackers(config: TrainingConfig) -> list[str]:
-    """The trackers by name; one that is asked for has to be known to Accelerate, and installed."""
+    """Return the names of the trackers, after checking that Accelerate supports them and they are installed."""
     known = [name for name in map(str, import_optional("accelerate", extra="train").utils.LoggerType) if name != "all"]
     names = [name for name in config.trackers if name not in (AUTO, NO_TRACKER)]
     for name in names:

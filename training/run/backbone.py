@@ -1,4 +1,4 @@
-"""The model that a run starts from, and what of it is trained."""
+"""Loading of the model that a stage starts from, and preparation for training."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ DEMO = "demo"
 
 
 def load_model(config: TrainingConfig, previous: Path | None, work: Path) -> CIEAModel:
-    """Load what a stage starts from.
+    """Load the model that a stage starts from.
 
     Args:
-        config: Of the stage.
-        previous: The model of the stage before, which goes before the configuration's.
-        work: Folder for what is made on the way, such as the demo's backbones.
+        config: Configuration of the stage.
+        previous: Model of the previous stage, which takes precedence over the configuration's.
+        work: Folder for intermediate files, such as the demo's backbones.
 
     Returns:
-        The model in fp32, with its processor; whether it has an extractor is as the configuration says.
+        The model in float32, with its processor.
 
     Raises:
         ValueError: If the configuration names neither a model nor two backbones.
@@ -53,12 +53,12 @@ def load_model(config: TrainingConfig, previous: Path | None, work: Path) -> CIE
     elif start is not None:
         model = CIEAModel.from_pretrained(start, dtype=torch.float32, **overrides)
         if not model.config.use_extractor and config.use_extractor is None:
-            logger.warning("%s has no extractor, as MARVEL; `use_extractor: true` would give it a new one", start)
+            logger.warning("%s has no extractor (MARVEL); set `use_extractor: true` to add a new one", start)
     elif config.vision_model and config.text_model:
         vision, text = _backbones(config, work)
         model = CIEAModel.from_vision_text_pretrained(vision, text, **overrides)
     else:
-        raise ValueError("name a `model` to start from, or a `vision_model` and a `text_model`")
+        raise ValueError("set `model`, or `vision_model` and `text_model`")
     model.processor.max_text_length = config.max_length
     return model
 
@@ -66,13 +66,13 @@ def load_model(config: TrainingConfig, previous: Path | None, work: Path) -> CIE
 def prepare_model(
     model: CIEAModel, config: TrainingConfig, mixed_precision: str = "no", sharded: bool = False
 ) -> CIEAModel:
-    """Freeze what is not trained, and put adapters, checkpointing and compilation in place.
+    """Freeze parts, and set up adapters, activation checkpointing and compilation.
 
     Args:
-        model: The model.
-        config: Of the stage.
-        mixed_precision: What the engine computes in; T5 overflows in fp16, which is logged.
-        sharded: Whether the engine shards weights, which it cannot do with a scalar: the logit scale becomes a vector.
+        model: Model.
+        config: Configuration of the stage.
+        mixed_precision: Precision of the engine; a warning is logged for T5 in fp16, which overflows.
+        sharded: Whether the engine shards weights. Scalars cannot be sharded, so the logit scale becomes a vector.
     """
     if sharded:
         model.logit_scale = nn.Parameter(model.logit_scale.detach().reshape(1))
@@ -84,12 +84,12 @@ def prepare_model(
     if config.compile:
         model.text_model.compile(dynamic=True)
     if mixed_precision == "fp16" and model.config.text_config.model_type in ("t5", "mt5", "umt5"):
-        logger.warning("T5 was trained in bf16 and overflows in fp16: expect losses that are not finite; use bf16")
+        logger.warning("T5 was pretrained in bf16 and overflows in fp16; use bf16 to avoid losses that are not finite")
     return model
 
 
 def plain_weights(model: CIEAModel, gathered: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring the gathered weights of an :class:`Embedder` around a model into the form of the model's own."""
+    """Convert the gathered weights of an [`Embedder`] to those of its model."""
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
     weights = {name.removeprefix("model."): tensor for name, tensor in gathered.items()}
     weights = {name: tensor for name, tensor in weights.items() if name not in tied}
@@ -98,7 +98,7 @@ def plain_weights(model: CIEAModel, gathered: Mapping[str, Tensor]) -> dict[str,
 
 
 def saved_model(model: CIEAModel) -> CIEAModel:
-    """Give the model as it is saved: adapters merged into a copy, everything else the model itself."""
+    """Return the model to save: a copy with merged adapters, or the model itself if it has none."""
     if not hasattr(model.text_model, "merge_and_unload"):
         return model
     merged = copy.copy(model)
@@ -111,7 +111,7 @@ def _from_authors(path: Path, config: TrainingConfig, overrides: dict[str, Any])
     from ciea_hf.convert import convert_checkpoint, load_processor
 
     if not (config.vision_model and config.text_model):
-        raise ValueError(f"{path} holds weights alone: name its backbones, `vision_model` and `text_model`")
+        raise ValueError(f"{path} contains weights only: set its backbones, `vision_model` and `text_model`")
     model = convert_checkpoint(path, config.vision_model, config.text_model)
     model.processor = load_processor(model, config.vision_model, config.text_model)
     changed = any(getattr(model.config, name) != value for name, value in overrides.items())
@@ -119,7 +119,7 @@ def _from_authors(path: Path, config: TrainingConfig, overrides: dict[str, Any])
 
 
 def _reconfigured(model: CIEAModel, overrides: dict[str, Any]) -> CIEAModel:
-    """Give MARVEL's weights a new extractor, take CIEA's away, or weigh patches otherwise."""
+    """Add a new extractor, remove the extractor, or change its weights, keeping all other parameters."""
     config = copy.deepcopy(model.config)
     config.update(overrides)
     other = type(model)(config)
@@ -129,13 +129,13 @@ def _reconfigured(model: CIEAModel, overrides: dict[str, Any]) -> CIEAModel:
 
 
 def _backbones(config: TrainingConfig, work: Path) -> tuple[str, str]:
-    """Folders or ids of the backbones; the demo's come with the package or are made here, of the training's words."""
+    """Return folders or ids of the backbones, resolving the demo's packaged tower and language model."""
     vision, text = str(config.vision_model), str(config.text_model)
     if vision == DEMO:
         from ciea_hf.miniature.vision import tower_folder
 
         vision = str(tower_folder())
-    if text.split("-")[0] == DEMO:  # demo, or demo-bert and its like
+    if text.split("-")[0] == DEMO:  # demo, or a family such as demo-bert
         from ciea_hf.miniature.text import build_text_tower, training_texts
 
         text = str(work / "text_model")
@@ -146,7 +146,7 @@ def _backbones(config: TrainingConfig, work: Path) -> tuple[str, str]:
 
 
 def _add_lora(model: CIEAModel, text: str) -> None:
-    """Put low-rank adapters into the language model, of which nothing else is trained then."""
+    """Add low-rank adapters to the language model, whose other weights are then not trained."""
     peft = import_optional("peft", extra="train")
     options = lora_options(text)
     rank = int(options.get("r", 16))

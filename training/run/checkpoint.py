@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, a few of them kept, and enough in each to go on as if nothing had happened."""
+"""Atomic, rotating checkpoints from which training resumes bit-identically."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 PREFIX = "step-"
 PROGRESS = "progress.json"
-LEAST_FREE_BYTES = 1 << 20  # a disk with less counts as full where an error does not say why a file was not written
+LEAST_FREE_BYTES = 1 << 20  # with less, the disk counts as full if an error does not state its cause
 
 
 @dataclass
 class Progress:
-    """How far a stage has come.
+    """Progress of a stage.
 
     Attributes:
         step: Optimiser steps taken.
-        scheduled: Steps of the learning rate's schedule; fewer, where mixed precision skipped an update.
+        scheduled: Steps of the learning rate schedule; fewer if mixed precision skipped updates.
         seconds: Wall time of the steps, without evaluations and checkpoints.
-        best_metric: Best dev MRR@10 so far; None before the first evaluation.
-        best_step: Where it was seen.
+        best_metric: Best dev MRR@10 so far; `None` before the first evaluation.
+        best_step: Step of the best evaluation.
         evaluations_without_gain: Evaluations since then.
         history: Dev metrics of each evaluation, with its step.
-        broken: Ids of the documents whose image could not be decoded, and why it could not.
+        broken: Ids of documents whose image cannot be decoded, and the reasons.
     """
 
     step: int = 0
@@ -52,9 +52,9 @@ class Checkpoints:
     """The checkpoints of one stage.
 
     Args:
-        folder: Where they stand.
-        keep: How many are kept.
-        accelerator: Saves and loads weights, optimiser and random states, sharded or not.
+        folder: Folder of the checkpoints.
+        keep: Number of checkpoints to keep.
+        accelerator: Accelerator that saves and loads weights, optimiser and random states, sharded or not.
     """
 
     def __init__(self, folder: Path, keep: int, accelerator: Accelerator) -> None:
@@ -63,14 +63,14 @@ class Checkpoints:
         self.accelerator = accelerator
 
     def save(self, progress: Progress) -> Path:
-        """Write a checkpoint, then remove those beyond the limit; every process calls this.
+        """Write a checkpoint, then remove the oldest ones beyond the limit; every process calls this.
 
         Raises:
-            OSError: If the disk is full or cannot be written; older checkpoints stay as they were.
+            OSError: If the disk is full or cannot be written; older checkpoints remain unchanged.
         """
         target = self.folder / f"{PREFIX}{progress.step:08d}"
         partial = target.with_name(f".{target.name}.partial")
-        with whole_or_not_at_all(f"checkpoint {target}", "older checkpoints are whole", self.folder, partial):
+        with whole_or_not_at_all(f"checkpoint {target}", "older checkpoints are unchanged", self.folder, partial):
             if self.accelerator.is_main_process:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
@@ -79,7 +79,7 @@ class Checkpoints:
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
                 (partial / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
-                if target.exists():  # the same step, saved by a run that was then killed
+                if target.exists():  # saved by a run that was then killed
                     shutil.rmtree(target)
                 partial.replace(target)
                 self._prune()
@@ -87,10 +87,10 @@ class Checkpoints:
         return target
 
     def load_last(self) -> Progress | None:
-        """Load the last whole checkpoint into what the accelerator has prepared; None if there is none.
+        """Load the last complete checkpoint into the prepared objects; return `None` without one.
 
         Raises:
-            ValueError: If it was saved of other parameters than are trained now.
+            ValueError: If the checkpoint's parameters differ from those in training.
         """
         found = self.all()
         if not found:
@@ -100,39 +100,39 @@ class Checkpoints:
             self.accelerator.load_state(str(found[-1]))
         except (RuntimeError, ValueError) as error:
             raise ValueError(
-                f"checkpoint {found[-1]} does not fit what is trained now; were `freeze`, `lora` or the model others? "
-                f"({' '.join(str(error).split())[:300]})"
+                f"checkpoint {found[-1]} does not match the model in training: did `freeze`, `lora` or the model "
+                f"change? ({' '.join(str(error).split())[:300]})"
             ) from error
-        self.accelerator.step = 0  # checkpoints stand between steps, whatever `gradient_accumulation_steps` was
+        self.accelerator.step = 0  # checkpoints are taken between steps, whatever `gradient_accumulation_steps` was
         return Progress(**content)
 
     def all(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
+        """Return complete checkpoints, oldest first."""
         return sorted(path for path in self.folder.glob(f"{PREFIX}*") if (path / PROGRESS).is_file())
 
     def _prune(self) -> None:
         for path in self.all()[: -self.keep]:
             shutil.rmtree(path)
-        for path in self.folder.glob(f".{PREFIX}*.partial"):  # of runs that were killed while they wrote
+        for path in self.folder.glob(f".{PREFIX}*.partial"):  # left by killed runs
             shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
 def whole_or_not_at_all(what: str, otherwise: str, folder: Path, partial: Path | None = None) -> Iterator[None]:
-    """Turn what libraries raise when they cannot write a file into an error that says so, and remove what is partial.
+    """Convert the errors that libraries raise on failed writes to an `OSError`, and remove partial files.
 
     Args:
-        what: What is written, for the error.
-        otherwise: What remains if it is not, for the error.
-        folder: Where it is written.
-        partial: A folder to remove then.
+        what: Description of what is written, for the error.
+        otherwise: Description of what remains otherwise, for the error.
+        folder: Folder that is written to.
+        partial: Folder to remove after an error.
 
     Raises:
         OSError: If the disk is full or cannot be written.
     """
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:  # each is what a full disk may look like
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk may raise any of these
         full = _disk_is_full(error, folder)
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Optimiser groups, schedule and what is frozen."""
+"""Freezing, optimiser groups and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ NEW_PARTS = ("projector", "extractor")
 
 
 def freeze(model: nn.Module, parts: Iterable[str]) -> None:
-    """Take parts of a model out of training, and every other part into it.
+    """Freeze parts of a model, and unfreeze all others.
 
     Args:
         model: A CIEAModel.
-        parts: Of ``FREEZABLE``: ``"vision"`` the tower, ``"text"`` the language model, ``"text_body"`` the language
-            model but for its token table, ``"projector"``, ``"extractor"``, ``"logit_scale"``.
+        parts: Parts from `FREEZABLE`: `"vision"` is the tower, `"text"` the language model, `"text_body"` the language
+            model without its token table.
 
     Raises:
-        ValueError: If a part is not one of these.
+        ValueError: If a part is unknown.
     """
     chosen = set(parts)
     unknown = sorted(chosen - set(FREEZABLE))
     if unknown:
-        raise ValueError(f"`freeze` knows {', '.join(FREEZABLE)}; got {', '.join(unknown)}")
+        raise ValueError(f"`freeze` must be a subset of {', '.join(FREEZABLE)}; got {', '.join(unknown)}")
     table: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
     in_table = {id(parameter) for parameter in table.parameters()}
     for name, parameter in model.named_parameters():
@@ -46,35 +46,35 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Sort the trained parameters by learning rate and weight decay.
 
-    Biases, vectors (norms) and scalars (the logit scale) are not decayed. The projector and the extractor, which no
-    backbone brings, may have a rate of their own.
+    Biases, vectors (norms) and scalars (the logit scale) are not decayed. The projector and the extractor are not
+    pretrained and may have their own learning rate.
 
     Args:
-        model: A CIEAModel with what is frozen frozen.
-        learning_rate: Of pretrained parts.
-        new_learning_rate: Of the projector and the extractor; ``learning_rate`` if None.
-        weight_decay: Of matrices.
+        model: A CIEAModel, after [`freeze`].
+        learning_rate: Learning rate of pretrained parts.
+        new_learning_rate: Learning rate of the projector and the extractor; `learning_rate` if `None`.
+        weight_decay: Weight decay of matrices.
 
     Returns:
-        Groups for a torch optimiser, each with a ``name``; empty ones are left out.
+        Groups for a torch optimiser, each with a `name`, without empty ones.
 
     Raises:
-        ValueError: If nothing is left to train.
+        ValueError: If all parameters are frozen.
     """
     rates = {"pretrained": learning_rate, "new": learning_rate if new_learning_rate is None else new_learning_rate}
-    groups: dict[str, dict[str, Any]] = {
-        f"{part}/{kind}": {"name": f"{part}/{kind}", "params": [], "lr": rate, "weight_decay": decay}
-        for part, rate in rates.items()
-        for kind, decay in (("decayed", weight_decay), ("not decayed", 0.0))
-    }
+    groups: dict[str, dict[str, Any]] = {}
+    for part, rate in rates.items():
+        for kind, decay in (("decayed", weight_decay), ("not decayed", 0.0)):
+            group = f"{part}/{kind}"
+            groups[group] = {"name": group, "params": [], "lr": rate, "weight_decay": decay}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             part = "new" if name.split(".")[0] in NEW_PARTS else "pretrained"
-            decayed = parameter.ndim >= 2 and "bias" not in name  # T5's relative biases are a matrix
+            decayed = parameter.ndim >= 2 and "bias" not in name  # T5's relative position bias is a matrix
             groups[f"{part}/{'decayed' if decayed else 'not decayed'}"]["params"].append(parameter)
     found = [group for group in groups.values() if group["params"]]
     if not found:
-        raise ValueError("nothing is left to train: `freeze` takes out every parameter")
+        raise ValueError("`freeze` leaves no parameter to train")
     return found
 
 
@@ -96,7 +96,7 @@ def build_schedule(optimizer: torch.optim.Optimizer, warmup_steps: int, max_step
 
 
 def resume_schedule(schedule: LambdaLR, step: int) -> None:
-    """Put a schedule where it stood after so many steps; its optimiser's state has been loaded."""
+    """Advance a schedule to a step, after its optimiser's state has been loaded."""
     rates = [group["lr"] for group in schedule.optimizer.param_groups]
     state = {"last_epoch": step, "_step_count": step + 1, "_last_lr": rates, "lr_lambdas": [None] * len(rates)}
     schedule.load_state_dict(state)
@@ -104,5 +104,5 @@ def resume_schedule(schedule: LambdaLR, step: int) -> None:
 
 @torch.no_grad()
 def clamp_logit_scale(logit_scale: Tensor) -> None:
-    """Keep the scale at or below ln 100, in place; beyond it the clamped loss has no gradient to bring it back."""
+    """Limit the scale to ln 100, in place; above it the clamped loss has no gradient that could reduce it."""
     logit_scale.clamp_(max=MAX_LOGIT_SCALE)

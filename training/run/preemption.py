@@ -1,4 +1,4 @@
-"""Orders from outside to stop: SIGTERM, as schedulers send it before they take a machine away."""
+"""SIGTERM handling: schedulers send it before they take a machine away."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Preempted(Exception):  # noqa: N818 (an order, not an error)
-    """Raised after the checkpoint that a SIGTERM asks for has been written."""
+class Preempted(Exception):  # noqa: N818 (a signal, not an error)
+    """Raised after a SIGTERM, once a checkpoint has been written."""
 
 
 class Preemption:
-    """Notes a SIGTERM, so that the step in progress can end and be saved.
+    """Records a SIGTERM, so that the current step can finish and be saved.
 
     Attributes:
-        ordered: Whether this process has got one.
+        requested: Whether this process has received a SIGTERM.
     """
 
     def __init__(self) -> None:
-        self.ordered = False
+        self.requested = False
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Watch for the signal; outside the main thread, where Python has no signals, do nothing."""
+        """Handle the signal within a `with` block; does nothing outside the main thread."""
         try:
             before = signal.signal(signal.SIGTERM, self._note)
         except ValueError:
@@ -38,4 +38,4 @@ class Preemption:
             signal.signal(signal.SIGTERM, before)
 
     def _note(self, *_: object) -> None:
-        self.ordered = True
+        self.requested = True

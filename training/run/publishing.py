@@ -1,4 +1,4 @@
-"""Publishing a stage's best model, without ever stopping the training for it."""
+"""Publishing of a stage's best model; training continues if the Hub is unreachable."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ logger = logging.getLogger(__name__)
 
 
 def publish(folder: Path, config: TrainingConfig) -> bool:
-    """Push a model to the repository that the configuration names; call it in the main process alone.
+    """Push a model to the configured repository; called by the main process only.
 
-    What goes wrong on the Hub is logged together with the command that makes up for it, and the training goes on.
+    Errors are logged together with the command that pushes the model later; they do not stop training.
 
     Args:
-        folder: The model.
-        config: Of the stage.
+        folder: Folder of the model.
+        config: Configuration of the stage.
 
     Returns:
-        Whether the repository now holds the model.
+        Whether the model was published.
     """
     if config.push_to_hub is None:
         return False
@@ -35,7 +35,7 @@ def publish(folder: Path, config: TrainingConfig) -> bool:
         result = push(folder, config.push_to_hub, private=private, commit_message=message)
     except (OSError, ValueError, ImportError) as error:
         command = f"ciea push {folder} {config.push_to_hub}{' --private' if private else ''}"
-        logger.warning("%s -- the training goes on; to push later: %s", error, command)
+        logger.warning("%s -- training continues; to push later: %s", error, command)
         return False
     logger.info("published: %s", result.url)
     return True

@@ -31,8 +31,8 @@ def run_record(config: TrainingConfig, fingerprints: dict[str, str]) -> dict[str
     """Describe a run so that it can be repeated.
 
     Args:
-        config: Its resolved configuration.
-        fingerprints: Split to fingerprint of the data.
+        config: Resolved configuration.
+        fingerprints: Fingerprints of the data by split.
 
     Returns:
         Configuration, versions, git revision, seed and data fingerprints.
@@ -58,7 +58,7 @@ def _versions() -> dict[str, str]:
 
 
 def _git_revision() -> str | None:
-    """The revision of the checkout that this file stands in, with ``+changes`` if it differs; None outside of one."""
+    """Return the git revision of this file's checkout, with `+changes` if it is dirty; `None` outside of a checkout."""
     folder = Path(__file__).resolve().parent
     try:
         found = subprocess.run(

@@ -1,4 +1,4 @@
-"""The folder of a stage: whose run it is, the stage's result, its best model."""
+"""Folder of a stage: record of the run, result and best model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ciea_hf.training.arguments import config_as_dict
 from ciea_hf.training.run.backbone import saved_model
 from ciea_hf.training.run.checkpoint import whole_or_not_at_all
 from ciea_hf.training.run.record import run_record
-from ciea_hf.utils import atomic_folder, atomic_write
+from ciea_hf.utils import atomic_folder, atomic_write, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 
 BEST = "best"
 RESULT = "result.json"
-CONFIG = "training_config.yaml"  # with RUN, what model cards are filled from
+CONFIG = "training_config.yaml"  # model cards are filled from this file and RUN
 RUN = "run.json"
 
-# What may differ when a run is resumed without changing what it computes.
+# Options that may change when a run is resumed, because they do not affect its results.
 RESUMABLE_CHANGES = frozenset(
     ("resume", "output_dir", "workers", "save_steps", "keep_checkpoints", "trackers", "push_to_hub", "hub_private",
      "stage", "all_stages", "stages")
@@ -43,9 +43,9 @@ class StageFolder:
     """The folder of one stage.
 
     Args:
-        path: The folder.
-        config: Of the stage.
-        data: The run's splits by name.
+        path: Folder of the stage.
+        config: Configuration of the stage.
+        data: Data sets of the run by split.
     """
 
     def __init__(self, path: Path, config: TrainingConfig, data: Mapping[str, RetrievalDataset]) -> None:
@@ -55,29 +55,29 @@ class StageFolder:
         self.best = path / BEST
 
     def result(self) -> dict[str, Any] | None:
-        """What the stage came to, if it is finished."""
+        """Return the result of a finished stage, else `None`."""
         if not (self.path / RESULT).is_file():
             return None
         content: dict[str, Any] = json.loads((self.path / RESULT).read_text(encoding="utf-8"))
         return content
 
     def check(self) -> None:
-        """See that the folder is free, or that the run in it is the one to resume; differing values are logged.
+        """Check that the folder is empty or contains the run to resume; changed options are logged.
 
         Raises:
-            ValueError: If it holds a run that is not to be resumed, or one on other data.
+            ValueError: If the folder contains a run and `resume` is not set, or a run on other data.
         """
         if not self.path.exists() or not any(self.path.iterdir()):
             return
         if not self.config.resume:
             raise ValueError(
-                f"{self.path} holds a run already: go on with --resume, name another --output-dir, or remove it"
+                f"{self.path} already contains a run: continue it with --resume, set another --output-dir, or delete it"
             )
         if (self.path / RUN).is_file():
             before = json.loads((self.path / RUN).read_text(encoding="utf-8"))
             for split, dataset in self.data.items():
                 if before["data"].get(split, dataset.fingerprint) != dataset.fingerprint:
-                    raise ValueError(f"{self.path} was trained on another {split} split: name another --output-dir")
+                    raise ValueError(f"{self.path} was trained on another {split} split: set another --output-dir")
             self._log_changes(before["config"])
 
     def _log_changes(self, before: dict[str, Any]) -> None:
@@ -87,36 +87,34 @@ class StageFolder:
             logger.warning("stage %s is finished: %s has no effect", self.config.stage, ", ".join(changed))
             return
         for name in changed:
-            logger.warning("resuming with another %s: %s, before %s", name, now[name], before.get(name))
+            logger.warning("resuming with a changed option: %s is %s, was %s", name, now[name], before.get(name))
 
     def begin(self) -> None:
-        """Write down what the stage is told, and clear away what a killed run left half written."""
+        """Write configuration and record, and remove partial files of a killed run."""
         record = run_record(self.config, {split: dataset.fingerprint for split, dataset in self.data.items()})
         with atomic_write(self.path / CONFIG) as path:
             path.write_text(yaml.safe_dump(record["config"], sort_keys=False), encoding="utf-8")
-        with atomic_write(self.path / RUN) as path:
-            path.write_text(json.dumps(record, indent=2), encoding="utf-8")
+        write_json(self.path / RUN, record)
         for left in self.path.glob(f".{BEST}.*"):
             shutil.rmtree(left, ignore_errors=True)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write the stage's result; from now on it is finished."""
-        with atomic_write(self.path / RESULT) as path:
-            path.write_text(json.dumps(result, indent=2), encoding="utf-8")
+        """Write the result, which marks the stage as finished."""
+        write_json(self.path / RESULT, dict(result))
 
     def save_best(self, model: CIEAModel, metrics: Mapping[str, float], weights: dict[str, Tensor] | None) -> None:
-        """Save the model as the best one so far: a complete Hub folder with a card.
+        """Save the model as the best one so far, as a complete Hub folder with a model card.
 
         Args:
-            model: The model.
-            metrics: On the dev split; empty without an evaluation.
-            weights: Where an engine has sharded the model: its gathered weights.
+            model: Model.
+            metrics: Metrics on the dev split; empty without an evaluation.
+            weights: Gathered weights if an engine has sharded the model, else `None`.
 
         Raises:
-            OSError: If the disk is full or cannot be written; the best model before stays as it was.
+            OSError: If the disk is full or cannot be written; the previous best model remains unchanged.
         """
         with (
-            whole_or_not_at_all(f"the best model {self.best}", "the one before is whole", self.path),
+            whole_or_not_at_all(f"the best model {self.best}", "the previous one is unchanged", self.path),
             atomic_folder(self.best) as folder,
         ):
             given: dict[str, Any] = {} if weights is None else {"state_dict": weights}

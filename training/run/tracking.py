@@ -1,4 +1,4 @@
-"""What a stage shows and writes while it trains: the bar, the loss log, the trackers."""
+"""Progress bar, loss log and trackers of a stage."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from ciea_hf.training.config import TrainingConfig
 
 METRIC = "mrr@10"
-SECONDS_BETWEEN_LINES = 30.0  # of the bar, where it goes to a file
+SECONDS_BETWEEN_LINES = 30.0  # interval of the bar's updates in a file
 
 
 class Reporter:
-    """Reports the steps and evaluations of a stage; in processes other than the first it stays silent.
+    """Reports the steps and evaluations of a stage, from the main process only.
 
     Args:
-        config: Of the stage.
-        accelerator: Its trackers get every value, named ``STAGE/...``.
-        path: The loss log: a line of JSON for every few steps.
-        max_steps: Of the stage.
+        config: Configuration of the stage.
+        accelerator: Accelerator whose trackers receive all values, named `STAGE/...`.
+        path: Path of the loss log.
+        max_steps: Number of steps of the stage.
     """
 
     def __init__(self, config: TrainingConfig, accelerator: Accelerator, path: Path, max_steps: int) -> None:
@@ -45,7 +45,7 @@ class Reporter:
 
     @contextmanager
     def opened(self, step: int) -> Iterator[None]:
-        """Show the bar from a step on; the loss log is cut off behind it."""
+        """Show the bar from a step on, after truncating the loss log to that step."""
         if self.accelerator.is_main_process:
             self.log.rewind(step)
         self._bar = tqdm(
@@ -63,10 +63,10 @@ class Reporter:
         """Report a step.
 
         Args:
-            step: Its number, from 1.
-            losses: By name.
-            record: What else is logged and the same whenever the run is repeated.
-            seconds: It took.
+            step: Number of the step, from 1.
+            losses: Losses by name.
+            record: Further values of the loss log, which are reproducible.
+            seconds: Duration of the step.
         """
         self._bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()} | self._dev, refresh=False)
         self._bar.update()
@@ -92,10 +92,10 @@ class Reporter:
 
 
 class LossLog:
-    """A line of JSON for every few steps; a resumed run cuts off what its checkpoint does not know.
+    """Log with a line of JSON for every `log_steps` steps; a resumed run truncates it to its checkpoint.
 
     Args:
-        path: The file.
+        path: Path of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,20 +103,20 @@ class LossLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def rewind(self, step: int) -> None:
-        """Keep only lines up to a step."""
+        """Remove lines after a step."""
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
         with atomic_write(self.path) as temporary:
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
             temporary.write_text("".join(kept), encoding="utf-8")
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write a line."""
+        """Append a line."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
 
 def peak_memory(device: torch.device) -> float:
-    """Most memory used so far, in GB: by tensors on a GPU, by the process elsewhere."""
+    """Return the peak memory so far in GB: of tensors on a GPU, of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,8 +1,7 @@
-"""The training loop of one stage, on Accelerate."""
+"""Training loop of one stage, with Accelerate."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -25,7 +24,7 @@ from ciea_hf.training.run.optim import (
 )
 from ciea_hf.training.run.preemption import Preempted, Preemption
 from ciea_hf.training.run.tracking import METRIC, Reporter
-from ciea_hf.utils import atomic_write
+from ciea_hf.utils import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,17 +49,17 @@ class Trainer:
     """Trains one stage.
 
     Args:
-        config: Of the stage.
-        embedder: What is trained, frozen parts frozen.
-        objective: The losses.
-        examples: What is trained on.
-        collator: Makes batches of them.
-        accelerator: Places and wraps everything.
-        folder: Of the stage: checkpoints and the loss log are written here.
-        dev: Ranks the dev set; None for no evaluation.
+        config: Configuration of the stage.
+        embedder: Module to train, after `freeze`.
+        objective: Losses.
+        examples: Training examples.
+        collator: Collator of the examples.
+        accelerator: Accelerator of the run.
+        folder: Folder of the stage, which receives checkpoints and the loss log.
+        dev: Evaluator on the dev split; `None` for no evaluation.
 
     Attributes:
-        save_best: Saves the model as the best one so far, given its dev metrics; called by every process.
+        save_best: Function that saves the best model so far, given its dev metrics; called by every process.
     """
 
     def __init__(
@@ -97,30 +96,30 @@ class Trainer:
         self._preemption = Preemption()
 
     def run(self, resume: bool = False) -> Progress:
-        """Train to the end, or until the dev metric no longer rises.
+        """Train until the last step, or until early stopping.
 
         Args:
-            resume: Go on from the last checkpoint, if there is one.
+            resume: Whether to continue from the last checkpoint, if it exists.
 
         Returns:
-            How the stage went.
+            Progress of the stage.
 
         Raises:
-            FloatingPointError: If the loss or its gradient is not a number; the batch's ids are saved.
-            Preempted: After the checkpoint that a SIGTERM asks for.
+            FloatingPointError: If the loss or its gradient is not finite; the batch's ids are saved.
+            Preempted: After a SIGTERM, once a checkpoint has been saved.
         """
         if resume and (loaded := self.checkpoints.load_last()) is not None:
             self.progress = loaded
             resume_schedule(self.schedule, loaded.scheduled)
-            logger.info("stage %s goes on from step %d", self.config.stage, loaded.step)
+            logger.info("stage %s continues from step %d", self.config.stage, loaded.step)
         with self.reporter.opened(self.progress.step), self._preemption.watched():
             self._loop()
         return self.progress
 
     def _loop(self) -> None:
-        """Evaluate what is due, take a step, save what is due.
+        """Evaluate if due, take a step, save a checkpoint if due.
 
-        A checkpoint is saved before the evaluation of its step: what is killed while it evaluates evaluates again.
+        The checkpoint of a step is saved before its evaluation, so that a run killed during the evaluation repeats it.
         """
         batches = self._batches()
         self.embedder.train()
@@ -140,7 +139,7 @@ class Trainer:
             self._preempt()
 
     def _step(self, batches: Iterator[TrainingBatch]) -> bool:
-        """Take an optimiser step; say whether a SIGTERM has reached any process."""
+        """Take an optimiser step; return whether any process has received a SIGTERM."""
         start = time.perf_counter()
         losses, read = self._backward(batches)
         norm = self._clip()
@@ -165,10 +164,11 @@ class Trainer:
         return terminated
 
     def _backward(self, batches: Iterator[TrainingBatch]) -> tuple[dict[str, float], list[TrainingBatch]]:
-        """Sum up the gradients of a step's batches.
+        """Accumulate the gradients of a step's batches.
 
         Returns:
-            The losses by name, averaged over batches and processes, and how many of these got a SIGTERM; the batches.
+            The losses by name, averaged over batches and processes, with the share of processes that received a
+            SIGTERM; and the batches.
         """
         sums: dict[str, float] = {}
         read: list[TrainingBatch] = []
@@ -181,19 +181,19 @@ class Trainer:
                 found = self._averaged({**losses, "loss": total})
                 if not all(map(math.isfinite, found.values())):
                     self._stop(found, [batch])
-                if total.requires_grad:  # else nothing that is trained has a part in it
+                if total.requires_grad:  # otherwise no trained parameter takes part
                     self.accelerator.backward(total)
             sums = {name: sums.get(name, 0.0) + value for name, value in found.items()}
         return {name: value / len(read) for name, value in sums.items()}, read
 
     def _averaged(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Average over the processes; along with the losses goes whether this process got a SIGTERM."""
+        """Average the losses, and whether a SIGTERM was received, over the processes."""
         values = torch.stack([value.detach().double() for value in losses.values()])
-        values = torch.cat([values, values.new_tensor([float(self._preemption.ordered)])])
+        values = torch.cat([values, values.new_tensor([float(self._preemption.requested)])])
         return dict(zip([*losses, TERMINATED], mean_over_processes(values).tolist(), strict=True))
 
     def _stop(self, values: dict[str, float], batches: list[TrainingBatch]) -> None:
-        """Save the ids of this process's batches, and raise."""
+        """Save the ids of this process's batches and raise an error."""
         path = self.folder / f"not-finite-{self.accelerator.process_index}.json"
         rows = [row for batch in batches for row in batch.documents.tolist()]
         content = {
@@ -202,15 +202,16 @@ class Trainer:
             "queries": [query for batch in batches for query in batch.query_ids],
             "documents": [self.examples.view.ids[row] for row in rows],
         }
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        write_json(path, content)
         shown = ", ".join(f"{name} {value}" for name, value in content["values"].items())  # type: ignore[attr-defined]
-        raise FloatingPointError(f"step {content['step']} is not finite: {shown}; the ids of its batch are in {path}")
+        raise FloatingPointError(
+            f"the loss of step {content['step']} is not finite: {shown}; the ids of its batch are in {path}"
+        )
 
     def _clip(self) -> float:
         limit = self.config.max_grad_norm
         norm = self.accelerator.clip_grad_norm_(self.embedder.parameters(), math.inf if limit is None else limit)
-        return float(norm) if norm is not None else 0.0  # DeepSpeed's first step has none
+        return float(norm) if norm is not None else 0.0  # DeepSpeed returns none for the first step
 
     def _evaluation_is_due(self) -> bool:
         step, history = self.progress.step, self.progress.history
@@ -222,7 +223,7 @@ class Trainer:
         if self.dev is None:
             self.save_best({})
             return
-        # unwrapped: DDP would synchronise buffers in every pass, and processes differ in their number of passes
+        # Unwrapped: DDP synchronises buffers in every pass, and processes differ in their number of passes.
         sharded = is_sharded(self.accelerator)
         metrics = self.dev(self.embedder if sharded else self.accelerator.unwrap_model(self.embedder))
         step, progress = self.progress.step, self.progress
@@ -244,10 +245,10 @@ class Trainer:
         self.checkpoints.save(self.progress)
 
     def _terminated_anywhere(self) -> bool:
-        return any(gather_objects(self._preemption.ordered))
+        return any(gather_objects(self._preemption.requested))
 
     def _preempt(self) -> None:
-        raise Preempted(f"stopped by SIGTERM; step {self.progress.step} is saved, --resume goes on from there")
+        raise Preempted(f"stopped by SIGTERM; step {self.progress.step} is saved, --resume continues from it")
 
     def _batches(self) -> Iterator[TrainingBatch]:
         config, accelerator = self.config, self.accelerator
@@ -265,16 +266,17 @@ class Trainer:
             collate_fn=self.collator,
             num_workers=config.workers,
             pin_memory=accelerator.device.type == "cuda",
-            generator=torch.Generator().manual_seed(config.seed),  # the run's own random state is left alone
+            generator=torch.Generator().manual_seed(config.seed),  # leaves the run's random state unchanged
         )
         for batch in loader:
             for identifier in batch.broken.keys() - self.progress.broken.keys():
-                logger.warning("document %r is left out: %s", identifier, batch.broken[identifier])
+                logger.warning("document %r has a broken image: %s", identifier, batch.broken[identifier])
             self.progress.broken |= batch.broken
             yield batch.to(accelerator.device)
 
     def _share_broken(self) -> None:
-        """Bring together what the processes could not read."""
-        self.progress.broken = dict(
-            sorted(item for part in gather_objects(self.progress.broken) for item in part.items())
-        )
+        """Merge the broken images found by all processes."""
+        merged: dict[str, str] = {}
+        for broken in gather_objects(self.progress.broken):
+            merged |= broken
+        self.progress.broken = dict(sorted(merged.items()))
