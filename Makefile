@@ -46,7 +46,7 @@ demo: $(READY)
 tower: $(READY)
 	$(BIN)/python -m ciea_hf.miniature.vision --output ciea_hf/miniature/vision_tower
 
-# Open Clip Art wants its data set, which `ciea data build openclipart data/openclipart --source DIR` makes
+# Open Clip Art wants its data set, which `ciea data build openclipart --source DIR --output data/openclipart` makes
 benchmark: $(READY)
 	for name in $(filter-out __init__ $(if $(wildcard data/openclipart),,openclipart),$(notdir $(basename $(wildcard benchmarks/*.py)))); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 

@@ -1,6 +1,6 @@
 """Real pictures: caption only, MARVEL and CIEA on Open Clip Art, several seeds, one budget, beside BM25.
 
-  ciea data build openclipart data/openclipart --source DIR   # from Debian's openclipart-svg and openclipart-png
+  ciea data build openclipart --source DIR --output data/openclipart
   python -m benchmarks.openclipart --data data/openclipart    # goes on where the last call stopped
   python -m benchmarks.openclipart --report                   # draws the table from what is there, trains nothing
 

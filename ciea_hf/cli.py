@@ -1,7 +1,6 @@
-"""The command line: ``ciea COMMAND ...``. Parses, calls, and turns users' errors into one line.
+"""The command line `ciea COMMAND ...`: parses, calls, and reports invalid input in one line.
 
-Each command is a module of :mod:`ciea_hf.commands`; what it needs beyond argparse it imports when it runs, so that
-``ciea --help`` is immediate.
+Each command is a module of `ciea_hf.commands`, whose heavy imports wait until it runs, so that `ciea --help` is fast.
 """
 
 from __future__ import annotations
@@ -11,46 +10,62 @@ import importlib
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ciea_hf._version import __version__
 from ciea_hf.commands import COMMANDS
+from ciea_hf.commands.common import describe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FAILED = 2
 INTERRUPTED = 130
+SHELLS = ("bash", "zsh", "tcsh")
+EXAMPLES = """
+  ciea search demo/ciea demo "a cat and a train"
+  ciea evaluate demo/ciea demo --output results.json
+  ciea search --help
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser with every command registered."""
-    parser = argparse.ArgumentParser(prog="ciea", description="Dense retrieval over text and captioned images.")
+    """Return the parser with all commands."""
+    parser = argparse.ArgumentParser(prog="ciea")
+    describe(parser, "Dense retrieval over text and captioned images.", EXAMPLES)
     parser.add_argument("--version", action="version", version=f"ciea {__version__}")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("--verbose", action="store_true", help="log what is being done")
+    parser.add_argument("--print-completion", choices=SHELLS, action=_PrintCompletion, help="print a completion script")
+    _add_logging_arguments(parser, default=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     for name in COMMANDS:
         module = importlib.import_module(f"ciea_hf.commands.{name}")
-        command = commands.add_parser(
-            name,
-            help=module.HELP,
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        command = commands.add_parser(name, help=module.HELP)
+        describe(command, module.__doc__ or "", module.EXAMPLES)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
+    for command in subparsers(parser):
+        _add_logging_arguments(command, default=argparse.SUPPRESS)
     return parser
+
+
+def subparsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """Return the parsers of all commands and of their actions."""
+    found: list[argparse.ArgumentParser] = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                found += [command, *subparsers(command)]
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: The command line without the program's name; ``sys.argv`` if None.
+        arguments: Command line without the program's name; `sys.argv` if `None`.
 
     Returns:
-        The exit status: what the command says (0 for success), 2 for an error of the user, 130 when interrupted.
+        The exit status: that of the command (0 for success), 2 for invalid input, 130 if interrupted.
     """
     parsed = _parse(build_parser(), arguments)
     logging.basicConfig(level=logging.INFO if parsed.verbose else logging.WARNING, format="%(levelname)s: %(message)s")
@@ -59,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("ciea: interrupted\n")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+    except BrokenPipeError:  # the reader of the output has exited, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -68,6 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"ciea: error: {_one_line(error)}\n")
         return FAILED
     return status
+
+
+def _add_logging_arguments(parser: argparse.ArgumentParser, default: Any) -> None:
+    parser.add_argument("--debug", action="store_true", default=default, help="show the traceback of an error")
+    parser.add_argument("--verbose", action="store_true", default=default, help="log each step")
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -84,6 +104,18 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
 def _one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+class _PrintCompletion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:  # noqa: ARG002
+        from ciea_hf.utils import import_optional
+
+        try:
+            script = import_optional("shtab", extra="completion").complete(parser, values)
+        except ImportError as error:
+            parser.error(str(error))
+        sys.stdout.write(script + "\n")
+        parser.exit()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The commands of ``ciea``, one module each.
+"""The commands of `ciea`, one module each.
 
-A command module has a docstring (its long help), ``HELP`` (one line), ``add_arguments(parser)`` and
-``run(arguments) -> int``, the exit status. At import time it needs the standard library only. A command whose last
-positional argument takes any number of values names it with ``parser.set_defaults(rest=...)``: argparse alone refuses
-values that follow an option.
+A command module has a docstring (the description), `HELP` (one line), `EXAMPLES` (command lines with comments),
+`add_arguments(parser)` and `run(arguments) -> int`, the exit status. It imports only the standard library and light
+modules; everything else is imported by `run`. A command whose last positional argument takes any number of values names
+it with `parser.set_defaults(rest=...)`, because argparse rejects values that follow an option.
 """
 
 from __future__ import annotations

@@ -1,21 +1,28 @@
-"""What several commands share: arguments, loading of models and data sets, output."""
+"""Arguments and output that several commands share."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ciea_hf.choices import CONTENT, DATASET_FORMATS, DTYPES, ON_BROKEN_IMAGE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ciea_hf.retrieval.encoding import EncodingOptions
 
-CONTENT_CHOICES = ("full", "caption", "image")  # of a document
 MODEL_HELP = "folder or Hub id of a CIEA model, or of any sentence-transformers model"
 DATASET_HELP = "folder or Hub id of a data set, or 'demo' for the embedded benchmark"
+
+
+def describe(parser: argparse.ArgumentParser, description: str, examples: str) -> None:
+    """Set description and examples of a parser."""
+    parser.description = description.strip()
+    parser.epilog = f"examples:\n{examples.strip(chr(10))}"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
 def write(text: str) -> None:
@@ -24,15 +31,15 @@ def write(text: str) -> None:
 
 
 def check_output(option: str, path: Path | None) -> None:
-    """See that a file can be written, before anything is computed that would be lost.
+    """Check that a file can be written, before its content is computed.
 
     Raises:
-        OSError: If it cannot.
+        OSError: If it cannot be written.
     """
     if path is None:
         return
     if path.is_dir():
-        raise IsADirectoryError(f"{option}: {path} is a folder; name a file")
+        raise IsADirectoryError(f"{option} must be a file; {path} is a folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -41,19 +48,11 @@ def check_output(option: str, path: Path | None) -> None:
         raise OSError(f"{option}: {path} cannot be written: {error.strerror or error}") from error
 
 
-def write_json(content: Any, path: Path) -> None:
-    """Write JSON to a file at once."""
-    from ciea_hf.utils import atomic_write
-
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def positive(text: str) -> int:
-    """Parse a whole number of at least 1."""
+    """Parse an integer of at least 1."""
     value = int(text) if text.isdecimal() else 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1; got {text!r}")
     return value
 
 
@@ -68,51 +67,58 @@ def probability(text: str) -> float:
     return value
 
 
-def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--split`` and ``--format``."""
-    parser.add_argument("--split", default="test", help="split of the data set (default: test)")
-    parser.add_argument("--format", default="auto", help="format of the data set (default: found out)")
+def add_format_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--format`."""
+    formats = ("auto", *DATASET_FORMATS)
+    parser.add_argument("--format", choices=formats, default="auto", help="format of the data set (default: auto)")
+
+
+def add_dataset_arguments(parser: argparse.ArgumentParser, split: str = "test") -> None:
+    """Add `--split` and `--format`."""
+    parser.add_argument("--split", default=split, help=f"split of the data set (default: {split})")
+    add_format_argument(parser)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--device`` and ``--batch-size``."""
-    parser.add_argument(
-        "--device", help="device of the model, such as cpu or cuda:0 (default: the GPU if there is one)"
-    )
-    parser.add_argument("--batch-size", type=positive, default=64, help="inputs of one forward pass (default: 64)")
+    """Add `--device` and `--batch-size`."""
+    parser.add_argument("--device", help="device of the model, such as cpu or cuda:0 (default: the GPU, if available)")
+    parser.add_argument("--batch-size", type=positive, default=64, help="inputs per forward pass (default: 64)")
+
+
+def add_workers_argument(parser: argparse.ArgumentParser, default: int = 1) -> None:
+    """Add `--workers`."""
+    parser.add_argument("--workers", type=int, default=default, help=f"decoding threads (default: {default})")
 
 
 def add_encoding_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what :func:`encoding_options` reads beside the model's arguments."""
-    parser.add_argument(
-        "--dtype", choices=("float32", "float16"), default="float32", help="how embeddings are kept (default: float32)"
-    )
-    parser.add_argument("--shard-size", type=positive, default=10_000, help="documents of one shard (default: 10000)")
-    parser.add_argument("--workers", type=int, default=1, help="threads that decode pictures ahead (default: 1)")
+    """Add the arguments that [`encoding_options`] reads, except those of [`add_model_arguments`]."""
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="storage type (default: float32)")
+    parser.add_argument("--shard-size", type=positive, default=10_000, help="documents per shard (default: 10000)")
+    add_workers_argument(parser)
 
 
 def add_broken_image_argument(parser: argparse.ArgumentParser) -> None:
     """Add `--on-broken-image`, the policy of a `DocumentView`."""
     parser.add_argument(
         "--on-broken-image",
-        choices=("fail", "skip", "caption"),
+        choices=ON_BROKEN_IMAGE,
         default="fail",
-        help="images that cannot be decoded: fail, skip the document, or use its caption alone (default: fail)",
+        help="undecodable images: fail, skip the document, or use its caption alone (default: fail)",
     )
 
 
 def add_content_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--content`, which a ``DocumentView`` takes."""
+    """Add `--content`, the content of a `DocumentView`."""
     parser.add_argument(
         "--content",
-        choices=CONTENT_CHOICES,
+        choices=CONTENT,
         default="full",
-        help="which part of the documents the model gets (default: full)",
+        help="'caption' drops all images, 'image' the captions of images (default: full)",
     )
 
 
 def encoding_options(arguments: argparse.Namespace) -> EncodingOptions:
-    """Collect the options of :func:`add_encoding_arguments` and :func:`add_model_arguments`."""
+    """Collect the options of [`add_encoding_arguments`] and [`add_model_arguments`]."""
     from ciea_hf.retrieval.encoding import EncodingOptions
 
     return EncodingOptions(

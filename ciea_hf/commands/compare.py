@@ -1,9 +1,4 @@
-"""Compare two runs query by query: paired randomisation test, and bootstrap intervals of the difference.
-
-ciea evaluate runs/marvel demo --run-file marvel.run
-ciea evaluate runs/ciea demo --run-file ciea.run
-ciea compare marvel.run ciea.run --qrels demo --kind image
-"""
+"""Compare two runs query by query: paired randomisation test, and bootstrap intervals of the difference."""
 
 from __future__ import annotations
 
@@ -21,36 +16,46 @@ if TYPE_CHECKING:
     from ciea_hf.evaluation.significance import Comparison
 
 HELP = "test whether one run is better than another"
+EXAMPLES = """
+  ciea evaluate runs/marvel demo --run-file marvel.run
+  ciea evaluate runs/ciea demo --run-file ciea.run
+  ciea compare marvel.run ciea.run --qrels demo --kind image
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("run_a", metavar="RUN_A", type=Path, help="TREC run file to compare with")
-    parser.add_argument("run_b", metavar="RUN_B", type=Path, help="TREC run file that is compared")
-    parser.add_argument(
-        "--qrels", required=True, metavar="QRELS", help=f"TREC file of judgements, or {common.DATASET_HELP}"
-    )
+    parser.add_argument("run_a", metavar="RUN_A", type=Path, help="TREC run file of the first system")
+    parser.add_argument("run_b", metavar="RUN_B", type=Path, help="TREC run file of the second system")
+    parser.add_argument("--qrels", required=True, metavar="QRELS", help=f"TREC qrels file, or {common.DATASET_HELP}")
     common.add_dataset_arguments(parser)
     parser.add_argument(
-        "--kind", choices=("image", "text", "mixed"), help="only the queries whose positives are of this kind"
+        "--kind", choices=("image", "text", "mixed"), help="only queries whose positives are of this kind"
     )
     parser.add_argument(
         "--metrics",
         nargs="+",
         default=["mrr@10", "ndcg@10", "recall@100"],
         metavar="NAME",
-        help="such as mrr@10 or map",
+        help="metrics, such as mrr@10 or map (default: mrr@10 ndcg@10 recall@100)",
     )
-    parser.add_argument("--samples", type=common.positive, default=10_000, help="random samples (default: 10000)")
-    parser.add_argument("--confidence", type=common.probability, default=0.95, help="of the intervals (default: 0.95)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random samples (default: 0)")
-    parser.add_argument("--output", type=Path, metavar="JSON", help="write the numbers here")
+    parser.add_argument(
+        "--samples", type=common.positive, default=10_000, help="number of random samples (default: 10000)"
+    )
+    parser.add_argument(
+        "--confidence", type=common.probability, default=0.95, help="confidence of the intervals (default: 0.95)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    parser.add_argument("--output", type=Path, metavar="JSON", help="file for the numbers")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare and print the table."""
     from ciea_hf.evaluation.runs import read_run
     from ciea_hf.evaluation.significance import compare_runs
+    from ciea_hf.utils import write_json
+
+    common.check_output("--output", arguments.output)
 
     found = compare_runs(
         read_run(arguments.run_a),
@@ -64,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     common.write(f"A: {arguments.run_a}\nB: {arguments.run_b}\nqueries: {found[0].queries}\n")
     common.write(_table(found, arguments.confidence))
     if arguments.output:
-        common.write_json([asdict(comparison) for comparison in found], arguments.output)
+        write_json(arguments.output, [asdict(comparison) for comparison in found])
     return 0
 
 
@@ -73,13 +78,13 @@ def _qrels(arguments: argparse.Namespace) -> dict[str, dict[str, int]]:
         from ciea_hf.evaluation.runs import read_qrels
 
         if arguments.kind:
-            raise ValueError("--kind needs a data set as --qrels: a file does not say what kind a document is")
+            raise ValueError("--kind requires a data set as --qrels: a qrels file has no kinds of documents")
         return read_qrels(arguments.qrels)
     dataset = loading.load_dataset(arguments.qrels, arguments.split, arguments.format)
     kinds = dataset.query_kinds()
     chosen = {q: row for q, row in dataset.qrels.items() if arguments.kind in (None, kinds.get(q))}
     if not chosen:
-        raise ValueError(f"{dataset.name} ({dataset.split}) has no query whose positives are of kind {arguments.kind}")
+        raise ValueError(f"{dataset.name} ({dataset.split}) has no query with positives of kind {arguments.kind!r}")
     return chosen
 
 

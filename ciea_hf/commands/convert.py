@@ -1,9 +1,4 @@
-r"""Turn a checkpoint that the authors of CIEA or MARVEL have published (.pt) into a complete model folder.
-
-ciea convert model.best.pt --output marvel-ance-webqa     # CLIP ViT-B/32 and T5-ANCE, as the authors have it
-ciea convert model.best.pt --vision-config VISION --text-config TEXT --output FOLDER
-ciea convert model.best.pt --push org/name --private      # straight to the Hugging Face Hub
-"""
+"""Convert a `.pt` checkpoint released by the authors of CIEA or MARVEL to a complete model folder."""
 
 from __future__ import annotations
 
@@ -17,18 +12,27 @@ from ciea_hf.commands.push import add_push_arguments, push_options, write_push_r
 if TYPE_CHECKING:
     import argparse
 
-HELP = "convert an authors' checkpoint"
-VISION, TEXT = "openai/clip-vit-base-patch32", "OpenMatch/t5-ance"  # what CIEA and MARVEL are made of
+HELP = "convert a released checkpoint"
+EXAMPLES = """
+  ciea convert model.best.pt --output marvel-ance-webqa    # CLIP ViT-B/32 and T5-ANCE, as in the paper
+  ciea convert model.best.pt --vision-config VISION --text-config TEXT --output FOLDER
+  ciea convert model.best.pt --push org/name --private     # publish on the Hugging Face Hub
+"""
+VISION, TEXT = "openai/clip-vit-base-patch32", "OpenMatch/t5-ance"  # the backbones of CIEA and MARVEL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="the .pt file")
-    tower = "folder or Hub id of the"
-    parser.add_argument("--vision-config", default=VISION, metavar="NAME", help=f"{tower} vision tower ({VISION})")
-    parser.add_argument("--text-config", default=TEXT, metavar="NAME", help=f"{tower} language model ({TEXT})")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where the model is saved")
-    parser.add_argument("--push", metavar="REPO_ID", help="publish the model on the Hub, as `ciea push` does")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help=".pt file")
+    for option, default, backbone in (("vision", VISION, "vision tower"), ("text", TEXT, "language model")):
+        parser.add_argument(
+            f"--{option}-config",
+            default=default,
+            metavar="NAME",
+            help=f"folder or Hub id of the {backbone} (default: {default})",
+        )
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="folder of the model")
+    parser.add_argument("--push", metavar="REPO_ID", help="Hub repository to publish the model in")
     add_push_arguments(parser)
     parser.add_argument("--image-processor", metavar="NAME", help="folder or Hub id (default: that of --vision-config)")
     parser.add_argument("--tokenizer", metavar="NAME", help="folder or Hub id (default: that of --text-config)")
@@ -38,14 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=_setting,
         metavar="KEY=VALUE",
-        help="override an argument of CIEAConfig, the value as JSON, such as extractor_num_heads=4",
+        help="override an argument of CIEAConfig with a JSON value, such as extractor_num_heads=4; repeatable",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert, save and publish."""
     if arguments.output is None and arguments.push is None:
-        raise ValueError("say where the model goes: --output FOLDER, --push REPO_ID or both")
+        raise ValueError("set --output FOLDER, --push REPO_ID or both")
     from ciea_hf.convert import convert_checkpoint, load_processor
 
     model = convert_checkpoint(
@@ -56,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     weights = sum(parameter.numel() for parameter in model.parameters())
     kind = "CIEA" if model.config.use_extractor else "MARVEL (no extractor)"
-    common.write(f"{kind}, {weights / 1e6:.1f} M weights")
+    common.write(f"{kind}, {weights / 1e6:.1f} M parameters")
     if arguments.output is not None:
         model.save_pretrained(arguments.output)
         common.write(str(arguments.output))

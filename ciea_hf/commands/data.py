@@ -1,10 +1,4 @@
-"""Check, convert and build retrieval data.
-
-ciea data check data/webqa                    # exit status 0: training can run; 1: it cannot
-ciea data check data/webqa --fix data/clean   # and write a copy without the faults
-ciea data convert data/webqa data/own         # any format to our own: parquet, ready for push_to_hub
-ciea data build openclipart data/openclipart --source unpacked
-"""
+"""Check, convert and build retrieval data sets."""
 
 from __future__ import annotations
 
@@ -21,39 +15,53 @@ if TYPE_CHECKING:
     from ciea_hf.data.check_result import CheckResult
 
 HELP = "check, convert and build data sets"
-PATH_HELP = "folder, file or Hub id of a data set in any known format"
+CHECK_EXAMPLES = """
+  ciea data check data/webqa                      # exit status 0: training can run; 1: it cannot
+  ciea data check data/webqa --fix data/clean     # also write a copy without the issues
+"""
+CONVERT_EXAMPLES = """
+  ciea data convert data/webqa --output data/own  # parquet files, ready for push_to_hub
+"""
+BUILD_EXAMPLES = """
+  ciea data build openclipart --source unpacked --output data/openclipart
+"""
+EXAMPLES = CHECK_EXAMPLES + CONVERT_EXAMPLES.lstrip("\n") + BUILD_EXAMPLES.lstrip("\n")
+PATH_HELP = "folder, file or Hub id of a data set in any supported format"
 CANNOT_TRAIN = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    commands = parser.add_subparsers(title="what to do", metavar="ACTION", dest="action", required=True)
-    check = commands.add_parser("check", help="read everything once and report what is wrong")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    check = actions.add_parser("check", help="read all data once and report issues")
+    common.describe(check, "Read a data set once, images included, and report all issues.", CHECK_EXAMPLES)
     check.add_argument("path", metavar="PATH", help=PATH_HELP)
-    check.add_argument("--fix", metavar="OUT", type=Path, help="write a copy without the faults, in our own form")
-    check.add_argument("--limit", type=common.positive, default=10, help="faults shown of each kind (default: 10)")
-    check.add_argument("--output", type=Path, metavar="JSON", help="write counts and faults here")
-    check.add_argument("--workers", type=int, default=2, help="threads that decode images (default: 2)")
-    convert = commands.add_parser("convert", help="write a data set in our own form")
+    check.add_argument("--fix", metavar="FOLDER", type=Path, help="new folder for a copy without the issues")
+    check.add_argument("--limit", type=common.positive, default=10, help="issues shown per type (default: 10)")
+    check.add_argument("--output", type=Path, metavar="JSON", help="file for counts and issues")
+    common.add_workers_argument(check, default=2)
+    convert = actions.add_parser("convert", help="write a data set in the parquet format")
+    common.describe(convert, "Write a data set in the BEIR-style parquet format of this package.", CONVERT_EXAMPLES)
     convert.add_argument("path", metavar="PATH", help=PATH_HELP)
-    convert.add_argument("output", metavar="OUT", type=Path, help="new folder")
     for command in (check, convert):
-        command.add_argument("--format", default="auto", help="format of the data set (default: found out)")
-        command.add_argument("--splits", nargs="+", metavar="SPLIT", help="only these (default: all)")
-    build = commands.add_parser("build", help="make a data set of material that is at hand")
-    build.add_argument("name", choices=("openclipart",), help="the data set")
-    build.add_argument("output", metavar="OUT", type=Path, help="new folder")
+        common.add_format_argument(command)
+        command.add_argument("--splits", nargs="+", metavar="SPLIT", help="splits to read (default: all)")
+    build = actions.add_parser("build", help="build a data set from local sources")
+    common.describe(build, "Build a data set from files on this machine; nothing is downloaded.", BUILD_EXAMPLES)
+    build.add_argument("name", choices=("openclipart",), help="data set to build")
     build.add_argument(
         "--source",
         type=Path,
         required=True,
-        metavar="DIR",
-        help="where Debian's openclipart-svg and openclipart-png are unpacked (dpkg -x) or installed",
+        metavar="FOLDER",
+        help="folder in which Debian's openclipart-svg and openclipart-png are installed or unpacked (dpkg -x)",
     )
+    for command in (convert, build):
+        command.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="new folder")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what is asked for."""
+    """Run the action."""
     action = {"check": _check, "convert": _convert, "build": _build}[arguments.action]
     return action(arguments)
 
@@ -62,23 +70,25 @@ def _check(arguments: argparse.Namespace) -> int:
     from ciea_hf.data.check_result import TRAIN, IssueCollector
     from ciea_hf.data.checking import Checker
     from ciea_hf.data.loading import open_reader
+    from ciea_hf.utils import write_json
 
+    common.check_output("--output", arguments.output)
     if arguments.fix:
         _refuse_existing(arguments.fix)
-    source = open_reader(arguments.path, arguments.format, IssueCollector(Path(arguments.path)))
-    result = Checker(source, arguments.workers, progress=sys.stderr.isatty()).run(arguments.splits)
+    reader = open_reader(arguments.path, arguments.format, IssueCollector(Path(arguments.path)))
+    result = Checker(reader, arguments.workers, progress=sys.stderr.isatty()).run(arguments.splits)
     common.write(_report(result, arguments.limit))
     if arguments.output:
-        common.write_json(_as_json(result), arguments.output)
+        write_json(arguments.output, _as_json(result))
     if arguments.fix:
         from ciea_hf.data.cleaning import write_cleaned
 
-        counts = write_cleaned(source, result, arguments.fix)
-        common.write(f"\nwritten without the faults: {arguments.fix} ({_counted(counts)})")
+        counts = write_cleaned(reader, result, arguments.fix)
+        common.write(f"\nwritten without the issues: {arguments.fix} ({_counted(counts)})")
         if counts.get(TRAIN) == 0 and not result.blocking_errors:
-            common.write("the copy has no query to train on: all of them occur in later splits")
-    for obstacle in result.blocking_errors:
-        common.write(f"training cannot run: {obstacle}")
+            common.write("the copy has no training query left: all occur in later splits")
+    for error in result.blocking_errors:
+        common.write(f"training cannot run: {error}")
     if not result.blocking_errors:
         common.write("training can run")
     return CANNOT_TRAIN if result.blocking_errors else 0
@@ -105,7 +115,7 @@ def _build(arguments: argparse.Namespace) -> int:
 
 def _refuse_existing(folder: Path) -> None:
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already: name a new folder")
+        raise ValueError(f"{folder} already exists: choose a new folder")
 
 
 def _counted(counts: dict[str, int]) -> str:

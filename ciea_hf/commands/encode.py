@@ -1,14 +1,10 @@
-"""Embed texts, pictures, or pictures with captions, and write the matrix.
+"""Embed texts, images, or images with captions, and write the matrix.
 
-An input is a picture, a folder of pictures, a .txt file (one text a line), a .jsonl file (one object a line with
-"text", "image" (a path, relative to the file) or both, and "id" if it has one), or - for texts on standard input.
+An input is an image, a folder of images, a .txt file (one text per line), a .jsonl file (one object per line with
+"text", "image" (a path relative to the file) or both, and optionally "id"), or - for texts on standard input.
 
-  ciea encode runs/ciea photos/ --output photos.safetensors
-  ciea encode runs/ciea documents.jsonl --output documents.npy
-  ciea encode runs/ciea --text "a cat" --text "a dog" --as query --output queries.npy
-
-A .npy file holds the matrix (inputs, D) alone, in the order of the inputs; a .safetensors file holds it under
-"embeddings" with the ids, as a JSON list, in its metadata.
+A .npy file holds the matrix (inputs, D) in the order of the inputs. A .safetensors file holds it as "embeddings", with
+the ids as a JSON list in its metadata.
 """
 
 from __future__ import annotations
@@ -23,34 +19,51 @@ from ciea_hf.commands import common
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import numpy as np
 
-HELP = "embed texts and pictures into a file"
-PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
+    from ciea_hf.retrieval.encoding import Encoder
+
+HELP = "embed texts and images into a file"
+EXAMPLES = """
+  ciea encode runs/ciea photos/ --output photos.safetensors
+  ciea encode runs/ciea documents.jsonl --output documents.npy
+  ciea encode runs/ciea --text "a cat" --text "a dog" --as query --output queries.npy
+"""
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
 OUTPUTS = (".npy", ".safetensors")
 
 
 class Item(NamedTuple):
-    """One input and what to call it."""
+    """One input: its id, text and path of an image, either of which may be missing."""
 
     id: str
-    content: Any
+    text: str | None = None
+    image: str | None = None
+
+
+class _QueryEncoder:
+    """Embeds documents as queries."""
+
+    def __init__(self, model: Encoder) -> None:
+        self.encode_query = self.encode_document = model.encode_query
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP)
-    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="picture, folder, .txt, .jsonl, or -")
+    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="image, folder, .txt or .jsonl file, or -")
     parser.set_defaults(rest="inputs")
-    parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="a text itself; may be repeated")
+    parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="text to embed; repeatable")
     parser.add_argument(
-        "--as", dest="role", choices=("document", "query"), default="document", help="(default: document)"
+        "--as", dest="role", choices=("document", "query"), default="document", help="kind of input (default: document)"
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help=f"ends in {' or '.join(OUTPUTS)}")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help=f"{' or '.join(OUTPUTS)} file")
     parser.add_argument("--truncate-dim", type=common.positive, metavar="D", help="keep the first D dimensions")
-    parser.add_argument("--normalize", action="store_true", help="scale embeddings to length 1")
+    parser.add_argument("--normalize", action="store_true", help="scale embeddings to unit length")
+    common.add_workers_argument(parser)
+    common.add_broken_image_argument(parser)
     common.add_model_arguments(parser)
 
 
@@ -58,50 +71,75 @@ def run(arguments: argparse.Namespace) -> int:
     """Embed and write."""
     if arguments.output.suffix not in OUTPUTS:
         raise ValueError(f"--output must end in {' or '.join(OUTPUTS)}; got {arguments.output}")
+    if arguments.on_broken_image == "skip" and arguments.output.suffix == ".npy":
+        raise ValueError("--on-broken-image skip requires a .safetensors --output, whose ids name the remaining inputs")
     common.check_output("--output", arguments.output)
     items = [item for name in arguments.inputs for item in read_items(name)]
-    items += [Item(f"text-{number}", _as_text(text)) for number, text in enumerate(arguments.text)]
+    items += [Item(f"text-{number}", text) for number, text in enumerate(arguments.text)]
     if not items:
-        raise ValueError("there is nothing to encode: give an INPUT or --text")
+        raise ValueError("nothing to encode: give an INPUT or --text")
     model = loading.load_encoder(arguments.model, arguments.device)
-    encode = model.encode_query if arguments.role == "query" else model.encode_document
-    try:
-        embeddings = encode(
-            [item.content for item in items],
-            batch_size=arguments.batch_size,
-            normalize_embeddings=arguments.normalize,
-            truncate_dim=arguments.truncate_dim,
-            show_progress_bar=sys.stderr.isatty(),
-        )
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"{error} (inputs count from 0, {items[0].id!r} is the first)") from error
-    _save(embeddings, [item.id for item in items], arguments.output)
-    common.write(f"{len(items)} x {embeddings.shape[1]}: {arguments.output}")
+    embeddings, kept = _embed(model, items, arguments)
+    _save(embeddings, [items[row].id for row in kept], arguments.output)
+    common.write(f"{len(kept)} x {embeddings.shape[1]}: {arguments.output}")
     return 0
+
+
+def _embed(
+    model: Encoder, items: Sequence[Item], arguments: argparse.Namespace
+) -> tuple[np.ndarray[Any, Any], list[int]]:
+    """Return the embeddings and the rows of the items that have one."""
+    import numpy as np
+
+    from ciea_hf.data import RetrievalDataset, corpus_from_columns, queries_from_columns
+    from ciea_hf.retrieval import DocumentView, EncodingOptions
+    from ciea_hf.retrieval.encoding import encode_documents
+
+    images = [item.image and {"bytes": None, "path": item.image} for item in items]
+    corpus = corpus_from_columns([item.id for item in items], [item.text for item in items], images)
+    dataset = RetrievalDataset(corpus, queries_from_columns([], []), {}, name="inputs", split="inputs")
+    view = DocumentView(dataset, on_broken_image=arguments.on_broken_image)
+    options = EncodingOptions(
+        batch_size=arguments.batch_size,
+        num_workers=arguments.workers,
+        show_progress_bar=sys.stderr.isatty(),
+        normalize=False,
+    )
+    encoder = _QueryEncoder(model) if arguments.role == "query" else model
+    embeddings, missing = encode_documents(encoder, view, 0, len(view), options)
+    width = embeddings.shape[1]
+    if arguments.truncate_dim is not None and arguments.truncate_dim > width:
+        raise ValueError(f"--truncate-dim must be at most {width}, the width of the embeddings")
+    kept = sorted(set(range(len(items))) - set(missing))
+    rows = embeddings[kept, : arguments.truncate_dim]
+    if arguments.normalize:
+        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(rows.dtype).tiny)
+    return rows, kept
 
 
 def read_items(name: str) -> Iterator[Item]:
     """Read the inputs of one argument.
 
     Raises:
-        FileNotFoundError: If there is nothing at this path.
-        ValueError: If the kind of file is unknown or a line is broken; the message names file and line.
+        FileNotFoundError: If the path does not exist.
+        ValueError: If the type of file is unsupported or a line is invalid; the message names file and line.
     """
     path = Path(name)
     if name == "-":
         yield from _texts(sys.stdin, "stdin")
     elif path.is_dir():
-        yield from (Item(str(file), str(file)) for file in sorted(path.rglob("*")) if file.suffix.lower() in PICTURES)
+        files = (str(file) for file in sorted(path.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES)
+        yield from (Item(file, image=file) for file in files)
     elif not path.exists():
-        raise FileNotFoundError(f"there is nothing at {name}; give a text with --text")
-    elif path.suffix.lower() in PICTURES:
-        yield Item(name, name)
+        raise FileNotFoundError(f"{name} not found; give a text with --text")
+    elif path.suffix.lower() in IMAGE_SUFFIXES:
+        yield Item(name, image=name)
     elif path.suffix.lower() == ".txt":
         yield from _texts(_lines(path), path.name)
     elif path.suffix.lower() == ".jsonl":
-        yield from (_object(line, path, number) for number, line in enumerate(_lines(path), start=1) if line.strip())
+        yield from _objects(path)
     else:
-        raise ValueError(f"{name} is of no known kind: a picture ({', '.join(PICTURES)}), .txt, .jsonl or a folder")
+        raise ValueError(f"INPUT must be an image ({', '.join(IMAGE_SUFFIXES)}), .txt, .jsonl or a folder; got {name}")
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -113,33 +151,32 @@ def _lines(path: Path) -> Iterator[str]:
                 raise ValueError(f"{path}:{number}: the line is not UTF-8: {error}") from None
 
 
-def _as_text(text: str) -> str:
-    from ciea_hf.retrieval.encoding import as_text
+def _texts(lines: Iterable[str], name: str) -> Iterator[Item]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield Item(f"{name}:{number}", line.strip())
 
-    return as_text(text)
 
-
-def _texts(lines: Any, name: str) -> Iterator[Item]:
-    stripped = ((number, line.strip()) for number, line in enumerate(lines, start=1))
-    yield from (Item(f"{name}:{number}", _as_text(line)) for number, line in stripped if line)
+def _objects(path: Path) -> Iterator[Item]:
+    for number, line in enumerate(_lines(path), start=1):
+        if line.strip():
+            yield _object(line, path, number)
 
 
 def _object(line: str, path: Path, number: int) -> Item:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{number}: no JSON: {error}") from None
+        raise ValueError(f"{path}:{number}: invalid JSON: {error}") from None
     if not isinstance(row, dict) or not (row.get("text") or row.get("image")):
-        raise ValueError(f'{path}:{number}: needs an object with "text" or "image"')
+        raise ValueError(f'{path}:{number}: must be an object with "text" or "image"')
     for key in ("text", "image"):
         if row.get(key) is not None and not isinstance(row[key], str):
-            raise ValueError(f"{path}:{number}: {key!r} must be a text; got {row[key]!r}")
+            raise ValueError(f"{path}:{number}: {key!r} must be a string; got {row[key]!r}")
     image = str(path.parent / row["image"]) if row.get("image") else None
     if image is not None and not Path(image).is_file():
-        raise FileNotFoundError(f"{path}:{number}: there is no picture at {image}")
-    text = _as_text(row["text"]) if row.get("text") else None
-    content = {"text": text, "image": image} if text and image else text or image
-    return Item(str(row.get("id", f"{path.name}:{number}")), content)
+        raise FileNotFoundError(f"{path}:{number}: image {image} not found")
+    return Item(str(row.get("id", f"{path.name}:{number}")), row.get("text") or None, image)
 
 
 def _save(embeddings: np.ndarray[Any, Any], names: list[str], path: Path) -> None:

@@ -1,12 +1,7 @@
 """Evaluate a model on a data set: MRR, NDCG, Recall, hit rate and MAP, overall and by kind of positive.
 
-  ciea evaluate runs/ciea demo --split test --output results.json --run-file ciea.run
-  ciea evaluate runs/ciea demo --content caption                   # the same model without the pictures
-  ciea evaluate runs/ciea demo --baselines bm25 caption runs/marvel  # other systems beside it
-  ciea evaluate runs/ciea demo --drop-captions 0.5                   # half of the captions taken away
-
-MODEL may be 'bm25', which ranks by the words of texts and captions. A baseline is 'bm25', 'caption' or 'image' (MODEL
-itself on that part of the documents), or another model.
+MODEL may be 'bm25', which ranks by the words of texts and captions. A baseline is 'bm25', another model, or 'caption'
+or 'image', which is MODEL with that content of the documents.
 """
 
 from __future__ import annotations
@@ -17,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ciea_hf import loading
+from ciea_hf.choices import CONTENT
 from ciea_hf.commands import common
 
 if TYPE_CHECKING:
@@ -26,7 +22,13 @@ if TYPE_CHECKING:
     from ciea_hf.data import RetrievalDataset
     from ciea_hf.evaluation import EvaluationResult
 
-HELP = "score a model on a data set"
+HELP = "evaluate a model on a data set"
+EXAMPLES = """
+  ciea evaluate runs/ciea demo --split test --output results.json --run-file ciea.run
+  ciea evaluate runs/ciea demo --content caption                      # without the images
+  ciea evaluate runs/ciea demo --baselines bm25 caption runs/marvel   # compared with other systems
+  ciea evaluate runs/ciea demo --drop-captions 0.5                    # without half of the captions
+"""
 BM25 = "bm25"
 
 
@@ -36,31 +38,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help=common.DATASET_HELP)
     common.add_dataset_arguments(parser)
     common.add_content_argument(parser)
-    parser.add_argument("--baselines", nargs="+", default=[], metavar="SYSTEM", help="systems to set beside it")
+    parser.add_argument("--baselines", nargs="+", default=[], metavar="SYSTEM", help="baselines to compare with")
     parser.add_argument(
-        "--ks", type=common.positive, nargs="+", default=[1, 10, 100], help="cut-offs (default: 1 10 100)"
+        "--ks",
+        type=common.positive,
+        nargs="+",
+        default=[1, 10, 100],
+        help="cut-offs of the metrics (default: 1 10 100)",
     )
     parser.add_argument("--top-k", type=common.positive, help="depth of the run (default: 100, or the highest cut-off)")
-    parser.add_argument("--output", type=Path, metavar="JSON", help="write all metrics here")
-    parser.add_argument("--run-file", type=Path, metavar="RUN", help="write the rankings here, as a TREC run file")
-    parser.add_argument("--embeddings", type=Path, metavar="FOLDER", help="keep embeddings here, to resume from")
-    for verb, what in (("drop", "take away"), ("swap", "exchange")):
+    parser.add_argument("--output", type=Path, metavar="JSON", help="file for all metrics")
+    parser.add_argument("--run-file", type=Path, metavar="RUN", help="TREC run file for the rankings")
+    parser.add_argument("--embeddings", type=Path, metavar="FOLDER", help="folder that keeps the embeddings, to resume")
+    for verb, action in (("drop", "remove"), ("swap", "exchange")):
         parser.add_argument(
             f"--{verb}-captions",
             type=common.probability,
             default=0.0,
             metavar="P",
-            help=f"{what} this share of captions",
+            help=f"{action} this share of the captions (default: 0)",
         )
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of captions (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the corrupted captions (default: 0)")
     common.add_model_arguments(parser)
     common.add_encoding_arguments(parser)
     common.add_broken_image_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate, print the tables, write the files."""
+    """Evaluate, print the tables and write the files."""
     from ciea_hf.evaluation.runs import check_ids, write_run
+    from ciea_hf.utils import write_json
 
     common.check_output("--output", arguments.output)
     common.check_output("--run-file", arguments.run_file)
@@ -75,19 +82,19 @@ def run(arguments: argparse.Namespace) -> int:
         write_run(result.run, arguments.run_file, tag=Path(arguments.model).name)
     content = {"model": arguments.model, **result.to_dict()}
     if arguments.output:  # before the baselines, one of which may fail
-        common.write_json(content, arguments.output)
+        write_json(arguments.output, content)
     baselines = {name: _baseline(name, dataset, arguments) for name in arguments.baselines}
     if baselines:
         title = _title(arguments.model, arguments.content)
         _write_comparison({f"{title} (evaluated)" if title in baselines else title: result, **baselines})
     if arguments.output and baselines:
         others = {name: baseline.to_dict() for name, baseline in baselines.items()}
-        common.write_json({**content, "baselines": others}, arguments.output)
+        write_json(arguments.output, {**content, "baselines": others})
     return 0
 
 
 def _baseline(name: str, dataset: RetrievalDataset, arguments: argparse.Namespace) -> EvaluationResult:
-    if name in common.CONTENT_CHOICES:
+    if name in CONTENT:
         return _evaluate(arguments.model, name, dataset, arguments)
     return _evaluate(name, arguments.content, dataset, arguments)
 
@@ -100,11 +107,12 @@ def _evaluate(
     from ciea_hf.evaluation.robustness import corrupt_captions
     from ciea_hf.retrieval import DocumentView
 
-    spoiled = {"drop": arguments.drop_captions, "swap": arguments.swap_captions}
-    captions = corrupt_captions(dataset, **spoiled, seed=arguments.seed) if any(spoiled.values()) else None
-    noise = (
-        {f"{verb}_captions": share for verb, share in spoiled.items()} | {"seed": arguments.seed} if captions else {}
-    )
+    captions, noise = None, {}
+    if arguments.drop_captions or arguments.swap_captions:
+        captions = corrupt_captions(
+            dataset, drop=arguments.drop_captions, swap=arguments.swap_captions, seed=arguments.seed
+        )
+        noise = {name: getattr(arguments, name) for name in ("drop_captions", "swap_captions", "seed")}
     if name == BM25:
         from ciea_hf.evaluation.baselines import bm25_run
 
@@ -127,7 +135,7 @@ def _evaluate(
 def _words(
     dataset: RetrievalDataset, content: str, captions: Sequence[str | None] | None
 ) -> Sequence[str | None] | None:
-    """What BM25 reads: of pictures without their captions nothing."""
+    """Return the texts that BM25 ranks; images without their captions have none."""
     if content != "image":
         return captions
     from ciea_hf.retrieval.documents import document_records

@@ -1,10 +1,6 @@
-"""Encode a data set's corpus once, so that searches over it start at once.
+"""Encode a corpus into a folder, so that searches over it start at once.
 
-An interrupted run goes on where it stopped when the command is given again.
-
-  ciea index runs/ciea demo --output demo.index
-  ciea index runs/ciea big-data --output big.index --shard 1/4   # one of four processes that fill the folder
-  ciea search runs/ciea demo.index "a cat beside a train"
+An interrupted run continues when the command is repeated.
 """
 
 from __future__ import annotations
@@ -15,15 +11,26 @@ from pathlib import Path
 from ciea_hf import loading
 from ciea_hf.commands import common
 
-HELP = "encode a corpus into a folder that search reads"
+HELP = "encode a corpus for search"
+EXAMPLES = """
+  ciea index runs/ciea demo --output demo.index
+  ciea index runs/ciea big-data --output big.index --shard 1/4    # one of four processes that fill the folder
+  ciea search runs/ciea demo.index "a cat beside a train"
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP)
     parser.add_argument("dataset", metavar="DATASET", help=common.DATASET_HELP)
-    parser.add_argument("--output", type=Path, metavar="FOLDER", required=True, help="where the embeddings are written")
-    parser.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="encode every N-th shard, I from 1")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", required=True, help="folder of the embeddings")
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="encode shards I, I + N, I + 2N and so on, counted from 1 (default: all)",
+    )
     common.add_dataset_arguments(parser)
     common.add_content_argument(parser)
     common.add_model_arguments(parser)
@@ -41,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = common.encoding_options(arguments)
     view = DocumentView(dataset, arguments.content, on_broken_image=arguments.on_broken_image)
     missing = encode_shards(model, dataset, arguments.output, view, options, source, arguments.shard)
-    state = f"{missing} shards are still missing" if missing else "complete"
+    state = f"{missing} shards are missing" if missing else "complete"
     common.write(f"{arguments.output}: {len(dataset.corpus)} documents, {state}")
     return 0
 

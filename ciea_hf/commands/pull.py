@@ -1,8 +1,4 @@
-"""Fetch a model from the Hugging Face Hub, and check that it is whole and holds no pickles.
-
-ciea pull org/name                                   # into Hugging Face's cache; prints the folder
-ciea pull org/name --revision 0123abc --to models/ciea
-"""
+"""Download a model from the Hugging Face Hub, and check that it is complete and contains no pickles."""
 
 from __future__ import annotations
 
@@ -13,26 +9,30 @@ from ciea_hf.commands.common import write
 if TYPE_CHECKING:
     import argparse
 
-HELP = "fetch a model from the Hub, and check it"
+HELP = "download and check a model from the Hub"
+EXAMPLES = """
+  ciea pull org/name                                       # into the Hugging Face cache; prints the folder
+  ciea pull org/name --revision 0123abc --output models/ciea
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("repo_id", metavar="REPO_ID", help="repository on the Hub, owner/name")
     parser.add_argument("--revision", help="branch, tag or commit (default: main)")
-    parser.add_argument("--to", metavar="DIR", help="folder for the files (default: Hugging Face's cache)")
-    parser.add_argument("--token", help="access token (default: HF_TOKEN, or that of `hf auth login`)")
-    parser.add_argument("--offline", action="store_true", help="look in the cache only")
+    parser.add_argument("--output", metavar="FOLDER", help="folder for the files (default: the Hugging Face cache)")
+    parser.add_argument("--token", help="access token (default: HF_TOKEN, or the token of `hf auth login`)")
+    parser.add_argument("--offline", action="store_true", help="use the cache only")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fetch, check, and print the folder."""
+    """Download, check, and print the folder."""
     from ciea_hf.hub import pull
 
     folder = pull(
         arguments.repo_id,
         revision=arguments.revision,
-        folder=arguments.to,
+        folder=arguments.output,
         token=arguments.token,
         local_files_only=arguments.offline,
     )

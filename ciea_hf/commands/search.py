@@ -1,8 +1,5 @@
 """Search a data set, or a folder that `ciea index` has written, with one or more queries.
 
-  ciea search runs/ciea demo "a cat and a train" "tea in a red cup" --top-k 5 --images results.png
-  ciea search runs/ciea demo --query-id q17 --images results.png    # queries of the data set, by id
-
 The embeddings of a data set are kept in the cache (CIEA_HF_CACHE), so that the next search starts at once.
 """
 
@@ -14,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf import loading
+from ciea_hf.choices import CONTENT
 from ciea_hf.commands import common
 
 if TYPE_CHECKING:
@@ -24,21 +22,27 @@ if TYPE_CHECKING:
     from ciea_hf.data import RetrievalDataset
     from ciea_hf.retrieval import EncodedCorpus, Encoder, Hit
 
-HELP = "search with queries of your own"
+HELP = "search a data set or an index"
+EXAMPLES = """
+  ciea search runs/ciea demo "a cat and a train" "tea in a red cup" --top-k 5 --contact-sheet results.png
+  ciea search runs/ciea demo --query-id q17 --output hits.json    # queries of the data set, by id
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP)
-    parser.add_argument("dataset", metavar="DATASET", help=f"{common.DATASET_HELP}, or a folder of `ciea index`")
-    parser.add_argument("queries", metavar="QUERY", nargs="*", help="what to search for")
+    parser.add_argument(
+        "dataset", metavar="DATASET", help=f"{common.DATASET_HELP}; or a folder written by `ciea index`"
+    )
+    parser.add_argument("queries", metavar="QUERY", nargs="*", help="text of a query")
     parser.set_defaults(rest="queries")
     parser.add_argument(
-        "--query-id", action="append", default=[], metavar="ID", help="a query of the data set, by its id"
+        "--query-id", action="append", default=[], metavar="ID", help="query of the data set, by id; repeatable"
     )
-    parser.add_argument("--top-k", type=common.positive, default=5, help="hits for each query (default: 5)")
-    parser.add_argument("--images", type=Path, metavar="PNG", help="draw the hits as a contact sheet")
-    parser.add_argument("--json", type=Path, metavar="JSON", help="write the hits here")
+    parser.add_argument("--top-k", type=common.positive, default=5, help="hits per query (default: 5)")
+    parser.add_argument("--contact-sheet", type=Path, metavar="PNG", help="image file that shows the hits")
+    parser.add_argument("--output", type=Path, metavar="JSON", help="file for the hits")
     parser.add_argument("--no-cache", action="store_true", help="do not keep the embeddings")
     common.add_dataset_arguments(parser)
     common.add_content_argument(parser)
@@ -48,21 +52,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Search, print the hits, draw the sheet."""
+    """Search, print the hits and write the files."""
     from ciea_hf.retrieval import Retriever, load_corpus
     from ciea_hf.retrieval.corpus import is_encoded_corpus
+    from ciea_hf.utils import write_json
 
-    common.check_output("--json", arguments.json)
-    common.check_output("--images", arguments.images)
+    common.check_output("--output", arguments.output)
+    common.check_output("--contact-sheet", arguments.contact_sheet)
     if not arguments.queries and not arguments.query_id:
         raise ValueError("give at least one QUERY, or --query-id")
     indexed = is_encoded_corpus(arguments.dataset)
     if indexed:
-        _refuse_decided(arguments)
+        _reject_index_options(arguments)
     model = loading.load_encoder(arguments.model, arguments.device)
     if indexed:
         corpus = load_corpus(arguments.dataset, model)
-        dataset = _indexed_dataset(corpus) if arguments.images or arguments.query_id else None
+        dataset = _indexed_dataset(corpus) if arguments.contact_sheet or arguments.query_id else None
     else:
         dataset = loading.load_dataset(arguments.dataset, arguments.split, arguments.format, corpus_is_enough=True)
         corpus = _encode(model, dataset, arguments)
@@ -72,18 +77,16 @@ def run(arguments: argparse.Namespace) -> int:
     relevant = [_relevant(dataset, query) for query in queries]
     for query, hits, known in zip(queries, found, relevant, strict=True):
         _write_hits(query, hits, known)
-    if arguments.json:
-        common.write_json(
-            [{"query": q, "hits": [asdict(h) for h in hits]} for q, hits in zip(queries, found, strict=True)],
-            arguments.json,
-        )
-    if arguments.images:
-        _draw(queries, found, relevant, dataset, arguments.images)
+    if arguments.output:
+        results = zip(queries, found, strict=True)
+        write_json(arguments.output, [{"query": query, "hits": list(map(asdict, hits))} for query, hits in results])
+    if arguments.contact_sheet:
+        _draw(queries, found, relevant, dataset, arguments.contact_sheet)
     return 0
 
 
-def _refuse_decided(arguments: argparse.Namespace) -> None:
-    """Options that an index has decided on are no options of a search in it."""
+def _reject_index_options(arguments: argparse.Namespace) -> None:
+    """Reject options whose values were fixed when the index was built."""
     parser = argparse.ArgumentParser()
     for add in (common.add_dataset_arguments, common.add_content_argument, common.add_broken_image_argument):
         add(parser)
@@ -91,7 +94,9 @@ def _refuse_decided(arguments: argparse.Namespace) -> None:
     for name, value in vars(parser.parse_args([])).items():
         if name != "workers" and getattr(arguments, name) != value:
             option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option} is for `ciea index`: {arguments.dataset} is an index, which has decided on it")
+            raise ValueError(
+                f"{option} cannot be set for {arguments.dataset}: it was fixed by `ciea index` when the index was built"
+            )
 
 
 def _encode(model: Encoder, dataset: RetrievalDataset, arguments: argparse.Namespace) -> EncodedCorpus:
@@ -113,9 +118,11 @@ def _indexed_dataset(corpus: EncodedCorpus) -> RetrievalDataset:
 
     source = corpus.source
     if "path" not in source:
-        raise ValueError("the index does not say where its data set is: leave out --images and --query-id")
+        raise ValueError(
+            "the index does not know the path of its data set, which --contact-sheet and --query-id require"
+        )
     dataset = loading.load_dataset(source["path"], source["split"], source.get("format", "auto"), corpus_is_enough=True)
-    if corpus.fingerprint not in (DocumentView(dataset, part).fingerprint for part in common.CONTENT_CHOICES):
+    if corpus.fingerprint not in (DocumentView(dataset, part).fingerprint for part in CONTENT):
         raise ValueError(f"{source['path']} has changed since it was indexed: run `ciea index` into another folder")
     return dataset
 
@@ -133,7 +140,7 @@ def _texts_of(dataset: RetrievalDataset | None, identifiers: Sequence[str]) -> l
 
 
 def _relevant(dataset: RetrievalDataset | None, query: str) -> set[str]:
-    """Ids of the documents relevant to a query, if the data set asks just this."""
+    """Return the ids of the documents relevant to a query, if the data set contains its text."""
     if dataset is None:
         return set()
     same = [name for name, text in dataset.query_texts.items() if text == query]

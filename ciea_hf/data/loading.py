@@ -49,7 +49,7 @@ FORMATS: dict[str, Format] = {
     "jsonl": Format(jsonl.recognises, jsonl.JsonlReader),
     "parquet": Format(parquet.recognises, parquet.ParquetReader),
 }
-"""Formats by name, in the order in which they are tried. Those of WebQA-Image are chosen by name only."""
+"""Formats by name (those of `ciea_hf.choices`), in the order in which they are tried; WebQA-Image only by name."""
 
 BUILT_IN = {"demo": "ciea_hf.data.builders.openmoji.build"}
 """Data sets known by name, and the builder of each: a module with `benchmark_folder()` and `vocabulary()`."""

@@ -196,7 +196,7 @@ def _search(output: Path, model: Path, queries: Sequence[str]) -> None:
 
     picture = str(output / "results.png")
     asked = [word for query in queries for word in ("--query-id", query)]
-    arguments = ["search", str(model), "demo", *asked, "--top-k", "5", "--images", picture, "--no-cache"]
+    arguments = ["search", str(model), "demo", *asked, "--top-k", "5", "--contact-sheet", picture, "--no-cache"]
     _say("     ciea " + " ".join(arguments))
     if status := ciea(arguments):
         raise SystemExit(status)

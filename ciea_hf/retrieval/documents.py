@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from ciea_hf.choices import CONTENT, ON_BROKEN_IMAGE
 from ciea_hf.data.dataset import column_values
 from ciea_hf.data.images import decode_image, image_source
 from ciea_hf.utils import short_hash
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from ciea_hf.data import RetrievalDataset
 
 logger = logging.getLogger(__name__)
-
-CONTENT_CHOICES = ("full", "caption", "image")
-ON_BROKEN_IMAGE = ("fail", "skip", "caption")
 
 
 class DocumentRecord(NamedTuple):
@@ -91,7 +89,7 @@ class DocumentView:
         features: PatchFeatures | None = None,
     ) -> None:
         for name, value, choices in (
-            ("content", content, CONTENT_CHOICES),
+            ("content", content, CONTENT),
             ("on_broken_image", on_broken_image, ON_BROKEN_IMAGE),
         ):
             if value not in choices:
@@ -106,13 +104,18 @@ class DocumentView:
         self.features = features
         self.ids = dataset.corpus_ids
         self.kinds = [dataset.document_kinds[document] for document in self.ids]
-        self.corpus_fingerprint = dataset.corpus_fingerprint
+        self._dataset = dataset
         self._texts = dataset.corpus.select_columns(["text"])
         self._images = _encoded_images(dataset)
         self._reported: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def corpus_fingerprint(self) -> str:
+        """Fingerprint of the corpus, whatever the content."""
+        return self._dataset.corpus_fingerprint
 
     @property
     def fingerprint(self) -> str:

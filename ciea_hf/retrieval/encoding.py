@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from ciea_hf.choices import DTYPES
 from ciea_hf.modeling.inputs_ciea import input_kind, names_image
 from ciea_hf.utils import prefetch_map
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from ciea_hf.retrieval.documents import DocumentView
 
-DTYPES = ("float32", "float16")
 BATCHES_PER_CHUNK = 4  # enough to group inputs by kind and length, few enough to stay in memory
 
 
@@ -46,6 +46,7 @@ class EncodingOptions:
         shard_size: Number of documents per shard, the unit of resuming.
         num_workers: Number of threads that decode images ahead of the model; 0 decodes between batches.
         show_progress_bar: Whether to show a progress bar over the documents.
+        normalize: Whether to scale embeddings to unit length; if `None`, unless the model scores by dot product.
 
     Raises:
         ValueError: If a value is invalid.
@@ -56,6 +57,7 @@ class EncodingOptions:
     shard_size: int = 10_000
     num_workers: int = 1
     show_progress_bar: bool = False
+    normalize: bool | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -99,7 +101,7 @@ def encode_documents(model: Encoder, view: DocumentView, start: int, stop: int, 
         options: Batch size, type and so on.
 
     Returns:
-        Embeddings in `options.dtype`, normalised unless the model scores by dot product.
+        Embeddings in `options.dtype`.
 
     Raises:
         ValueError: If the model does not support a document, or an embedding is not finite; the message names the
@@ -110,19 +112,22 @@ def encode_documents(model: Encoder, view: DocumentView, start: int, stop: int, 
     position = start
     for inputs in _chunks(view, start, min(stop, len(view)), options):
         ids = view.ids[position : position + len(inputs)]
-        blocks.append(_encode_chunk(model, inputs, ids, options.batch_size).astype(options.dtype))
+        blocks.append(_encode_chunk(model, inputs, ids, options).astype(options.dtype))
         missing += [position + i for i, item in enumerate(inputs) if item is None]
         position += len(inputs)
     return Shard(np.concatenate(blocks) if blocks else np.empty((0, 0), options.dtype), missing)
 
 
-def _encode_chunk(model: Encoder, inputs: list[Any], ids: Sequence[str], batch_size: int) -> NDArray[np.float32]:
+def _encode_chunk(
+    model: Encoder, inputs: list[Any], ids: Sequence[str], options: EncodingOptions
+) -> NDArray[np.float32]:
     kinds = {_kind(item) for item in inputs}
     for kind, modality in (("image", "image"), ("image,text", ("image", "text"))):
         if kind in kinds and hasattr(model, "supports") and not model.supports(modality):
             raise ValueError(f"the model does not support {kind} documents; set `content` to 'caption' or 'image'")
     try:
-        rows = encode_inputs(model.encode_document, inputs, batch_size, normalizes(model), _takes_mixed_inputs(model))
+        normalize = normalizes(model) if options.normalize is None else options.normalize
+        rows = encode_inputs(model.encode_document, inputs, options.batch_size, normalize, _takes_mixed_inputs(model))
     except (ValueError, TypeError) as error:
         raise type(error)(f"documents {ids[0]!r} to {ids[-1]!r}: {error}") from error
     invalid = ~np.isfinite(rows).all(axis=1)

@@ -44,9 +44,9 @@ def test_encode_errors_name_the_place(model, tmp_path, capsys):
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"image": "gone.png"}\n')
     (tmp_path / "worse.jsonl").write_text('{"text": \n')
     output = ["--output", str(tmp_path / "o.npy")]
-    assert "bad.jsonl:2: there is no picture" in fails(capsys, "encode", model, str(tmp_path / "bad.jsonl"), *output)
-    assert "worse.jsonl:1: no JSON" in fails(capsys, "encode", model, str(tmp_path / "worse.jsonl"), *output)
-    assert "nothing at nowhere" in fails(capsys, "encode", model, "nowhere", *output)
+    assert "bad.jsonl:2: image" in fails(capsys, "encode", model, str(tmp_path / "bad.jsonl"), *output)
+    assert "worse.jsonl:1: invalid JSON" in fails(capsys, "encode", model, str(tmp_path / "worse.jsonl"), *output)
+    assert "nowhere not found" in fails(capsys, "encode", model, "nowhere", *output)
     assert "must end in .npy" in fails(capsys, "encode", model, "--text", "a", "--output", "o.csv")
     assert "nothing to encode" in fails(capsys, "encode", model, *output)
 
@@ -92,7 +92,7 @@ def test_a_model_of_sentence_transformers_takes_files(tmp_path, capsys):
 def test_lines_that_cannot_be_read_are_named(model, tmp_path, capsys):
     output = ["--output", str(tmp_path / "o.npy")]
     for name, content, message in (
-        ("a.jsonl", b'{"image": 7}', "a.jsonl:1: 'image' must be a text; got 7"),
+        ("a.jsonl", b'{"image": 7}', "a.jsonl:1: 'image' must be a string; got 7"),
         ("b.txt", b"fine\ncaf\xe9\n", "b.txt:2: the line is not UTF-8"),
     ):
         (tmp_path / name).write_bytes(content)

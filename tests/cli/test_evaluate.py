@@ -153,7 +153,7 @@ def test_compare_two_runs(dataset, tmp_path, capsys):
     (tmp_path / "qrels").write_text("q-pic 0 img-red 1\n")
     assert main(["compare", *runs, "--qrels", str(tmp_path / "qrels")]) == 0
     capsys.readouterr()
-    assert "--kind needs a data set" in fails(
+    assert "--kind requires a data set" in fails(
         capsys, "compare", *runs, "--qrels", str(tmp_path / "qrels"), "--kind=text"
     )
     assert "mrr@10; got 'best'" in fails(capsys, "compare", *runs, "--qrels", dataset, "--metrics", "best")
@@ -188,7 +188,7 @@ def test_mteb_on_a_data_set_of_ones_own(model, dataset, tmp_path, capsys):
 @pytest.mark.parametrize("option", ["--output", "--run-file"])
 def test_where_nothing_can_be_written_nothing_is_evaluated(model, dataset, tmp_path, capsys, option):
     message = fails(capsys, "evaluate", model, dataset, option, str(tmp_path))
-    assert f"{option}: {tmp_path} is a folder; name a file" in message
+    assert f"{option} must be a file; {tmp_path} is a folder" in message
     (tmp_path / "file").write_text("")
     message = fails(capsys, "evaluate", model, dataset, option, str(tmp_path / "file" / "r"))
     assert f"{option}: {tmp_path}/file/r cannot be written" in message

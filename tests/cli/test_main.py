@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 from ciea_hf import __version__
-from ciea_hf.cli import main
+from ciea_hf.choices import DATASET_FORMATS
+from ciea_hf.cli import build_parser, main, subparsers
+from ciea_hf.data.loading import FORMATS
 from tests.support.commands import fails
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -80,3 +84,71 @@ def test_output_into_a_closed_pipe_is_no_error():
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0"
     assert done.stderr == ""
+
+
+def commands() -> list[argparse.ArgumentParser]:
+    """All commands and actions that run."""
+    return [command for command in subparsers(build_parser()) if not subparsers(command)]
+
+
+def test_every_command_has_a_description_and_examples_that_parse() -> None:
+    parser = build_parser()
+    for command in commands():
+        assert (command.description or "").rstrip().endswith("."), command.prog
+        assert command.epilog is not None, command.prog
+        lines = [line.partition("#")[0].strip() for line in command.epilog.splitlines()[1:]]
+        own = [line for line in lines if line.startswith(command.prog + " ")]
+        assert own, command.prog
+        for line in lines:
+            if line.startswith("ciea "):
+                parsed, rest = parser.parse_known_args(shlex.split(line)[1:])
+                assert rest == []
+                assert parsed.run
+
+
+def test_one_option_means_one_thing() -> None:
+    """An option of several commands has the same choices and type everywhere; defaults may differ."""
+    seen: dict[str, tuple[object, ...]] = {}
+    names: set[str] = set()
+    for command in commands():
+        for action in command._actions:
+            for option in action.option_strings:
+                names.add(option)
+                meaning = (action.choices and tuple(action.choices), action.nargs, type(action))
+                assert seen.setdefault(option, meaning) == meaning, (command.prog, option)
+    assert not names & {"--json", "--to", "--images", "--texts", "--part", "--documents", "--out"}
+
+
+def test_choices_and_defaults_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in commands():
+        text = " ".join(command.format_help().split())
+        for action in command._actions:
+            if action.choices and action.option_strings:
+                assert "{" + ",".join(map(str, action.choices)) + "}" in text, (command.prog, action.dest)
+            if action.help and action.default not in (None, False, [], argparse.SUPPRESS) and action.option_strings:
+                assert "(default: " in action.help, (command.prog, action.dest)
+
+
+@pytest.mark.parametrize("position", [0, 1, 3])
+def test_debug_shows_the_traceback_anywhere(position: int) -> None:
+    arguments = ["evaluate", "/no/model", "demo"]
+    arguments.insert(position, "--debug")
+    with pytest.raises(FileNotFoundError):
+        main(arguments)
+
+
+def test_dry_run_and_output_go_together(capsys: pytest.CaptureFixture[str]) -> None:
+    for extra in (["--dry-run"], ["--output", "x"]):
+        assert "must be given together" in fails(capsys, "push", "folder", "org/name", *extra)
+
+
+def test_the_formats_of_the_command_line_are_those_of_the_readers() -> None:
+    assert tuple(FORMATS) == DATASET_FORMATS
+
+
+def test_completion_is_printed_for_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit) as stop:
+        main(["--print-completion", "bash"])
+    assert stop.value.code == 0
+    assert "--contact-sheet" in capsys.readouterr().out

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("cache")
 def test_search_lists_hits_and_marks_the_known_ones(model, dataset, tmp_path, capsys, cache):
     sheet, hits = tmp_path / "hits.png", tmp_path / "hits.json"
     command = ["search", model, dataset, "a red cat", "--query-id", "q-pic", "--top-k", "6"]
-    assert main([*command, "--images", str(sheet), "--json", str(hits)]) == 0
+    assert main([*command, "--contact-sheet", str(sheet), "--output", str(hits)]) == 0
     printed = capsys.readouterr().out
     content = json.loads(hits.read_text())
     assert [row["query"] for row in content] == ["a red cat", "red cup"]
@@ -48,11 +48,14 @@ def test_search_in_an_index_folder(model, dataset, tmp_path, capsys):
     index = tmp_path / "index"
     assert main(["index", model, dataset, "--output", str(index), "--dtype", "float16", "--shard-size", "4"]) == 0
     assert "6 documents, complete" in capsys.readouterr().out
-    assert main(["search", model, str(index), "a red cat", "--top-k", "2", "--images", str(tmp_path / "a.png")]) == 0
+    assert (
+        main(["search", model, str(index), "a red cat", "--top-k", "2", "--contact-sheet", str(tmp_path / "a.png")])
+        == 0
+    )
     assert (tmp_path / "a.png").exists()
     shared = ["index", model, dataset, "--output", str(tmp_path / "parts"), "--shard-size", "1"]
     assert main([*shared, "--shard", "2/2"]) == 0
-    assert "3 shards are still missing" in capsys.readouterr().out
+    assert "3 shards are missing" in capsys.readouterr().out
     assert "3 of 6 shards are missing" in fails(capsys, "search", model, str(tmp_path / "parts"), "a red cat")
     assert main([*shared, "--shard", "1/2"]) == 0
     assert "complete" in capsys.readouterr().out
@@ -88,7 +91,7 @@ def test_pictures_that_were_replaced_are_embedded_anew(model, tmp_path, capsys, 
     assert capsys.readouterr().out != before
     assert "another corpus" in fails(capsys, "index", model, data, "--output", index)
     sheet = str(tmp_path / "a.png")
-    assert "has changed since it was indexed" in fails(capsys, "search", model, index, "x", "--images", sheet)
+    assert "has changed since it was indexed" in fails(capsys, "search", model, index, "x", "--contact-sheet", sheet)
     assert main(["search", model, index, "a red cat"]) == 0
 
 
@@ -104,7 +107,7 @@ def test_a_broken_picture_is_never_passed_over_unasked(model, tmp_path, capsys, 
     assert "document 'p2': image" in fails(capsys, *commands[0])
     assert "another on_broken_image" in fails(capsys, *commands[1])
     sheet = tmp_path / "hits.png"
-    assert main([*commands[0], *lenient, "--images", str(sheet)]) == 0
+    assert main([*commands[0], *lenient, "--contact-sheet", str(sheet)]) == 0
     assert sheet.is_file()
     assert "document 'p2' is left out" in caplog.text
 
@@ -113,7 +116,7 @@ def test_an_index_has_decided_on_its_options(model, dataset, tmp_path, capsys):
     index = str(tmp_path / "index")
     assert main(["index", model, dataset, "--output", index, "--content", "caption"]) == 0
     for option in (["--split", "dev"], ["--dtype", "float16"], ["--on-broken-image", "caption"]):
-        assert f"{option[0]} is for `ciea index`" in fails(capsys, "search", model, index, "x", *option)
+        assert f"{option[0]} cannot be set for" in fails(capsys, "search", model, index, "x", *option)
     assert main(["search", model, index, "a red cat", "--query-id", "q-pic"]) == 0
     from_index = capsys.readouterr().out
     assert main(["search", model, dataset, "a red cat", "--query-id", "q-pic", "--content", "caption"]) == 0
@@ -143,7 +146,9 @@ def test_a_text_of_a_files_name_is_a_text(model, tmp_path, capsys, monkeypatch):
     assert printed[0] == printed[1]
 
 
-@pytest.mark.parametrize("option", ["--json", "--images"])
+@pytest.mark.parametrize("option", ["--output", "--contact-sheet"])
 def test_where_nothing_can_be_written_nothing_is_searched(model, dataset, tmp_path, capsys, option):
-    assert f"{option}: {tmp_path} is a folder" in fails(capsys, "search", model, dataset, "x", option, str(tmp_path))
+    assert f"{option} must be a file; {tmp_path} is a folder" in fails(
+        capsys, "search", model, dataset, "x", option, str(tmp_path)
+    )
     assert capsys.readouterr().out == ""

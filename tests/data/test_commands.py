@@ -30,7 +30,7 @@ def test_the_command_says_whether_training_can_run(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "all_docs.json:4: 'd5bc8': the document is there already (line 1)" in out
     assert "training cannot run: offsets that do not hit their line: 2" in out
-    assert f"written without the faults: {tmp_path / 'clean'} (corpus 7, train 3, dev 1, test 2)" in out
+    assert f"written without the issues: {tmp_path / 'clean'} (corpus 7, train 3, dev 1, test 2)" in out
     written = json.loads((tmp_path / "a.json").read_text())
     assert len(written["faults"]) == len(said)
     assert {"kind", "level", "file", "line", "id", "message"} == set(written["faults"][0])
@@ -39,7 +39,7 @@ def test_the_command_says_whether_training_can_run(tmp_path, capsys):
     assert "there is no split 'train'" in capsys.readouterr().out
     assert main(["data", "check", str(good), "--splits", "gold"]) == 2
     assert main(["data", "check", str(good), "--fix", str(tmp_path / "clean")]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main(["data", "check", str(bad), "--limit", "1"]) == 1
     assert "and 2 more" in capsys.readouterr().out
 
@@ -47,7 +47,7 @@ def test_the_command_says_whether_training_can_run(tmp_path, capsys):
 @pytest.mark.parametrize("form", FORMS)
 def test_convert_writes_what_is_loaded(tmp_path, form):
     folder = FORMS[form](tmp_path / "data")
-    assert main(["data", "convert", str(folder), str(tmp_path / "own"), "--splits", "train", "dev"]) == 0
+    assert main(["data", "convert", str(folder), "--output", str(tmp_path / "own"), "--splits", "train", "dev"]) == 0
     for split in ("train", "dev"):
         own, data = (load_retrieval_dataset(path, split) for path in (tmp_path / "own", folder))
         assert own.corpus_ids == data.corpus_ids
@@ -61,10 +61,10 @@ def test_convert_writes_what_is_loaded(tmp_path, form):
 
 def test_convert_says_what_stops_it(tmp_path, capsys):
     folder, _ = with_faults(tmp_path / "data")
-    assert main(["data", "convert", str(folder), str(tmp_path / "own")]) == 2
+    assert main(["data", "convert", str(folder), "--output", str(tmp_path / "own")]) == 2
     assert "all_docs.json:4: 'd5bc8': the document is there already (line 1)" in capsys.readouterr().err
     assert not (tmp_path / "own").exists()
     folder = sample_datasets.webqa(tmp_path / "webqa")
     set_image(folder, "30000001", b"####")
-    assert main(["data", "convert", str(folder), str(tmp_path / "own")]) == 2
+    assert main(["data", "convert", str(folder), "--output", str(tmp_path / "own")]) == 2
     assert "the image of document '30000001' cannot be read" in capsys.readouterr().err

@@ -131,18 +131,18 @@ def test_nothing_is_no_data_set(tmp_path, capsys):
         capsys, "data", "check", tmp_path / "file.txt", "--format", "edis"
     )
     for form in ("edis", "clueweb22-mm"):
-        refused(capsys, "data", "convert", tmp_path / "empty", out, "--format", form)
+        refused(capsys, "data", "convert", tmp_path / "empty", "--output", out, "--format", form)
     bare = sample_datasets.webqa(tmp_path / "webqa")
     for split in ("train", "dev", "test"):
         (bare / f"{split}.json").unlink()
-    assert "has no split" in refused(capsys, "data", "convert", bare, out)
+    assert "has no split" in refused(capsys, "data", "convert", bare, "--output", out)
     assert not out.exists()
 
 
 def test_the_file_that_webqa_lacks_is_named(tmp_path, capsys):
     folder = sample_datasets.webqa(tmp_path / "data")
     (folder / "imgs.tsv").rename(tmp_path / "imgs.tsv")
-    assert "imgs.tsv: there is no such file" in refused(capsys, "data", "convert", folder, tmp_path / "out")
+    assert "imgs.tsv: there is no such file" in refused(capsys, "data", "convert", folder, "--output", tmp_path / "out")
 
 
 # --- images

@@ -91,7 +91,7 @@ def test_pictures_texts_and_queries(source, tmp_path):
 
 
 def test_the_same_again_and_nothing_wrong_with_it(source, tmp_path):
-    assert main(["data", "build", "openclipart", str(tmp_path / "a"), "--source", str(source)]) == 0
+    assert main(["data", "build", "openclipart", "--output", str(tmp_path / "a"), "--source", str(source)]) == 0
     build_openclipart(source / "usr" / "share", tmp_path / "b")  # as if it were installed
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
@@ -110,7 +110,7 @@ def test_thumbnails_are_on_white(source):
 
 
 def test_packages_that_are_not_there(tmp_path, capsys):
-    assert main(["data", "build", "openclipart", str(tmp_path / "a"), "--source", str(tmp_path)]) == 2
+    assert main(["data", "build", "openclipart", "--output", str(tmp_path / "a"), "--source", str(tmp_path)]) == 2
     assert "apt-get download openclipart-svg" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
 

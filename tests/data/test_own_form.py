@@ -117,11 +117,11 @@ def test_a_corpus_alone_can_be_searched(tmp_path, model, cache, capsys, form):
     assert main(["search", model, str(folder), "red", "--top-k", "9", *lenient]) == 0
     assert main(["index", model, str(folder), "--output", str(tmp_path / "index"), *lenient]) == 0
     assert "9 documents, complete" in capsys.readouterr().out
-    assert main(["search", model, str(tmp_path / "index"), "red", "--images", str(tmp_path / "hits.png")]) == 0
+    assert main(["search", model, str(tmp_path / "index"), "red", "--contact-sheet", str(tmp_path / "hits.png")]) == 0
     capsys.readouterr()
     alone = "has no split: a corpus without queries and judgements can only be searched"
     assert alone in fails(capsys, "evaluate", model, str(folder))
-    assert alone in fails(capsys, "data", "convert", str(folder), str(tmp_path / "converted"))
+    assert alone in fails(capsys, "data", "convert", str(folder), "--output", str(tmp_path / "converted"))
     assert main(["data", "check", str(folder)]) == 1
     printed = capsys.readouterr().out
     assert "'30000007': " in printed  # its picture is broken
@@ -134,5 +134,5 @@ def test_an_index_of_a_corpus_alone_stays_one_when_queries_come(tmp_path, model,
     index = str(tmp_path / "index")
     assert main(["index", model, str(folder), "--output", index, "--on-broken-image", "caption"]) == 0
     shutil.move(tmp_path / "qrels", folder / "qrels")
-    assert main(["search", model, index, "red", "--images", str(tmp_path / "hits.png")]) == 0
+    assert main(["search", model, index, "red", "--contact-sheet", str(tmp_path / "hits.png")]) == 0
     assert (tmp_path / "hits.png").is_file()

@@ -38,8 +38,8 @@ def test_push_says_what_it_did_and_pull_gives_the_folder(
     assert main(["push", str(folder), "org/ciea"]) == 0
     again = capsys.readouterr().out.splitlines()
     assert "unchanged  model.safetensors" in again
-    assert "Nothing to do: the repository holds all of it." in again
-    assert main(["pull", "org/ciea", "--revision", commit, "--to", str(tmp_path / "here")]) == 0
+    assert "Nothing to do: the repository is up to date." in again
+    assert main(["pull", "org/ciea", "--revision", commit, "--output", str(tmp_path / "here")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "here")
     assert np.allclose(CIEAModel.from_pretrained(tmp_path / "here").encode("a"), tiny_model().encode("a"), atol=1e-5)
 
@@ -53,7 +53,7 @@ def test_push_of_a_pull_request_to_a_branch(hub: MemoryHub, folder: Path, capsys
 
 
 def test_push_dry_run(hub: MemoryHub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["push", str(folder), "org/ciea", "--dry-run", str(tmp_path / "look")]) == 0
+    assert main(["push", str(folder), "org/ciea", "--dry-run", "--output", str(tmp_path / "look")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "written    model.safetensors" in lines
     assert lines[-1] == str(tmp_path / "look")
@@ -90,7 +90,7 @@ def test_convert_reaches_the_hub(hub: MemoryHub, tmp_path: Path, capsys: pytest.
     for name in ("image_token_id", "image_start_token_id", "image_end_token_id"):
         command += ["--set", f"{name}={getattr(model.config, name)}"]
     assert main(command) == 2
-    assert "say where the model goes" in capsys.readouterr().err
+    assert "set --output FOLDER, --push REPO_ID or both" in capsys.readouterr().err
     assert main([*command, "--push", "org/marvel", "--private"]) == 0
     assert "MARVEL" in capsys.readouterr().out
     assert hub.repositories["org/marvel"].private

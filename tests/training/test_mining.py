@@ -209,8 +209,9 @@ def test_the_command_mines_what_training_reads(
     output = tmp_path / "mined"
     assert "mine" in STAGES
     status = ciea(
-        ["mine", str(tmp_path / "model"), str(tmp_path / "data"), "--output", str(output), "--images", "3",
-         "--texts", "2", "--on-broken-image", "skip", "--relative-margin", "0.05", "--window", "1", "40"]
+        ["mine", str(tmp_path / "model"), str(tmp_path / "data"), "--output", str(output),
+         "--negatives-per-kind", "3", "2", "--on-broken-image", "skip",
+         "--relative-margin", "0.05", "--window", "1", "40"]
     )  # fmt: skip
     shown = capsys.readouterr().out
     assert status == 0
