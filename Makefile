@@ -28,13 +28,15 @@ test-lowest:
 	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt --editable ".[dev]"
 	$(VENV)-lowest/bin/python -m pytest
 
-# mypy reads the package as users install it; an editable install of mapped folders would silently pass
+# mypy and import-linter read the package as users install it: through an editable install of mapped folders they would
+# see only a part of it and silently pass
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/lint .
 	cd build/lint && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../setup.cfg -p ciea_hf
+	cd build/lint && ../../$(BIN)/lint-imports ../../setup.cfg
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -69,7 +69,7 @@ def load_encoder(name: str, device: str | None = None) -> Encoder:
 
     try:
         if _model_type(name) == "ciea" and _stands_alone(name):
-            from ciea_hf import CIEAModel
+            from ciea_hf.modeling.modeling_ciea import CIEAModel
 
             model: Encoder = CIEAModel.from_pretrained(name).eval().to(chosen)
             return model
