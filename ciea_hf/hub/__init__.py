@@ -1,4 +1,4 @@
-"""Publishing a model on the Hugging Face Hub, and fetching one: whole, in one commit, and without pickles."""
+"""Uploads models to the Hugging Face Hub in one commit, and downloads them with safety checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a folder holds a whole CIEA model, and nothing that would run or read what it should not."""
+"""Checks that a folder is a complete CIEA model that loads without pickles and without code or files from elsewhere."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ciea_hf.modeling.validation_ciea import check_image_patches, check_image_si
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# files that are unpickled when they are loaded, or may be
+# Suffixes of files that loading unpickles or may unpickle. Unpickling can run arbitrary code.
 PICKLE_SUFFIXES = frozenset(
     (".bin", ".ckpt", ".dill", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pt2", ".pth", ".t7", ".tar")
 )
-CODE_REFERENCE = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")  # module.Class, in the same folder
+CODE_REFERENCE = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")  # module.Class in the same folder
 RELATIVE_IMPORT = re.compile(r"^\s*from\s+\.(\w+)\s+import\s", re.MULTILINE)
 AUTO_CLASSES = {"config.json": ("AutoConfig", "AutoModel"), "processor_config.json": ("AutoProcessor",)}
 SENTENCE_TRANSFORMERS_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
@@ -35,17 +35,19 @@ WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a folder is a whole CIEA model that loads without unpickling anything or leaving the folder.
+    """Check that a folder is a complete CIEA model that loads safely.
+
+    Loading is safe if it unpickles nothing and reads no file outside the folder.
 
     Args:
-        folder: As `save_pretrained` writes it.
+        folder: Folder written by `save_pretrained`.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If something is missing, damaged or not to be trusted; every finding is named.
+        FileNotFoundError: If the folder does not exist.
+        ValueError: If a file is missing, damaged or unsafe; the message lists every problem.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(folder)!r}")
+        raise FileNotFoundError(f"folder not found: {str(folder)!r}")
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
     problems = [*pickle_problems(names), *_disguised_pickles(folder, names)]
     contents: dict[str, Any] = {}
@@ -58,21 +60,21 @@ def check_folder(folder: Path) -> None:
     for check in (_config_problems, _code_problems, _weight_problems, _processor_problems, _module_problems):
         problems += check(folder, contents)
     if problems:
-        raise ValueError(f"{folder}: not a CIEA model that can be trusted whole: {'; '.join(problems)}")
+        raise ValueError(f"{folder}: not a complete, safe CIEA model: {'; '.join(problems)}")
 
 
 def pickle_problems(names: Iterable[str]) -> list[str]:
-    """Name the files that are pickles by their ending."""
-    found = [name for name in names if PurePosixPath(name).suffix.lower() in PICKLE_SUFFIXES]
-    return [f"{name} is or may be a pickle, which runs code when it is read" for name in found]
+    """List a problem for each file whose suffix is that of a pickle."""
+    pickles = [name for name in names if PurePosixPath(name).suffix.lower() in PICKLE_SUFFIXES]
+    return [f"{name} is or may be a pickle, which can run code when it is loaded" for name in pickles]
 
 
 def _disguised_pickles(folder: Path, names: Iterable[str]) -> Iterator[str]:
-    """Name pickles under another ending; safetensors are read as such elsewhere."""
+    """Find pickles under another suffix; `_shard_problems` opens the safetensors files."""
     for name in names:
         suffix = PurePosixPath(name).suffix.lower()
         if suffix not in PICKLE_SUFFIXES and suffix != ".safetensors" and _is_pickle(folder / name):
-            yield f"{name} is a pickle under another name, which runs code when it is read"
+            yield f"{name} is a pickle under another suffix, which can run code when it is loaded"
 
 
 def _is_pickle(path: Path) -> bool:
@@ -86,36 +88,36 @@ def _is_pickle(path: Path) -> bool:
     return False
 
 
-def _config_problems(folder: Path, contents: dict[str, Any]) -> Iterator[str]:  # noqa: ARG001 (all checks look alike)
+def _config_problems(folder: Path, contents: dict[str, Any]) -> Iterator[str]:  # noqa: ARG001 (all checks have the same signature)
     config = contents.get("config.json")
     if config is None:
         yield "config.json is missing"
     elif not isinstance(config, dict) or config.get("model_type") != "ciea":
         found = config.get("model_type") if isinstance(config, dict) else type(config).__name__
-        yield f"config.json is not CIEA's: model_type is {found!r}"
+        yield f"config.json is not a CIEA configuration: `model_type` must be 'ciea'; got {found!r}"
 
 
 def _code_problems(folder: Path, contents: dict[str, Any]) -> Iterator[str]:
-    """Remote code must be there, and stand in the folder itself: no paths, no other repository."""
+    """Remote code must be complete and in the folder itself: no paths and no other repository."""
     for name, content in contents.items():
         for reference in _code_references(content):
             if not isinstance(reference, str) or not CODE_REFERENCE.fullmatch(reference):
-                yield f"{name} names code outside its folder: {reference!r}"
+                yield f"{name} refers to code outside the folder: {reference!r}"
             elif not (folder / f"{reference.split('.')[0]}.py").is_file():
-                yield f"{reference.split('.')[0]}.py is missing, which {name} names"
+                yield f"{reference.split('.')[0]}.py is missing; {name} refers to it"
     for name, classes in AUTO_CLASSES.items():
         auto_map = contents[name].get("auto_map") if isinstance(contents.get(name), dict) else {}
         missing = [auto for auto in classes if auto not in (auto_map or {})]
         if name in contents and missing:
-            yield f"{name} names no code for {', '.join(missing)}; `save_pretrained` writes it"
+            yield f"{name}: `auto_map` has no entry for {', '.join(missing)}; `save_pretrained` writes it"
     for module in sorted(folder.glob("*.py")):
         for other in RELATIVE_IMPORT.findall(module.read_text(encoding="utf-8")):
             if not (folder / f"{other}.py").is_file():
-                yield f"{other}.py is missing, which {module.name} imports"
+                yield f"{other}.py is missing; {module.name} imports it"
 
 
 def _code_references(content: Any) -> Iterator[Any]:
-    """Every value of every `auto_map`, however deep."""
+    """Yield every value of every `auto_map`, at any depth."""
     if isinstance(content, list):
         for item in content:
             yield from _code_references(item)
@@ -126,10 +128,9 @@ def _code_references(content: Any) -> Iterator[Any]:
             yield from _code_references(value)
             continue
         for reference in value.values() if isinstance(value, dict) else [value]:
-            # a tokenizer's entry may be a pair (slow, fast), either None
-            yield from (
-                part for part in (reference if isinstance(reference, list) else [reference]) if part is not None
-            )
+            # The entry of a tokenizer may be a pair (slow, fast), and either may be None.
+            candidates = reference if isinstance(reference, list) else [reference]
+            yield from (candidate for candidate in candidates if candidate is not None)
 
 
 def _weight_problems(folder: Path, contents: dict[str, Any]) -> Iterator[str]:
@@ -138,7 +139,7 @@ def _weight_problems(folder: Path, contents: dict[str, Any]) -> Iterator[str]:
         yield from _shard_problems(folder / WEIGHTS, ())
         return
     if index is None:
-        yield f"{WEIGHTS} is missing, and so is {WEIGHTS_INDEX}"
+        yield f"weights are missing: neither {WEIGHTS} nor {WEIGHTS_INDEX} exists"
         return
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
@@ -146,16 +147,16 @@ def _weight_problems(folder: Path, contents: dict[str, Any]) -> Iterator[str]:
         return
     for shard in sorted({str(value) for value in weight_map.values()}):
         if not is_plain_name(shard) or not shard.endswith(".safetensors"):
-            yield f"{WEIGHTS_INDEX} names a file outside its folder, or no safetensors: {shard!r}"
+            yield f"{WEIGHTS_INDEX} refers to a file that is outside the folder or not safetensors: {shard!r}"
         elif not (folder / shard).is_file():
-            yield f"{shard} is missing, which {WEIGHTS_INDEX} names"
+            yield f"{shard} is missing; {WEIGHTS_INDEX} refers to it"
         else:
             yield from _shard_problems(folder / shard, [name for name, file in weight_map.items() if file == shard])
 
 
 def _shard_problems(path: Path, expected: Iterable[str]) -> Iterator[str]:
     try:
-        with safe_open(path, framework="numpy") as tensors:  # checks the header against the file's size
+        with safe_open(path, framework="numpy") as tensors:  # opening checks the header against the file size
             absent = sorted(set(expected) - set(tensors.keys()))
     except (SafetensorError, OSError) as error:
         yield f"{path.name} is damaged: {error}"
@@ -169,18 +170,18 @@ def _processor_problems(folder: Path, contents: dict[str, Any]) -> Iterator[str]
         if name not in contents:
             yield f"{name} is missing"
     if not any((folder / name).is_file() for name in VOCABULARIES):
-        yield f"the tokenizer's vocabulary is missing (one of {', '.join(VOCABULARIES)})"
+        yield f"the vocabulary of the tokenizer is missing: one of {', '.join(VOCABULARIES)} is required"
     processor = contents.get("processor_config.json") or {}
     settings = processor.get("image_processor") or contents.get("preprocessor_config.json") or {}
     try:
         check_image_size(settings)
         check_image_patches(processor.get("image_seq_length", 1))
     except ValueError as error:
-        yield f"the processor cannot be trusted: {error}"
+        yield f"unsafe processor: {error}"
 
 
 def _module_problems(folder: Path, contents: dict[str, Any]) -> Iterator[str]:  # noqa: ARG001
-    """What `SentenceTransformer(folder)` reads must be its own modules, in this folder."""
+    """`SentenceTransformer(folder)` may load only modules of sentence-transformers, from this folder."""
     for name in SENTENCE_TRANSFORMERS_FILES:
         if name not in contents:
             yield f"{name} is missing"
@@ -188,7 +189,7 @@ def _module_problems(folder: Path, contents: dict[str, Any]) -> Iterator[str]:  
     for module in modules if isinstance(modules, list) else [modules]:
         kind = module.get("type") if isinstance(module, dict) else None
         if not isinstance(kind, str) or not re.fullmatch(r"sentence_transformers(\.\w+)+", kind):
-            yield f"modules.json names a module that is not of sentence-transformers: {kind!r}"
+            yield f"modules.json refers to a module outside sentence-transformers: {kind!r}"
         path = module.get("path", "") if isinstance(module, dict) else ""
         if not isinstance(path, str) or (path and not is_plain_name(path)):
-            yield f"modules.json names a path outside its folder: {path!r}"
+            yield f"modules.json refers to a path outside the folder: {path!r}"

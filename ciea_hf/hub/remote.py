@@ -1,4 +1,4 @@
-"""A repository on the Hub as it stands, and how local files differ from it."""
+"""The current state of a repository on the Hub, for comparison with local files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import HfApi
 
-CHUNK = 1 << 22
+CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class RemoteFile:
     """A file of a repository.
 
     Attributes:
-        size: In bytes.
-        oid: Its Git blob's SHA-1.
-        sha256: Of its content, for files in large file storage, else None.
+        size: Size in bytes.
+        oid: SHA-1 of the Git blob.
+        sha256: SHA-256 of the content for files in large file storage, else None.
     """
 
     size: int
@@ -33,7 +33,7 @@ class RemoteFile:
     sha256: str | None
 
     def equals(self, content: Path | bytes) -> bool:
-        """Whether a local file, or content, is the same; sizes are compared before hashes."""
+        """Return whether a local file or content is the same; sizes are compared before hashes."""
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         if size != self.size:
             return False
@@ -48,8 +48,8 @@ class RemoteState:
     """One commit of a repository.
 
     Attributes:
-        commit: Its hash.
-        files: By path.
+        commit: Hash of the commit.
+        files: Files by path.
         private: Whether the repository is private.
     """
 
@@ -62,15 +62,15 @@ def read_remote(api: HfApi, repo_id: str, revision: str) -> RemoteState:
     """List a repository at a revision.
 
     Args:
-        api: The client.
-        repo_id: The repository.
-        revision: A branch, a tag, a pull request's reference or a commit.
+        api: Client of the Hub.
+        repo_id: Repository, as `owner/name`.
+        revision: Branch, tag, reference of a pull request, or commit hash.
 
     Returns:
-        Its commit and files.
+        The commit of the revision and its files.
 
     Raises:
-        HfHubHTTPError: If it does not exist, or may not be seen.
+        HfHubHTTPError: If the repository or revision does not exist or is not accessible.
     """
     info = api.model_info(repo_id, revision=revision)
     commit = str(info.sha)
@@ -83,7 +83,7 @@ def read_remote(api: HfApi, repo_id: str, revision: str) -> RemoteState:
 
 
 def read_branch(api: HfApi, repo_id: str, branch: str) -> RemoteState | None:
-    """List a branch; None where the repository has no such branch."""
+    """List a branch; None if the repository does not have it."""
     try:
         return read_remote(api, repo_id, branch)
     except RevisionNotFoundError:
@@ -95,6 +95,6 @@ def _digest(content: Path | bytes, digest: hashlib._Hash) -> str:
         digest.update(content)
         return digest.hexdigest()
     with content.open("rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Trying again where that can help."""
+"""Retries of requests to the Hub after transient errors."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 ATTEMPTS = 4
-FIRST_WAIT = 1.0  # seconds; doubles with each attempt
+FIRST_WAIT = 1.0  # seconds, doubled after each attempt
 
 
-def with_patience(action: Callable[[], T], repo_id: str, failed: str, advice: str = "", writing: bool = False) -> T:
-    """Do something on the Hub, again and again as long as the fault may pass.
+def call_with_retries(action: Callable[[], T], repo_id: str, failed: str, advice: str = "", writing: bool = False) -> T:
+    """Call a function that talks to the Hub, and retry it after transient errors with growing waits.
 
     Args:
-        action: What to do; safe to do again.
-        repo_id: The repository in question, for messages.
-        failed: What to say after a failure, such as ``"was not pushed"``.
-        advice: What to add to it.
+        action: Function to call; a repeated call must be safe.
+        repo_id: Repository of the requests, for messages.
+        failed: Predicate of the error message, such as `"was not pushed"`.
+        advice: Sentence added to the error message.
         writing: Whether the action changes the repository.
 
     Returns:
-        What the action returns.
+        The result of the action.
 
     Raises:
-        HubError: If the fault lasts, or is not of the kind that passes.
+        HubError: If the last attempt fails, or the error is not transient.
     """
     attempt = 1
     while True:
@@ -46,6 +46,6 @@ def with_patience(action: Callable[[], T], repo_id: str, failed: str, advice: st
                 tried = f" after {attempt} attempts" if attempt > 1 else ""
                 raise HubError(f"{repo_id} {failed}{tried}: {reason}{'. ' if advice else ''}{advice}") from error
         wait = FIRST_WAIT * 2 ** (attempt - 1)
-        logger.warning("%s; trying again in %.0f s (%d of %d)", reason, wait, attempt, ATTEMPTS)
+        logger.warning("%s; retrying in %.0f s (attempt %d of %d failed)", reason, wait, attempt, ATTEMPTS)
         time.sleep(wait)
         attempt += 1

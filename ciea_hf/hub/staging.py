@@ -1,4 +1,4 @@
-"""What a push sends: a model's files, checked, with their card."""
+"""Collects and checks the files of an upload, and adds the model card."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.json"
 ORIGIN = "_name_or_path"
-IGNORED = ("__pycache__", "*.pyc", "*.tmp", "*.lock", "*.log")  # beside everything whose name begins with a dot
+IGNORED = ("__pycache__", "*.pyc", "*.tmp", "*.lock", "*.log")  # hidden files are ignored too
 
 
 @dataclass(frozen=True)
 class StagedFiles:
-    """Files to be published.
+    """Files of an upload.
 
     Attributes:
-        contents: Path in the repository to the local file, or to the content itself.
-        from_memory: Whether they come from a model in memory, which has no record of its run.
+        contents: Local file, or content, by path in the repository.
+        from_memory: Whether the files come from a model in memory, which has no record of its training run.
     """
 
     contents: Mapping[str, Path | bytes]
@@ -39,13 +39,13 @@ class StagedFiles:
 
     @property
     def card(self) -> str:
-        """The card's text."""
+        """Text of the model card."""
         content = self.contents[CARD_FILE]
         return content.decode() if isinstance(content, bytes) else content.read_text(encoding="utf-8")
 
     @property
     def has_generated_card(self) -> bool:
-        """Whether the card was made by this package."""
+        """Whether this package generated the model card."""
         return is_generated(self.card)
 
 
@@ -53,20 +53,20 @@ class StagedFiles:
 def staged(
     model_or_folder: CIEAModel | str | os.PathLike[str], repo_id: str | None, save_options: Mapping[str, Any]
 ) -> Iterator[StagedFiles]:
-    """Collect and check what is to be published; a model in memory is saved to a temporary folder.
+    """Collect and check the files of an upload; a model in memory is saved to a temporary folder.
 
     Args:
-        model_or_folder: A model with its processor, or a folder that `save_pretrained` wrote.
-        repo_id: Where it goes, for the card's examples.
-        save_options: Arguments of `save_pretrained`, for a model.
+        model_or_folder: Model with its processor, or folder written by `save_pretrained`.
+        repo_id: Repository named in the examples of the model card.
+        save_options: Arguments of `save_pretrained`, for a model only.
 
     Yields:
-        The files.
+        The files of the upload.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
+        FileNotFoundError: If the folder does not exist.
         TypeError: If `save_options` are given for a folder.
-        ValueError: If the folder is not a whole CIEA model, or holds pickles.
+        ValueError: If the folder is not a complete CIEA model, or contains pickles.
     """
     if hasattr(model_or_folder, "save_pretrained"):
         with tempfile.TemporaryDirectory(prefix="ciea-push-") as folder:
@@ -74,18 +74,22 @@ def staged(
             yield _collect(Path(folder), repo_id, from_memory=True)
         return
     if save_options:
-        raise TypeError(f"{', '.join(save_options)}: only for a model; a folder is published as it was saved")
+        raise TypeError(f"{', '.join(save_options)}: supported for a model only; a folder is uploaded unchanged")
     yield _collect(Path(model_or_folder), repo_id, from_memory=False)
 
 
 def write_staged(files: StagedFiles, folder: Path) -> None:
-    """Write what would be published into a new folder, which appears whole or not at all.
+    """Write the files of an upload atomically into a new folder.
+
+    Args:
+        files: Files of the upload.
+        folder: Folder to create; it may exist if it is empty.
 
     Raises:
-        FileExistsError: If there is something at `folder` already.
+        FileExistsError: If `folder` is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"`dry_run`: {str(folder)!r} is not empty; name a new folder")
+        raise FileExistsError(f"`dry_run`: {str(folder)!r} is not empty; choose a new folder")
     with atomic_folder(folder) as target:
         for name, content in files.contents.items():
             path = target / name
@@ -98,28 +102,27 @@ def write_staged(files: StagedFiles, folder: Path) -> None:
 
 def _collect(folder: Path, repo_id: str | None, from_memory: bool) -> StagedFiles:
     check_folder(folder)
-    contents: dict[str, Path | bytes] = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not _is_ignored(path.relative_to(folder))
-    }
-    contents[CONFIG_FILE] = _without_local_names(folder / CONFIG_FILE)
+    contents: dict[str, Path | bytes] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not _is_ignored(path.relative_to(folder)):
+            contents[path.relative_to(folder).as_posix()] = path
+    contents[CONFIG_FILE] = _without_local_paths(folder / CONFIG_FILE)
     card = contents.get(CARD_FILE)
     if not isinstance(card, Path) or is_generated(card.read_text(encoding="utf-8")):
         contents[CARD_FILE] = render_model_card(folder, repo_id=repo_id).encode()
     return StagedFiles(contents, from_memory)
 
 
-def _without_local_names(path: Path) -> Path | bytes:
-    """The configuration without the folders that its towers came from; names on the Hub stay."""
+def _without_local_paths(path: Path) -> Path | bytes:
+    """Return the configuration without local paths of the towers; Hub ids stay."""
     config = json.loads(path.read_text(encoding="utf-8"))
-    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
-    local = [part for part in parts if part.get(ORIGIN) and not is_hub_id(part[ORIGIN])]
+    sections = [config, *(section for section in config.values() if isinstance(section, dict))]
+    local = [section for section in sections if section.get(ORIGIN) and not is_hub_id(section[ORIGIN])]
     if not local:
         return path
-    for part in local:
-        del part[ORIGIN]
-    return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()  # as transformers writes it
+    for section in local:
+        del section[ORIGIN]
+    return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()  # same format as transformers
 
 
 def _is_ignored(path: Path) -> bool:

@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_push_says_what_it_did_and_pull_gives_the_folder(
+def test_push_prints_its_result_and_pull_prints_the_folder(
     hub: MemoryHub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["push", str(folder), "org/ciea", "--private", "--message", "First"]) == 0
@@ -53,30 +53,28 @@ def test_push_of_a_pull_request_to_a_branch(hub: MemoryHub, folder: Path, capsys
 
 
 def test_push_dry_run(hub: MemoryHub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["push", str(folder), "org/ciea", "--dry-run", "--output", str(tmp_path / "look")]) == 0
+    assert main(["push", str(folder), "org/ciea", "--dry-run", "--output", str(tmp_path / "preview")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "written    model.safetensors" in lines
-    assert lines[-1] == str(tmp_path / "look")
-    assert (tmp_path / "look" / "README.md").is_file()
+    assert lines[-1] == str(tmp_path / "preview")
+    assert (tmp_path / "preview" / "README.md").is_file()
     assert hub.requests == []
 
 
-def test_errors_are_one_line_that_says_what_to_do(
-    hub: MemoryHub, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_errors_are_one_line_with_the_remedy(hub: MemoryHub, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hub.faults.append(Fault("/objects/batch", 403, times=9, message="Storage limit reached."))
     assert main(["push", str(folder), "org/ciea"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("ciea: error: org/ciea was not pushed: the storage of org on the Hub is full")
-    assert error.endswith("Run the same again to go on; what arrived is not sent twice.")
-    assert main(["pull", "org/none"]) == 2
-    assert "there is no repository org/none" in capsys.readouterr().err
+    assert error.endswith("Run the same command again to continue; uploaded files are not sent twice.")
+    assert main(["pull", "org/missing"]) == 2
+    assert "repository org/missing not found" in capsys.readouterr().err
     (folder / "optimizer.pt").write_bytes(b"")
     assert main(["push", str(folder), "org/ciea"]) == 2
     assert "optimizer.pt is or may be a pickle" in capsys.readouterr().err
 
 
-def test_convert_reaches_the_hub(hub: MemoryHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_pushes_to_the_hub(hub: MemoryHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tiny_model(use_extractor=False)
     vision_config().save_pretrained(tmp_path / "vision")
     model.processor.image_processor.save_pretrained(tmp_path / "vision")
@@ -100,7 +98,7 @@ def test_convert_reaches_the_hub(hub: MemoryHub, tmp_path: Path, capsys: pytest.
     np.testing.assert_allclose(loaded.encode(document), model.encode(document), atol=1e-5)
 
 
-def test_the_hub_is_imported_when_it_is_asked_for() -> None:
+def test_the_hub_package_is_imported_on_first_use() -> None:
     program = (
         "import sys, ciea_hf, ciea_hf.commands.push, ciea_hf.commands.pull\n"
         "assert not {'ciea_hf.hub', 'ciea_hf.model_cards'} & set(sys.modules)\n"

@@ -1,4 +1,4 @@
-"""What was published loads from the Hub: with the package, without it, at a revision, and offline afterwards."""
+"""A pushed model loads from the Hub: with the package, without it, at a revision, and offline afterwards."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_load_without_the_package_at_a_revision_and_offline_afterwards(hub: Memo
     expected = embed(model)
     picture(1).save(tmp_path / "house.png")
     commit = str(push(model, "org/ciea").commit)
-    push(tiny_model(seed=7), "org/ciea")  # main goes on; the revision stays
+    push(tiny_model(seed=7), "org/ciea")  # the revision keeps the first model
     code = LOAD.replace("REVISION", commit)
     run(code.replace("OUTPUT", "online.safetensors"), tmp_path, hub)
     run(code.replace("OUTPUT", "offline.safetensors"), tmp_path)
@@ -71,7 +71,7 @@ def test_load_without_the_package_at_a_revision_and_offline_afterwards(hub: Memo
     assert all(np.allclose(online[name], offline[name], atol=1e-5) for name in online)
 
 
-def test_the_examples_of_the_card_run_as_they_stand(hub: MemoryHub, tmp_path: Path) -> None:
+def test_the_examples_of_the_card_run(hub: MemoryHub, tmp_path: Path) -> None:
     tiny_model().save_pretrained(tmp_path / "model")
     write_model_card(tmp_path / "model")
     push(tmp_path / "model", "org/ciea")
@@ -125,7 +125,7 @@ def test_pull_into_a_folder(hub: MemoryHub, tmp_path: Path) -> None:
     assert hub.received("^GET .*/resolve/") == []
 
 
-def test_pull_into_a_folder_leaves_nothing_old_there(hub: MemoryHub, tmp_path: Path) -> None:
+def test_pull_into_a_folder_removes_stale_files(hub: MemoryHub, tmp_path: Path) -> None:
     push(tiny_model(), "org/ciea")
     folder = pull("org/ciea", folder=tmp_path / "here")
     (folder / "notes.txt").write_text("mine")
@@ -136,28 +136,28 @@ def test_pull_into_a_folder_leaves_nothing_old_there(hub: MemoryHub, tmp_path: P
     assert (folder / "notes.txt").read_text() == "mine"
 
 
-def test_a_folder_is_never_taken_for_another_repository(hub: MemoryHub, tmp_path: Path) -> None:
+def test_a_folder_with_another_repository_is_rejected(hub: MemoryHub, tmp_path: Path) -> None:
     push(tiny_model(), "org/one")
     push(tiny_model(seed=7), "org/two")
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / ".gitkeep").write_text("")
     folder = pull("org/one", folder=tmp_path / "here")
     assert pull("org/one", folder=folder, local_files_only=True) == folder
-    with pytest.raises(HubError, match="org/one was not fetched: it is not in the cache"):
+    with pytest.raises(HubError, match="org/one was not downloaded: not found in the cache"):
         pull("org/one", folder=folder, local_files_only=True, revision="v2")
     for offline in (False, True):
-        with pytest.raises(FileExistsError, match="holds no pull of org/two: name a new or empty folder"):
+        with pytest.raises(FileExistsError, match="is not a pull of org/two: choose a new or empty folder"):
             pull("org/two", folder=folder, local_files_only=offline)
-    with pytest.raises(HubError, match="org/two was not fetched"):
+    with pytest.raises(HubError, match="org/two was not downloaded"):
         pull("org/two", folder=tmp_path / "new", local_files_only=True)
     hub.faults.append(Fault("/api/models", 503, times=10_000))
     assert pull("org/one", folder=folder) == folder
     (folder / ".cache" / "huggingface" / "ciea-pull.json").write_text("[")
-    with pytest.raises(FileExistsError, match="holds no pull of org/one"):
+    with pytest.raises(FileExistsError, match="is not a pull of org/one"):
         pull("org/one", folder=folder)
 
 
-def test_with_the_package_no_trust_is_needed(hub: MemoryHub) -> None:
+def test_the_package_needs_no_trust_remote_code(hub: MemoryHub) -> None:
     from transformers import AutoModel, AutoProcessor
 
     push(tiny_model(), "org/ciea")
@@ -167,7 +167,7 @@ def test_with_the_package_no_trust_is_needed(hub: MemoryHub) -> None:
     assert np.allclose(embed(model), embed(tiny_model()), atol=1e-5)
 
 
-def test_remote_code_alone_publishes_a_complete_repository_too(hub: MemoryHub, tmp_path: Path) -> None:
+def test_remote_code_without_the_package_pushes_a_complete_repository(hub: MemoryHub, tmp_path: Path) -> None:
     push(tiny_model(), "org/ciea")
     run(
         """
@@ -185,7 +185,7 @@ def test_remote_code_alone_publishes_a_complete_repository_too(hub: MemoryHub, t
     assert np.allclose(embed(CIEAModel.from_pretrained(folder)), embed(tiny_model()), atol=1e-5)
 
 
-def test_half_precision_and_gpt2_come_back_as_they_were(hub: MemoryHub) -> None:
+def test_half_precision_and_gpt2_load_unchanged(hub: MemoryHub) -> None:
     model = tiny_model("gpt2", use_extractor=False).to(torch.bfloat16)
     push(model, "org/marvel")
     loaded = CIEAModel.from_pretrained(pull("org/marvel"))

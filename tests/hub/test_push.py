@@ -1,4 +1,4 @@
-"""Publishing over HTTP with the real client: complete, in one commit, and nothing sent twice."""
+"""Push over HTTP with the real client: a complete repository in one commit, and no file sent twice."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_push_creates_a_complete_repository_in_one_commit(hub: MemoryHub, folder
     card = repository.files()["README.md"].decode()
     assert 'AutoModel.from_pretrained("org/ciea"' in card
     assert metadata_errors(card) == []
-    assert not (folder / "README.md").exists()  # the user's folder is left alone
+    assert not (folder / "README.md").exists()  # the folder of the user is not changed
 
 
 def test_pushing_again_sends_and_commits_nothing(hub: MemoryHub, folder: Path) -> None:
@@ -70,9 +70,9 @@ def test_only_what_changed_is_sent(hub: MemoryHub, folder: Path) -> None:
     assert len(hub.repositories["org/ciea"].commits) == 3
 
 
-def test_a_model_in_memory_gives_the_same_repository(hub: MemoryHub, folder: Path) -> None:
+def test_a_model_in_memory_makes_the_same_repository(hub: MemoryHub, folder: Path) -> None:
     model = ciea_hf.CIEAModel.from_pretrained(folder)
-    model.save_pretrained(folder)  # transformers writes defaults out when it saves what it has loaded
+    model.save_pretrained(folder)  # saving a loaded model writes default values too
     push(folder, "org/ciea-a")
     push(model, "org/ciea-b")
     url = model.push_to_hub("org/ciea-c")
@@ -95,7 +95,7 @@ def test_save_pretrained_with_push_to_hub(hub: MemoryHub, folder: Path, tmp_path
     assert [message for _, message in repository.log.values()] == ["initial commit", "Saved"]
 
 
-def test_shards_replace_the_one_file_and_the_other_way_round(hub: MemoryHub, folder: Path) -> None:
+def test_sharded_and_single_weights_replace_each_other(hub: MemoryHub, folder: Path) -> None:
     model = ciea_hf.CIEAModel.from_pretrained(folder)
     push(model, "org/ciea", max_shard_size="100KB")
     files = set(hub.repositories["org/ciea"].files())
@@ -105,20 +105,20 @@ def test_shards_replace_the_one_file_and_the_other_way_round(hub: MemoryHub, fol
     result = push(folder, "org/ciea")
     assert set(result.deleted) == {*shards, "model.safetensors.index.json"}
     assert {name for name in hub.repositories["org/ciea"].files() if "safetensors" in name} == {"model.safetensors"}
-    assert len(hub.repositories["org/ciea"].commits) == 3  # removed and added in one commit
+    assert len(hub.repositories["org/ciea"].commits) == 3  # one commit removes and adds
 
 
-def test_old_pickled_weights_are_removed_other_files_are_kept(hub: MemoryHub, folder: Path) -> None:
+def test_old_pickled_weights_are_removed_and_other_files_are_kept(hub: MemoryHub, folder: Path) -> None:
     repository = hub.create("org/ciea")
-    old = {**repository.files(), "pytorch_model.bin": b"old", "picture.png": b"kept", "notes.txt": b"kept"}
+    old = {**repository.files(), "pytorch_model.bin": b"old", "figure.png": b"kept", "notes.txt": b"kept"}
     repository.add_commit("refs/heads/main", old, "by hand", repository.refs["refs/heads/main"])
     assert push(folder, "org/ciea").deleted == ("pytorch_model.bin",)
-    assert {"picture.png", "notes.txt"} <= set(repository.files())
+    assert {"figure.png", "notes.txt"} <= set(repository.files())
 
 
-def test_pull_request_leaves_main_alone(hub: MemoryHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pull_request_does_not_change_main(hub: MemoryHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     main = hub.create("org/ciea").refs["refs/heads/main"]
-    monkeypatch.setenv("HF_TOKEN", READER)  # who may only read may open one
+    monkeypatch.setenv("HF_TOKEN", READER)  # read access is enough to open a pull request
     result = push(folder, "org/ciea", create_pr=True, commit_message="Better")
     repository = hub.repositories["org/ciea"]
     assert repository.refs["refs/heads/main"] == main
@@ -126,7 +126,7 @@ def test_pull_request_leaves_main_alone(hub: MemoryHub, folder: Path, monkeypatc
     assert result.url == f"{hub.url}/org/ciea/discussions/1"
 
 
-def test_push_to_a_pull_request_that_is_open(hub: MemoryHub, folder: Path) -> None:
+def test_push_to_an_open_pull_request(hub: MemoryHub, folder: Path) -> None:
     hub.create("org/ciea")
     push(folder, "org/ciea", create_pr=True)
     (folder / "LICENSE").write_text("Apache-2.0")
@@ -136,13 +136,13 @@ def test_push_to_a_pull_request_that_is_open(hub: MemoryHub, folder: Path) -> No
     assert "LICENSE" not in repository.files("main")
 
 
-def test_a_new_branch_is_made_for_a_revision(hub: MemoryHub, folder: Path) -> None:
+def test_a_new_branch_is_created_for_a_revision(hub: MemoryHub, folder: Path) -> None:
     push(folder, "org/ciea", revision="v2")
     repository = hub.repositories["org/ciea"]
     assert set(repository.files("v2")) >= COMPLETE
     assert set(repository.files("main")) == {".gitattributes"}
     push(folder, "org/ciea")
-    assert push(folder, "org/ciea", revision="v3").sent == ()  # as main, but the branch must be made
+    assert push(folder, "org/ciea", revision="v3").sent == ()  # the files equal those of main, but the branch is new
     assert "refs/heads/v3" in repository.refs
 
 
@@ -150,20 +150,20 @@ def test_a_card_written_by_hand_is_kept(hub: MemoryHub, folder: Path) -> None:
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
     push(folder, "org/ciea")
     assert hub.repositories["org/ciea"].files()["README.md"].endswith(b"# Mine\n")
-    (folder / "README.md").unlink()  # now the card would be a generated one
+    (folder / "README.md").unlink()  # the next card is a generated one
     (folder / "LICENSE").write_text("MIT")
     assert push(folder, "org/ciea").sent == ("LICENSE",)
     assert hub.repositories["org/ciea"].files()["README.md"].endswith(b"# Mine\n")
 
 
-def test_the_run_travels_with_the_folder_and_not_with_other_weights(hub: MemoryHub, folder: Path) -> None:
+def test_the_run_record_is_pushed_with_its_weights_only(hub: MemoryHub, folder: Path) -> None:
     write_model_card(folder, run={"git_revision": "cafe"}, results={"mrr@10": 0.4})
     push(folder, "org/ciea")
     repository = hub.repositories["org/ciea"]
     assert b"`cafe`" in repository.files()["README.md"]
     assert {"run.json", "eval_results.json"} <= set(repository.files())
     model = ciea_hf.CIEAModel.from_pretrained(folder)
-    assert "README.md" not in push(model, "org/ciea").sent  # the same weights: the card with the record stays
+    assert "README.md" not in push(model, "org/ciea").sent  # equal weights: the card with the record stays
     with torch.no_grad():
         model.logit_scale += 1
     result = push(model, "org/ciea")
@@ -172,16 +172,16 @@ def test_the_run_travels_with_the_folder_and_not_with_other_weights(hub: MemoryH
 
 
 def test_dry_run_writes_everything_and_sends_nothing(hub: MemoryHub, folder: Path, tmp_path: Path) -> None:
-    result = push(folder, "org/ciea", dry_run=tmp_path / "look")
+    result = push(folder, "org/ciea", dry_run=tmp_path / "preview")
     assert hub.requests == []
-    assert COMPLETE <= {path.name for path in (tmp_path / "look").iterdir()} == set(result.sent)
-    assert 'from_pretrained("org/ciea"' in (tmp_path / "look" / "README.md").read_text()
+    assert COMPLETE <= {path.name for path in (tmp_path / "preview").iterdir()} == set(result.sent)
+    assert 'from_pretrained("org/ciea"' in (tmp_path / "preview" / "README.md").read_text()
     assert result.commit is None
     with pytest.raises(FileExistsError, match=r"`dry_run`: .* is not empty"):
         push(folder, "org/ciea", dry_run=tmp_path)
 
 
-def test_what_is_not_the_model_stays_at_home(hub: MemoryHub, folder: Path) -> None:
+def test_unrelated_files_are_not_pushed(hub: MemoryHub, folder: Path) -> None:
     (folder / ".secret").write_text("token")
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__" / "x.pyc").write_bytes(b"")
@@ -190,7 +190,7 @@ def test_what_is_not_the_model_stays_at_home(hub: MemoryHub, folder: Path) -> No
     assert not {".secret", "__pycache__/x.pyc", "train.log"} & set(sent)
 
 
-def test_folders_that_towers_came_from_are_not_published(hub: MemoryHub, folder: Path) -> None:
+def test_local_paths_of_towers_are_not_published(hub: MemoryHub, folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["_name_or_path"] = "google/t5-base"
     config["vision_config"]["_name_or_path"] = "/home/me/models/tower"
@@ -202,13 +202,13 @@ def test_folders_that_towers_came_from_are_not_published(hub: MemoryHub, folder:
     assert push(folder, "org/ciea").sent == ()
 
 
-def test_arguments_of_transformers_are_taken(hub: MemoryHub, transformers_log: pytest.LogCaptureFixture) -> None:
+def test_arguments_of_transformers_are_accepted(hub: MemoryHub, transformers_log: pytest.LogCaptureFixture) -> None:
     tiny_model().push_to_hub("org/ciea", tags=["x"], commit_description="y", commit_message="mine")
     assert set(hub.repositories["org/ciea"].files()) >= COMPLETE
     assert "push_to_hub ignores commit_description, tags" in transformers_log.text
 
 
-def test_towers_of_relative_folders_are_no_names_on_the_hub(
+def test_relative_folders_of_towers_are_not_taken_for_hub_ids(
     hub: MemoryHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -223,14 +223,18 @@ def test_towers_of_relative_folders_are_no_names_on_the_hub(
     assert b"my/model" not in files["README.md"] + files["config.json"]
 
 
-def test_an_incomplete_folder_is_refused_before_anything_is_asked(hub: MemoryHub, folder: Path) -> None:
+def test_an_incomplete_folder_is_rejected_before_any_request(hub: MemoryHub, folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "layers_ciea.py").unlink()
     (folder / "training_args.bin").write_bytes(b"")
-    with pytest.raises(ValueError, match="not a CIEA model that can be trusted whole") as caught:
+    with pytest.raises(ValueError, match="not a complete, safe CIEA model") as caught:
         push(folder, "org/ciea")
-    for part in ("vocabulary is missing", "layers_ciea.py is missing", "training_args.bin is or may be a pickle"):
-        assert part in str(caught.value)
+    for problem in (
+        "vocabulary of the tokenizer is missing",
+        "layers_ciea.py is missing",
+        "training_args.bin is or may be a pickle",
+    ):
+        assert problem in str(caught.value)
     assert hub.requests == []
 
 
@@ -241,33 +245,33 @@ def test_arguments_are_checked(hub: MemoryHub, folder: Path) -> None:
         push(folder, "org/with space")
     with pytest.raises(ValueError, match="`revision` must be a branch"):
         push(folder, "org/ciea", revision="0" * 40)
-    with pytest.raises(TypeError, match="max_shard_size: only for a model"):
+    with pytest.raises(TypeError, match="max_shard_size: supported for a model only"):
         push(folder, "org/ciea", max_shard_size="1MB")
     for given in (folder, tiny_model()):
-        with pytest.raises(TypeError, match=r"unknown argument\(s\) privat; there are .*, private, .*max_shard_size"):
+        with pytest.raises(
+            TypeError, match=r"unknown argument\(s\) privat; valid arguments: .*, private, .*max_shard_size"
+        ):
             push(given, "org/ciea", privat=True)
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="folder not found"):
         push(folder / "absent", "org/ciea")
     assert hub.requests == []
 
 
-def test_a_private_push_never_lands_in_a_public_repository(hub: MemoryHub, folder: Path) -> None:
+def test_a_private_push_to_a_public_repository_is_rejected(hub: MemoryHub, folder: Path) -> None:
     hub.create("org/ciea")
     with pytest.raises(HubError, match="org/ciea exists and is public"):
         push(folder, "org/ciea", private=True)
     assert set(hub.repositories["org/ciea"].files()) == {".gitattributes"}
 
 
-def test_a_card_that_the_hub_refuses_is_named_before_weights_are_sent(hub: MemoryHub, folder: Path) -> None:
+def test_invalid_card_metadata_is_reported_before_weights_are_sent(hub: MemoryHub, folder: Path) -> None:
     (folder / "README.md").write_text("---\nlicense: my own\n---\n# Mine\n")
-    with pytest.raises(HubError, match=r'refuses the metadata of README\.md: .*"license\W+ must be one of'):
+    with pytest.raises(HubError, match=r'rejects the metadata of README\.md: .*"license\W+ must be one of'):
         push(folder, "org/ciea")
     assert hub.received("PUT") == []
 
 
-def test_nothing_is_logged_of_a_push_that_goes_well(
-    hub: MemoryHub, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_successful_push_logs_no_warnings(hub: MemoryHub, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="ciea_hf"):
         push(folder, "org/ciea")
     assert caplog.records == []

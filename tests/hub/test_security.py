@@ -1,4 +1,4 @@
-"""What is not to be trusted: pickles, files of elsewhere, and sizes that would take all memory."""
+"""Untrusted content is rejected: pickles, files outside the folder, and sizes that would exhaust the memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Malicious:
-    """Makes a file when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -53,8 +53,8 @@ def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_the_payload_of_these_tests_works(tmp_path: Path) -> None:
-    pickle.loads(pickle.dumps(Malicious(tmp_path / "marker")))  # noqa: S301 (the point of the test)
+def test_the_payload_runs_if_it_is_unpickled(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Malicious(tmp_path / "marker")))  # noqa: S301 (the test is about unpickling)
     assert (tmp_path / "marker").exists()
 
 
@@ -80,24 +80,24 @@ def test_pickled_weights_are_not_loaded(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "training_args.bin", "a/b/scheduler.pt", "x.PKL", "emb.npy"])
-def test_pull_refuses_pickles_before_it_fetches_anything(hub: MemoryHub, saved: Path, name: str) -> None:
+def test_pull_rejects_pickles_before_any_download(hub: MemoryHub, saved: Path, name: str) -> None:
     push(saved, "org/ciea")
     repository = hub.repositories["org/ciea"]
     files = {**repository.files(), name: b"anything"}
     repository.add_commit("refs/heads/main", files, "by hand", repository.refs["refs/heads/main"])
     hub.requests.clear()
-    with pytest.raises(ValueError, match=f"org/ciea is refused, and nothing of it was fetched: {name} is or may be"):
+    with pytest.raises(ValueError, match=f"org/ciea is unsafe and was not downloaded: {name} is or may be"):
         pull("org/ciea")
     assert hub.received("/resolve/") == []
 
 
 @pytest.mark.parametrize("how", ["pickle", "torch"])
-def test_pickles_under_another_name_are_found(folder: Path, tmp_path: Path, how: str) -> None:
+def test_pickles_under_another_suffix_are_found(folder: Path, tmp_path: Path, how: str) -> None:
     if how == "pickle":
         (folder / "vocab.txt").write_bytes(pickle.dumps(Malicious(tmp_path / "marker")))
     else:
         torch.save(Malicious(tmp_path / "marker"), folder / "vocab.txt")
-    with pytest.raises(ValueError, match=r"vocab\.txt is a pickle under another name"):
+    with pytest.raises(ValueError, match=r"vocab\.txt is a pickle under another suffix"):
         check_folder(folder)
     assert not (tmp_path / "marker").exists()
 
@@ -105,8 +105,8 @@ def test_pickles_under_another_name_are_found(folder: Path, tmp_path: Path, how:
 def test_damaged_or_disguised_weights_are_found(folder: Path, hub: MemoryHub) -> None:
     check_folder(folder)
     shard = min(folder.glob("*.safetensors"))
-    whole = shard.read_bytes()
-    shard.write_bytes(whole[:-10])
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-10])
     with pytest.raises(ValueError, match=f"{shard.name} is damaged"):
         check_folder(folder)
     shard.write_bytes(pickle.dumps({"weights": 1}))
@@ -120,12 +120,12 @@ def test_damaged_or_disguised_weights_are_found(folder: Path, hub: MemoryHub) ->
         check_folder(folder)
 
 
-def test_a_fetched_file_that_is_not_what_the_hub_lists_is_found(hub: MemoryHub, saved: Path) -> None:
+def test_a_cached_file_that_differs_from_the_hub_is_found(hub: MemoryHub, saved: Path) -> None:
     push(saved, "org/ciea")
     folder = pull("org/ciea")
     cached = (folder / "modeling_ciea.py").resolve()
     cached.write_bytes(cached.read_bytes().replace(b"import", b"IMPORT", 1))  # same size
-    with pytest.raises(ValueError, match=r"modeling_ciea\.py missing or not what the Hub lists"):
+    with pytest.raises(ValueError, match=r"modeling_ciea\.py missing or different on the Hub"):
         pull("org/ciea")
 
 
@@ -135,13 +135,13 @@ OUTSIDE = ("../evil.Module", "../../evil.Module", "/etc/evil.Module", "sub/evil.
 
 @pytest.mark.parametrize("reference", OUTSIDE)
 @pytest.mark.parametrize("name", ["config.json", "processor_config.json", "tokenizer_config.json"])
-def test_code_outside_the_folder_is_refused(folder: Path, reference: Any, name: str) -> None:
+def test_code_outside_the_folder_is_rejected(folder: Path, reference: Any, name: str) -> None:
     change(folder / name, lambda content: content.update(nested=[{"auto_map": {"AutoModel": [None, reference]}}]))
-    with pytest.raises(ValueError, match=f"{name} names code outside its folder"):
+    with pytest.raises(ValueError, match=f"{name} refers to code outside the folder"):
         check_folder(folder)
 
 
-def test_the_package_never_runs_the_code_that_a_config_names(folder: Path, tmp_path: Path) -> None:
+def test_the_package_never_runs_code_named_in_a_config(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')\nclass Module: pass\n")
     evil = {"auto_map": dict.fromkeys(("AutoConfig", "AutoModel", "AutoProcessor"), f"{tmp_path / 'evil'}.Module")}
     for name in ("config.json", "processor_config.json"):
@@ -152,12 +152,14 @@ def test_the_package_never_runs_the_code_that_a_config_names(folder: Path, tmp_p
     assert not (tmp_path / "marker").exists()
 
 
-@pytest.mark.parametrize("place", ["../outside.safetensors", "/etc/outside.safetensors", "a\\b.safetensors", "..", ""])
-def test_weights_outside_the_folder_are_refused(folder: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    "location", ["../outside.safetensors", "/etc/outside.safetensors", "a\\b.safetensors", "..", ""]
+)
+def test_weights_outside_the_folder_are_rejected(folder: Path, location: str) -> None:
     index = folder / "model.safetensors.index.json"
     shutil.copy(min(folder.glob("*.safetensors")), folder.parent / "outside.safetensors")
-    change(index, lambda content: content["weight_map"].update({next(iter(content["weight_map"])): place}))
-    with pytest.raises(ValueError, match="names a file outside its folder"):
+    change(index, lambda content: content["weight_map"].update({next(iter(content["weight_map"])): location}))
+    with pytest.raises(ValueError, match="refers to a file that is outside the folder"):
         check_folder(folder)
     for load in (CIEAModel.from_pretrained, AutoModel.from_pretrained):
         with pytest.raises(ValueError, match="weight files must be in the same folder"):
@@ -167,16 +169,14 @@ def test_weights_outside_the_folder_are_refused(folder: Path, place: str) -> Non
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        ({"path": "../elsewhere"}, r"names a path outside its folder: '\.\./elsewhere'"),
-        ({"path": "/etc"}, "names a path outside its folder: '/etc'"),
-        ({"type": "evil.Module"}, r"names a module that is not of sentence-transformers: 'evil\.Module'"),
-        ({"type": "sentence_transformers/../evil"}, "names a module that is not of sentence-transformers"),
-        ({"type": None}, "names a module that is not of sentence-transformers: None"),
+        ({"path": "../elsewhere"}, r"refers to a path outside the folder: '\.\./elsewhere'"),
+        ({"path": "/etc"}, "refers to a path outside the folder: '/etc'"),
+        ({"type": "evil.Module"}, r"refers to a module outside sentence-transformers: 'evil\.Module'"),
+        ({"type": "sentence_transformers/../evil"}, "refers to a module outside sentence-transformers"),
+        ({"type": None}, "refers to a module outside sentence-transformers: None"),
     ],
 )
-def test_sentence_transformers_modules_of_elsewhere_are_refused(
-    folder: Path, module: dict[str, Any], message: str
-) -> None:
+def test_modules_outside_sentence_transformers_are_rejected(folder: Path, module: dict[str, Any], message: str) -> None:
     modules = json.loads((folder / "modules.json").read_text())
     (folder / "modules.json").write_text(json.dumps([{**modules[0], **module}]))
     with pytest.raises(ValueError, match=f"modules.json {message}"):
@@ -189,14 +189,14 @@ SIZES = ({"shortest_edge": 10**6}, {"height": 224, "width": 10**9}, 10**7, 0, -1
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("key", ["size", "crop_size", "pad_size"])
-def test_a_huge_image_size_is_refused_by_name(size: Any, key: str) -> None:
+def test_a_huge_image_size_is_rejected(size: Any, key: str) -> None:
     with pytest.raises(
         ValueError, match=f"`{key}` of the image processor must be between 1 and {MAX_IMAGE_SIDE} pixels"
     ):
         check_image_size({key: size})
 
 
-def test_a_processor_with_a_huge_image_size_is_refused(folder: Path) -> None:
+def test_a_processor_with_a_huge_image_size_is_rejected(folder: Path) -> None:
     change(
         folder / "processor_config.json", lambda content: content["image_processor"]["crop_size"].update(width=10**6)
     )
@@ -210,7 +210,7 @@ def test_a_processor_with_a_huge_image_size_is_refused(folder: Path) -> None:
         CIEAModel.from_pretrained(folder).encode(["a cat"])
 
 
-def test_a_processor_with_a_huge_number_of_patches_is_refused(folder: Path) -> None:
+def test_a_processor_with_a_huge_number_of_patches_is_rejected(folder: Path) -> None:
     change(folder / "processor_config.json", lambda content: content.update(image_seq_length=10**9))
     message = f"`image_seq_length` must be an integer between 1 and {MAX_IMAGE_PATCHES}; got 1000000000"
     with pytest.raises(ValueError, match=message):
@@ -219,26 +219,28 @@ def test_a_processor_with_a_huge_number_of_patches_is_refused(folder: Path) -> N
         check_folder(folder)
 
 
-def test_sizes_that_towers_have_are_accepted() -> None:
+def test_usual_image_sizes_are_accepted() -> None:
     assert tiny_processor().image_processor.size
     for size in (224, {"shortest_edge": 512}, {"height": 1024, "width": 1024}, (518, 518), None):
         check_image_size({"size": size})
 
 
-NEEDED = ("config.json", "processor_config.json", "modules.json", "tokenizer_config.json", "validation_ciea.py",
+REQUIRED = ("config.json", "processor_config.json", "modules.json", "tokenizer_config.json", "validation_ciea.py",
           "config_sentence_transformers.json", "modeling_ciea.py")  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NEEDED)
-def test_every_file_that_is_missing_is_named(folder: Path, name: str) -> None:
+@pytest.mark.parametrize("name", REQUIRED)
+def test_every_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(ValueError, match=f"{name} is missing"):
         check_folder(folder)
 
 
-def test_another_kind_of_model_is_refused(folder: Path) -> None:
+def test_another_model_type_is_rejected(folder: Path) -> None:
     change(folder / "config.json", lambda content: content.update(model_type="t5"))
-    with pytest.raises(ValueError, match=r"config\.json is not CIEA's: model_type is 't5'"):
+    with pytest.raises(
+        ValueError, match=r"config\.json is not a CIEA configuration: `model_type` must be 'ciea'; got 't5'"
+    ):
         check_folder(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json cannot be read"):

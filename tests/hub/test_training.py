@@ -1,4 +1,4 @@
-"""Training publishes its best model by option, and goes on where the Hub is away."""
+"""Training pushes its best model if configured, and continues if the Hub is unreachable."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def config(tmp_path: Path) -> TrainingConfig:
     )
 
 
-def test_training_publishes_its_best_model(hub: MemoryHub, config: TrainingConfig, tmp_path: Path) -> None:
+def test_training_pushes_its_best_model(hub: MemoryHub, config: TrainingConfig, tmp_path: Path) -> None:
     run_stages(config)
     repository = hub.repositories["org/trained"]
     best = tmp_path / "run" / "in_batch" / "best"
@@ -55,7 +55,7 @@ def test_training_publishes_its_best_model(hub: MemoryHub, config: TrainingConfi
     )
 
 
-def test_training_goes_on_when_the_hub_is_away(
+def test_training_continues_if_the_hub_is_unreachable(
     hub: MemoryHub, config: TrainingConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.faults.append(Fault("/api/models", 503, times=10_000))
@@ -64,11 +64,11 @@ def test_training_goes_on_when_the_hub_is_away(
     assert results["in_batch"]["step"] == 2
     best = tmp_path / "run" / "in_batch" / "best"
     assert (best / "model.safetensors").is_file()
-    assert f"the training goes on; to push later: ciea push {best} org/trained --private" in caplog.text
+    assert f"training continues; to push later: ciea push {best} org/trained --private" in caplog.text
 
 
 @pytest.mark.parametrize("main", [True, False])
-def test_only_the_main_process_publishes(
+def test_only_the_main_process_pushes(
     hub: MemoryHub, config: TrainingConfig, monkeypatch: pytest.MonkeyPatch, main: bool
 ) -> None:
     calls: list[Any] = []
@@ -87,6 +87,6 @@ def test_only_the_main_process_publishes(
     assert len(calls) == main
 
 
-def test_without_the_option_nothing_is_asked(hub: MemoryHub, tmp_path: Path) -> None:
+def test_without_the_option_no_request_is_made(hub: MemoryHub, tmp_path: Path) -> None:
     assert not publish(tmp_path, TrainingConfig())
     assert hub.requests == []
