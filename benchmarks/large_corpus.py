@@ -49,7 +49,7 @@ class Figure(NamedTuple):
 
 
 class Directions:
-    """Embeds ``"document 17"`` as the 17th random direction, and ``"query 17"`` near it."""
+    """Embeds `"document 17"` as the 17th random direction, and `"query 17"` near it."""
 
     fingerprint = "random directions"
 

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def load_dataset(name: str, split: str, data_format: str = "auto", corpus_is_enough: bool = False) -> RetrievalDataset:
-    """Load a data set by path or Hub id, or the embedded benchmark by the name ``demo``.
+    """Load a data set by path or Hub id, or the embedded benchmark by the name `demo`.
 
     Args:
-        name: Path, id or ``demo``.
+        name: Path, id or `demo`.
         split: Of the data set.
         data_format: Its format.
         corpus_is_enough: Whether a corpus may stand alone, without queries and judgements.
 
     Raises:
-        ValueError: If ``name`` is empty, and as [`load_retrieval_dataset`].
+        ValueError: If `name` is empty, and as [`load_retrieval_dataset`].
     """
     if not name:
         raise ValueError("`dataset` is missing: give a folder or Hub id, or 'demo' for the embedded benchmark")
@@ -56,7 +56,7 @@ def load_encoder(name: str, device: str | None = None) -> Encoder:
         device: Where to put it; the first GPU, or else the CPU, if None.
 
     Raises:
-        FileNotFoundError: If ``name`` is a folder without a model, or a path that does not exist.
+        FileNotFoundError: If `name` is a folder without a model, or a path that does not exist.
         ImportError: If the model is none of ours and sentence-transformers is not installed.
         ValueError: If there is no such device, or the weights cannot be read.
     """

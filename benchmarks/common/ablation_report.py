@@ -33,7 +33,7 @@ class Row:
         group: Its part of the table.
         title: What it is.
         seeds: Number of runs.
-        means: Mean over seeds of each of ``COLUMNS``.
+        means: Mean over seeds of each of `COLUMNS`.
         deviations: Sample standard deviation over seeds; NaN of a single run.
         difference: MRR@10 of image queries minus that of the baseline, over the seeds that both have; None without any.
         p_value: Of the paired randomisation test over queries, their values averaged over these seeds.

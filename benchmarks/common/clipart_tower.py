@@ -141,8 +141,8 @@ def train_clipart_tower(folder: Path, splits: Mapping[str, RetrievalDataset], re
 
     Args:
         folder: Where to.
-        splits: The pictures of ``"train"`` and their words are learnt, those of ``"dev"`` and ``"test"`` aside; those
-            of ``"dev"`` measure how well.
+        splits: The pictures of `"train"` and their words are learnt, those of `"dev"` and `"test"` aside; those
+            of `"dev"` measure how well.
         recipe: How.
     """
     made_of = {"recipe": asdict(recipe), "data": {name: split.fingerprint for name, split in splits.items()}}

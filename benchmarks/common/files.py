@@ -35,7 +35,7 @@ def say(text: str) -> None:
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """Make a parser that shows a script's docstring and knows ``--output``."""
+    """Make a parser that shows a script's docstring and knows `--output`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=RESULTS, help=f"where results are written (default: {RESULTS})")
     return parser
@@ -53,7 +53,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, seeds: int, work: Path) -
 def write_result(
     folder: Path, name: str, page: str, figure: Figure, configuration: Mapping[str, Any], data: RetrievalDataset
 ) -> None:
-    """Write a Markdown page, its picture and its configuration beside each other: ``NAME.md``, ``.png``, ``.yaml``.
+    """Write a Markdown page, its picture and its configuration beside each other: `NAME.md`, `.png`, `.yaml`.
 
     Args:
         folder: Where to.
@@ -75,7 +75,7 @@ def write_result(
 
 
 def model_titles(folders: Sequence[str]) -> list[str]:
-    """Name trained models by the runs that left them: ``demo/runs/marvel/in_batch/best`` is ``marvel``.
+    """Name trained models by the runs that left them: `demo/runs/marvel/in_batch/best` is `marvel`.
 
     Where two would be of one name, all keep their folders.
     """

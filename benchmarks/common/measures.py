@@ -53,7 +53,7 @@ class Measured(NamedTuple):
     Attributes:
         scores: Kind of embedding to its scores.
         weights: Kind of patch to the complement weights of all such patches; empty without an extractor.
-        interventions: What :func:`~common.interventions.scores_by_weights` gives; empty without an extractor.
+        interventions: What [`scores_by_weights`] gives; empty without an extractor.
     """
 
     scores: dict[str, Scores]
@@ -104,7 +104,7 @@ def concept_scores(cosines: Array, labels: Array) -> Scores:
 
     Args:
         cosines: Of image parts and concept queries, (scenes, concepts).
-        labels: What :func:`concept_labels` gives.
+        labels: What [`concept_labels`] gives.
     """
     rows = []
     for column, label in zip(cosines.T, labels.T, strict=True):
@@ -149,8 +149,8 @@ def patch_kinds(maps: Array, labels: Array, patches: int) -> Array:
     """Say what each patch shows, (scenes, P): captioned or hidden objects, or background; -1 if it is mixed.
 
     Args:
-        maps: What :func:`object_maps` gives.
-        labels: What :func:`concept_labels` gives.
+        maps: What [`object_maps`] gives.
+        labels: What [`concept_labels`] gives.
         patches: P, a square number that divides the picture.
     """
     side = round(patches**0.5)

@@ -18,7 +18,7 @@ _SECONDS_BETWEEN = 0.05
 
 
 def measure_in_child(module: str, setting: Sequence[Any], environment: Mapping[str, str] | None = None) -> list[Any]:
-    """Run a benchmark script in a new process, with ``--child`` and a setting.
+    """Run a benchmark script in a new process, with `--child` and a setting.
 
     Args:
         module: Dotted name of the script's module.
@@ -42,9 +42,9 @@ def reset_peak() -> int:
 
 
 def resident(name: str) -> int:
-    """Read a line of the process's status, in bytes: ``VmRSS`` is resident now, ``VmHWM`` at the peak.
+    """Read a line of the process's status, in bytes: `VmRSS` is resident now, `VmHWM` at the peak.
 
-    ``RssAnon`` is what is resident now and no file's: pages of memory maps, which the system takes back, aside.
+    `RssAnon` is what is resident now and no file's: pages of memory maps, which the system takes back, aside.
     """
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))

@@ -41,7 +41,7 @@ class Checker:
     """Reads a data set once, whole.
 
     Args:
-        source: The data set; if its report is a :class:`IssueCollector`, that is used.
+        source: The data set; if its report is a [`IssueCollector`], that is used.
         workers: Threads that decode images beside the one that reads; 0 for none.
         progress: Show bars.
     """

@@ -37,12 +37,12 @@ class RetrievalDataset:
     """Queries, the corpus they search and what is relevant to them.
 
     Args:
-        corpus: Columns ``id`` (str), ``text`` (str or None), ``image`` (:class:`datasets.Image` or None, decoded when a
-            row is read) and ``modality`` (``"text"``, ``"image"`` or ``"image,text"``).
-        queries: Columns ``id`` and ``text``.
-        qrels: ``{query id: {document id: score}}``; a score above 0 is relevant.
+        corpus: Columns `id` (str), `text` (str or None), `image` ([`Image`] or None, decoded when a
+            row is read) and `modality` (`"text"`, `"image"` or `"image,text"`).
+        queries: Columns `id` and `text`.
+        qrels: `{query id: {document id: score}}`; a score above 0 is relevant.
         name: What the data set is called in tables and cards.
-        split: ``"train"``, ``"dev"`` or ``"test"``.
+        split: `"train"`, `"dev"` or `"test"`.
         vocabulary: Words that other splits use, for a tokenizer that is built from this split's texts.
 
     Raises:
@@ -70,7 +70,7 @@ class RetrievalDataset:
 
     @cached_property
     def document_kinds(self) -> dict[str, str]:
-        """``"image"`` for each document that has one, with or without a caption, else ``"text"``; decodes nothing."""
+        """`"image"` for each document that has one, with or without a caption, else `"text"`; decodes nothing."""
         modalities = column_values(self.corpus, "modality")
         unknown = sorted({str(modality) for modality in modalities} - set(MODALITIES))
         if unknown:
@@ -106,7 +106,7 @@ class RetrievalDataset:
         return dataclasses.replace(self, corpus=self.corpus.select(rows))
 
     def query_kinds(self) -> dict[str, str]:
-        """Return ``"image"``, ``"text"`` or ``"mixed"`` for each query that has a positive: the kind of its positives.
+        """Return `"image"`, `"text"` or `"mixed"` for each query that has a positive: the kind of its positives.
 
         Raises:
             ValueError: If a judged document is not in the corpus.
@@ -175,7 +175,7 @@ def column_values(dataset: datasets.Dataset, column: str) -> list[Any]:
 
 
 def corpus_features() -> datasets.Features:
-    """Return the columns of a corpus as :class:`datasets.Features`."""
+    """Return the columns of a corpus as [`Features`]."""
     datasets = import_optional("datasets", extra="eval")
     text = datasets.Value("string")
     return datasets.Features({"id": text, "text": text, "image": datasets.Image(), "modality": text})
@@ -187,7 +187,7 @@ def corpus_from_columns(ids: Sequence[str], texts: Sequence[str | None], images:
     Args:
         ids: The documents' ids.
         texts: Their texts or captions; None where there is none.
-        images: What :class:`datasets.Image` encodes (a path, a PIL image, a dict of bytes and path), or the bytes of an
+        images: What [`Image`] encodes (a path, a PIL image, a dict of bytes and path), or the bytes of an
             image file; None where there is none.
 
     Raises:

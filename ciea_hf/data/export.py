@@ -1,6 +1,6 @@
-"""The own form on disk: a Hugging Face data set in parquet files, ready for ``push_to_hub``.
+"""The own form on disk: a Hugging Face data set in parquet files, ready for `push_to_hub`.
 
-Its configurations are ``corpus`` (id, text, image, modality), ``queries`` (id, text) and ``qrels`` (query-id,
+Its configurations are `corpus` (id, text, image, modality), `queries` (id, text) and `qrels` (query-id,
 corpus-id, score), one parquet file or more for each split. Images are embedded as they are encoded.
 """
 
@@ -38,7 +38,7 @@ def save_retrieval_dataset(
         splits: By name.
         folder: Where to; an older folder is replaced.
         card: The data card's text, in Markdown.
-        metadata: Further keys of the card's header, such as ``{"license": "cc-by-sa-4.0"}``.
+        metadata: Further keys of the card's header, such as `{"license": "cc-by-sa-4.0"}`.
 
     Raises:
         ValueError: If there is no split, or an image cannot be read; the message names its document.
@@ -72,7 +72,7 @@ def dataset_writer(folder: str | Path, card: str, metadata: Mapping[str, Any] | 
 
 
 class DatasetWriter:
-    """Writes the parquet files of a data set; give it to nobody, get it from :func:`dataset_writer`.
+    """Writes the parquet files of a data set; give it to nobody, get it from [`dataset_writer`].
 
     Args:
         folder: Where to.

@@ -1,8 +1,8 @@
 """Encoded images that stay where they are until they are decoded.
 
-A corpus holds, for each image, its bytes or a path (:class:`datasets.Image`). For the lines of a TSV file of
-``id<TAB>base64`` the path is a URL, ``tsv-image://%2Ffolder%2Fimgs.tsv/{offset}-{size}/{id}``, which fsspec opens with
-:class:`TsvImageFileSystem`: so a corpus of a TSV file of any size is a small table, every part of ``datasets`` works on
+A corpus holds, for each image, its bytes or a path ([`Image`]). For the lines of a TSV file of
+`id<TAB>base64` the path is a URL, `tsv-image://%2Ffolder%2Fimgs.tsv/{offset}-{size}/{id}`, which fsspec opens with
+[`TsvImageFileSystem`]: so a corpus of a TSV file of any size is a small table, every part of `datasets` works on
 it, and a row that is read costs one positioned read. Nothing is kept open: threads, forked workers and spawned ones may
 all read.
 """
@@ -40,7 +40,7 @@ UNAVAILABLE: EncodedImage = {"bytes": None, "path": None}
 
 
 class TsvImages:
-    """A TSV file of images: lines of ``id<TAB>base64 of the image file``.
+    """A TSV file of images: lines of `id<TAB>base64 of the image file`.
 
     Args:
         file: The file.
@@ -87,12 +87,12 @@ class TsvLine(NamedTuple):
     payload: bytes
 
     def image(self) -> bytes:
-        """Decode the line; raises as :func:`image_source`."""
+        """Decode the line; raises as [`image_source`]."""
         return _decode(self.payload, str(self.place), self.id)
 
 
 def read_index(path: Path, report: IssueHandler = raise_on_error) -> dict[str, tuple[int, Location]]:
-    """Read an index of ``id<TAB>offset``: for each id the offset, and where the index says so."""
+    """Read an index of `id<TAB>offset`: for each id the offset, and where the index says so."""
     from ciea_hf.data.parsing import text_lines
 
     found: dict[str, tuple[int, Location]] = {}
@@ -109,7 +109,7 @@ def read_index(path: Path, report: IssueHandler = raise_on_error) -> dict[str, t
 
 
 def image_source(encoded: EncodedImage) -> bytes | str:
-    """Return what :func:`~ciea_hf.modeling.inputs_ciea.load_image` reads of an encoded image: its bytes, or its path.
+    """Return what `ciea_hf.modeling.inputs_ciea.load_image` reads of an encoded image: its bytes, or its path.
 
     Raises:
         ValueError: If it has neither, or its line in a TSV file is broken or another one.
@@ -125,13 +125,13 @@ def image_source(encoded: EncodedImage) -> bytes | str:
 
 
 def image_bytes(encoded: EncodedImage) -> bytes:
-    """Return the bytes of an encoded image, wherever they are; raises as :func:`image_source`."""
+    """Return the bytes of an encoded image, wherever they are; raises as [`image_source`]."""
     source = image_source(encoded)
     return source if isinstance(source, bytes) else Path(source).read_bytes()
 
 
 def decode_image(content: bytes | str) -> Image.Image:
-    """Decode what :func:`image_source` gives, as the model's own inputs are decoded.
+    """Decode what [`image_source`] gives, as the model's own inputs are decoded.
 
     Raises:
         ValueError: If the image is broken, truncated or of too many pixels.
@@ -159,7 +159,7 @@ def file_size(path: str) -> int | None:
 
 
 def read_tsv_image(url: str) -> bytes:
-    """Read the image that a ``tsv-image`` URL names: the bytes of its file; raises as :func:`image_source`."""
+    """Read the image that a `tsv-image` URL names: the bytes of its file; raises as [`image_source`]."""
     head, _, name = url.removeprefix(f"{PROTOCOL}://").rpartition("/")
     quoted, _, span = head.rpartition("/")
     offset, _, size = span.partition("-")
@@ -174,7 +174,7 @@ def read_tsv_image(url: str) -> bytes:
 
 
 class TsvImageFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]  # fsspec is not typed
-    """Opens the images of TSV files by their URL, for fsspec and with it for ``datasets``."""
+    """Opens the images of TSV files by their URL, for fsspec and with it for `datasets`."""
 
     protocol = PROTOCOL
 
@@ -193,7 +193,7 @@ class TsvImageFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignor
 
 
 def _read_line(file: str, offset: int, size: int) -> bytes:
-    """Read the line at an offset; ``size`` is a guess."""
+    """Read the line at an offset; `size` is a guess."""
     flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(file, flags)
     try:

@@ -61,7 +61,7 @@ class Issue:
     """Something wrong.
 
     Attributes:
-        kind: A key of :data:`ISSUE_TYPES`.
+        kind: A key of [`ISSUE_TYPES`].
         place: Where it was found.
         id: Of the document, query or image that is concerned, or None.
         message: What is wrong, in words.
@@ -74,7 +74,7 @@ class Issue:
 
     @property
     def level(self) -> str:
-        """``"error"``, ``"warning"`` or ``"note"``."""
+        """`"error"`, `"warning"` or `"note"`."""
         return ISSUE_TYPES[self.kind][0]
 
     def __str__(self) -> str:

@@ -65,7 +65,7 @@ def open_reader(path_or_id: str | Path, format: str = "auto", report: IssueHandl
 
     Args:
         path_or_id: A folder, a file, or the id of a data set on the Hugging Face Hub.
-        format: A key of :data:`FORMATS`, or ``"auto"``: the first that recognises the path.
+        format: A key of [`FORMATS`], or `"auto"`: the first that recognises the path.
         report: Takes the faults that reading meets; by default errors are raised.
 
     Raises:
@@ -87,9 +87,9 @@ def load_retrieval_dataset(
 
     Args:
         path_or_id: A folder, a file, or the id of a data set on the Hugging Face Hub.
-        split: ``"train"``, ``"dev"`` or ``"test"``, or whatever the data set calls its splits; None for the corpus
+        split: `"train"`, `"dev"` or `"test"`, or whatever the data set calls its splits; None for the corpus
             without queries, which need not be there.
-        format: A key of :data:`FORMATS`, or ``"auto"``: the first that recognises the path.
+        format: A key of [`FORMATS`], or `"auto"`: the first that recognises the path.
 
     Raises:
         FileNotFoundError: If there is nothing at the path, or a file is missing.

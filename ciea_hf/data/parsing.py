@@ -166,7 +166,7 @@ class _DocumentReader:
         self._position = position
 
     def _peek(self) -> str:
-        """Return the next character that is no white space, ``""`` at the end."""
+        """Return the next character that is no white space, `""` at the end."""
         while True:
             match = _SPACE.match(self._buffer, self._position)
             self._advance(match.end() if match else self._position)
@@ -197,7 +197,7 @@ class _DocumentReader:
 def judgements(path: Path, report: IssueHandler = raise_on_error) -> Iterator[Judgement]:
     """Iterate over a file of judgements, in any of the forms in use.
 
-    Three columns ``query document relevance`` (UniVL-DR, BEIR; a header is skipped), four (TREC, the second is ignored)
+    Three columns `query document relevance` (UniVL-DR, BEIR; a header is skipped), four (TREC, the second is ignored)
     or five, with a task at the end (M-BEIR), separated by tabs, so that ids may hold blanks, or else by white space.
     """
     for place, line in text_lines(path, report):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def launch_training(folder: Path, arguments: Sequence[str]) -> Path:
-    """Run ``accelerate launch`` of the training's driver with the preset ``demo``.
+    """Run `accelerate launch` of the training's driver with the preset `demo`.
 
     A training that is finished is left as it is, and one that was interrupted goes on.
 

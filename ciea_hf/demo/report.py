@@ -47,7 +47,7 @@ def example_queries(dataset: RetrievalDataset, run: Run, shown: int = 5) -> dict
         shown: How many hits the picture shows.
 
     Returns:
-        Outcome to query id, in the order of ``OUTCOMES``; an outcome that does not occur is left out.
+        Outcome to query id, in the order of `OUTCOMES`; an outcome that does not occur is left out.
     """
     kinds = dataset.query_kinds()
     chosen: dict[str, str] = {}

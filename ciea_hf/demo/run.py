@@ -1,4 +1,4 @@
-"""The demonstration behind ``make demo``: train, evaluate, save, load and search, on the embedded benchmark.
+"""The demonstration behind `make demo`: train, evaluate, save, load and search, on the embedded benchmark.
 
 Everything is written into one folder; what stands there already is used again.
 """
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demonstration.
 
     Args:
-        arguments: The command line; ``sys.argv`` if None.
+        arguments: The command line; `sys.argv` if None.
 
     Returns:
         The exit status.

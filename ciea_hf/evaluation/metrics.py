@@ -1,15 +1,15 @@
 """Ranking metrics under trec_eval's conventions: MRR@k, NDCG@k, Recall@k, hit@k and MAP.
 
-Conventions, each of them trec_eval's (run with ``-c``):
+Conventions, each of them trec_eval's (run with `-c`):
 
 * **Ties.** Documents are ranked by score, highest first, and equal scores by document id, highest first (by code
   point). Scores are compared as 32-bit floats, because trec_eval stores them so.
 * **Queries.** Every query with at least one judgement counts. A query that the run lacks scores 0. Queries of the run
   without judgements are ignored.
 * **Documents.** Unjudged documents are not relevant. A judgement above 0 is relevant; below 0 it counts as 0.
-* **NDCG.** The gain is the judgement itself and the discount ``1 / log2(rank + 1)``; the ideal ranking holds every
+* **NDCG.** The gain is the judgement itself and the discount `1 / log2(rank + 1)`; the ideal ranking holds every
   relevant document of the query, retrieved or not.
-* **MAP** is taken over the whole depth of the run; every other metric is cut at ``k``.
+* **MAP** is taken over the whole depth of the run; every other metric is cut at `k`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def ranking_metrics(run: Run, qrels: Qrels, ks: Iterable[int] = DEFAULT_KS) -> d
         ks: Cut-offs, each at least 1.
 
     Returns:
-        ``{"mrr@k": ..., "ndcg@k": ..., "recall@k": ..., "hit@k": ..., "map": ...}`` for every ``k``, each in [0, 1].
+        `{"mrr@k": ..., "ndcg@k": ..., "recall@k": ..., "hit@k": ..., "map": ...}` for every `k`, each in [0, 1].
 
     Raises:
         ValueError: If a cut-off is below 1, no query has a judgement, or a score is NaN.
@@ -82,10 +82,10 @@ def per_query_metrics(run: Run, qrels: Qrels, ks: Iterable[int] = DEFAULT_KS) ->
         ks: Cut-offs, each at least 1.
 
     Returns:
-        Query id to metric name to value, in the order of the judged queries in ``qrels``.
+        Query id to metric name to value, in the order of the judged queries in `qrels`.
 
     Raises:
-        ValueError: As :func:`ranking_metrics`.
+        ValueError: As [`ranking_metrics`].
     """
     queries, columns = metric_columns(run, qrels, ks)
     rows = zip(*(values.tolist() for values in columns.values()), strict=True)
@@ -100,15 +100,15 @@ def metrics_by_kind(
     Args:
         run: Query id to document id to score.
         qrels: Query id to document id to judgement.
-        kinds: Query id to kind, as ``RetrievalDataset.query_kinds()`` gives it: ``"image"``, ``"text"`` or ``"mixed"``.
+        kinds: Query id to kind, as `RetrievalDataset.query_kinds()` gives it: `"image"`, `"text"` or `"mixed"`.
             Queries without a kind are left out.
         ks: Cut-offs, each at least 1.
 
     Returns:
-        Kind to metrics as :func:`ranking_metrics` returns them, kinds in alphabetical order.
+        Kind to metrics as [`ranking_metrics`] returns them, kinds in alphabetical order.
 
     Raises:
-        ValueError: As :func:`ranking_metrics`.
+        ValueError: As [`ranking_metrics`].
     """
     queries, columns = metric_columns(run, qrels, ks)
     labels = [kinds.get(query) for query in queries]
@@ -130,7 +130,7 @@ def metric_columns(run: Run, qrels: Qrels, ks: Iterable[int] = DEFAULT_KS) -> tu
         The judged queries, and metric name to values of shape (queries,) in their order.
 
     Raises:
-        ValueError: As :func:`ranking_metrics`.
+        ValueError: As [`ranking_metrics`].
     """
     cutoffs = _checked_cutoffs(ks)
     queries = [query for query, judgements in qrels.items() if judgements]

@@ -1,4 +1,4 @@
-"""CIEA in the Massive Text Embedding Benchmark: the encoder that ``mteb.evaluate`` takes, and its ``ModelMeta``.
+"""CIEA in the Massive Text Embedding Benchmark: the encoder that `mteb.evaluate` takes, and its `ModelMeta`.
 
 mteb takes a sentence-transformers model for one of text alone unless its metadata say otherwise, and then drops the
 pictures without a word. Here the modalities are stated, and pictures are passed.
@@ -31,12 +31,12 @@ _TASKS_BY_DATASET = {"webqa": TASKS[:2], "edis": TASKS[2:]}
 
 
 class MTEBEncoder:
-    """A CIEA model as mteb's ``EncoderProtocol``.
+    """A CIEA model as mteb's `EncoderProtocol`.
 
     Args:
         model: The model.
-        meta: mteb's ``ModelMeta`` of it; made from the model if None.
-        name: ``organization/model``, if ``meta`` is made.
+        meta: mteb's `ModelMeta` of it; made from the model if None.
+        name: `organization/model`, if `meta` is made.
 
     Example:
         >>> import mteb  # doctest: +SKIP
@@ -52,7 +52,7 @@ class MTEBEncoder:
     def load(
         cls, model_name: str, revision: str | None = None, device: str | None = None, folder: str | None = None
     ) -> MTEBEncoder:
-        """Load from the Hub by name, or from ``folder``: the loader of :func:`model_meta`."""
+        """Load from the Hub by name, or from `folder`: the loader of [`model_meta`]."""
         model = CIEAModel.from_pretrained(folder or model_name, revision=None if folder else revision)
         return cls(model.eval().to(device or "cpu"), name=model_name)
 
@@ -67,8 +67,8 @@ class MTEBEncoder:
         """Embed what mteb's data loader gives.
 
         Args:
-            inputs: Batches with ``"text"``, ``"image"`` or both, each a list.
-            prompt_type: ``"query"`` or ``"document"``; documents if None.
+            inputs: Batches with `"text"`, `"image"` or both, each a list.
+            prompt_type: `"query"` or `"document"`; documents if None.
             batch_size: Inputs of one forward pass.
             **_kwargs: What mteb passes beside: the task, the split, the progress bar.
 
@@ -81,7 +81,7 @@ class MTEBEncoder:
         return np.concatenate([encode_inputs(encode, chunk, batch_size) for chunk in _chunks(inputs, size)])
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """Cosine of every embedding with every other, (a, b), for embeddings of length 1, as ``encode`` gives them."""
+        """Cosine of every embedding with every other, (a, b), for embeddings of length 1, as `encode` gives them."""
         return torch.as_tensor(embeddings1).float() @ torch.as_tensor(embeddings2).float().T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
@@ -94,14 +94,14 @@ def model_meta(model: CIEAModel, name: str, folder: str | None = None, revision:
 
     Args:
         model: The model.
-        name: ``organization/model``.
-        folder: Where the model is loaded from; the Hub, by ``name``, if None.
+        name: `organization/model`.
+        folder: Where the model is loaded from; the Hub, by `name`, if None.
         revision: The commit on the Hub, or any string that tells versions apart, by which mteb keeps results; the
             model's fingerprint if None.
 
     Returns:
-        An ``mteb.ModelMeta``. Its training data are those that the model's card names; unknown (None) if it names none.
-        mteb loads a model of pictures from its meta only where torchvision is installed; an :class:`MTEBEncoder` of a
+        An `mteb.ModelMeta`. Its training data are those that the model's card names; unknown (None) if it names none.
+        mteb loads a model of pictures from its meta only where torchvision is installed; an [`MTEBEncoder`] of a
         loaded model runs without.
     """
     mteb = import_optional("mteb", extra="mteb")

@@ -19,7 +19,7 @@ def retrieval_task(dataset: RetrievalDataset, name: str | None = None) -> Any:
             names of model and task, so that data sets of one name need names of their own.
 
     Returns:
-        An instance of ``mteb.AbsTaskRetrieval``, ready for ``mteb.evaluate``.
+        An instance of `mteb.AbsTaskRetrieval`, ready for `mteb.evaluate`.
     """
     import_optional("mteb", extra="mteb")
     from mteb.abstasks.retrieval import AbsTaskRetrieval

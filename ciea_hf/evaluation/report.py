@@ -12,7 +12,7 @@ _NAMES = {"mrr": "MRR", "ndcg": "NDCG", "recall": "Recall", "hit": "Hit", "map":
 
 
 def metric_title(name: str) -> str:
-    """Write a metric's name as people do: ``mrr@10`` becomes ``MRR@10``."""
+    """Write a metric's name as people do: `mrr@10` becomes `MRR@10`."""
     stem, mark, cutoff = name.partition("@")
     return _NAMES.get(stem, stem) + mark + cutoff
 

@@ -28,7 +28,7 @@ def corrupt_captions(
         seed: Of the choice.
 
     Returns:
-        The texts of all documents by position, for :class:`~ciea_hf.retrieval.documents.DocumentView`.
+        The texts of all documents by position, for [`DocumentView`].
 
     Raises:
         ValueError: If a share lies outside 0 to 1.

@@ -1,4 +1,4 @@
-"""TREC files: runs (``query Q0 document rank score tag``) and judgements (``query 0 document relevance``)."""
+"""TREC files: runs (`query Q0 document rank score tag`) and judgements (`query 0 document relevance`)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_run(run: Run, path: str | os.PathLike[str], tag: str = "ciea") -> None
     Args:
         run: Query id to document id to score.
         path: The file.
-        tag: Name of the system, the last column; white space becomes ``-``.
+        tag: Name of the system, the last column; white space becomes `-`.
 
     Raises:
         ValueError: If an id is empty or holds white space, which the format cannot hold.
@@ -76,7 +76,7 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
 def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
     """Read judgements, in any of the forms in use.
 
-    Three columns ``query document relevance`` (UniVL-DR, BEIR; a header is skipped), four (TREC, the second is ignored)
+    Three columns `query document relevance` (UniVL-DR, BEIR; a header is skipped), four (TREC, the second is ignored)
     or five, with a task at the end (M-BEIR), separated by tabs or else by white space.
 
     Args:

@@ -27,7 +27,7 @@ class Comparison:
         metric: The metric's name.
         a: Mean of the first run.
         b: Mean of the second run.
-        difference: ``b - a``.
+        difference: `b - a`.
         low: Lower end of the bootstrap interval of the difference.
         high: Its upper end.
         p_value: Two-sided p-value of the paired randomisation test.
@@ -114,7 +114,7 @@ def randomisation_test(
 
     Under the null hypothesis the two values of a query could as well be swapped. The p-value is the share of such swaps
     whose difference of means is at least as large as the one observed. All swaps are enumerated where there are no more
-    of them than ``samples``; otherwise random ones are drawn, and the observed one counts among them, so that the
+    of them than `samples`; otherwise random ones are drawn, and the observed one counts among them, so that the
     p-value is never 0.
 
     Args:
@@ -127,7 +127,7 @@ def randomisation_test(
         The p-value, in (0, 1].
 
     Raises:
-        ValueError: If the values differ in number, there are none, or ``samples`` is below 1.
+        ValueError: If the values differ in number, there are none, or `samples` is below 1.
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1 or not len(first):

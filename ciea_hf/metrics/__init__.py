@@ -1,4 +1,4 @@
-"""Metrics as modules of Hugging Face's ``evaluate``, loaded from this package, without a network.
+"""Metrics as modules of Hugging Face's `evaluate`, loaded from this package, without a network.
 
 Example:
     >>> import evaluate
@@ -21,10 +21,10 @@ _FOLDER = Path(__file__).parent
 
 
 def path(name: str) -> str:
-    """Return what ``evaluate.load`` takes for a metric of this package.
+    """Return what `evaluate.load` takes for a metric of this package.
 
     Args:
-        name: The metric's name: ``"retrieval"``.
+        name: The metric's name: `"retrieval"`.
 
     Raises:
         ValueError: If there is no such metric.
@@ -36,7 +36,7 @@ def path(name: str) -> str:
 
 
 def as_examples(run: Run, qrels: Qrels) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Turn a run and judgements into the predictions and references of the ``retrieval`` metric.
+    """Turn a run and judgements into the predictions and references of the `retrieval` metric.
 
     Args:
         run: Query id to document id to score.

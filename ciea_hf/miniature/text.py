@@ -52,11 +52,11 @@ def training_texts(dataset: RetrievalDataset) -> list[str]:
 
 
 def build_tokenizer(texts: Iterable[str], first_token: bool = False) -> PreTrainedTokenizerFast:
-    """Make a word-level tokenizer, lower-casing, that appends ``</s>``; the words stand in alphabetical order.
+    """Make a word-level tokenizer, lower-casing, that appends `</s>`; the words stand in alphabetical order.
 
     Args:
         texts: What the vocabulary is taken from, whole: every word and every run of punctuation gets an id.
-        first_token: Also put ``<cls>`` first.
+        first_token: Also put `<cls>` first.
     """
     normalizer = normalizers.Lowercase()
     splitter = pre_tokenizers.Whitespace()
@@ -89,7 +89,7 @@ def text_config(family: str, vocab_size: int) -> PretrainedConfig:
     """Return a tower's shape.
 
     Args:
-        family: One of ``FAMILIES``.
+        family: One of `FAMILIES`.
         vocab_size: Rows of the token table.
 
     Raises:
@@ -102,15 +102,15 @@ def text_config(family: str, vocab_size: int) -> PretrainedConfig:
 
 
 def build_text_tower(folder: str | Path, texts: Iterable[str], seed: int = 0, family: str = "t5") -> None:
-    """Write an untrained text tower that ``AutoModel`` and ``AutoTokenizer`` load: the text side of a new CIEA model.
+    """Write an untrained text tower that `AutoModel` and `AutoTokenizer` load: the text side of a new CIEA model.
 
-    The vocabulary holds the words of ``texts`` and of the caption's prefix.
+    The vocabulary holds the words of `texts` and of the caption's prefix.
 
     Args:
         folder: Where to; an older folder is replaced.
         texts: The training texts; see [`training_texts`].
         seed: Of the weights. The global random state is left as it was.
-        family: One of ``FAMILIES``: ``"t5"``, ``"bart"``, ``"bert"`` or ``"gpt2"``.
+        family: One of `FAMILIES`: `"t5"`, `"bart"`, `"bert"` or `"gpt2"`.
 
     Raises:
         ValueError: If there is no such family.

@@ -63,7 +63,7 @@ class TowerRecipe:
 
 
 def tower_folder() -> Path:
-    """Return the folder of the shipped tower: ``AutoModel`` and ``AutoImageProcessor`` load from it.
+    """Return the folder of the shipped tower: `AutoModel` and `AutoImageProcessor` load from it.
 
     Raises:
         FileNotFoundError: If the installed package lacks the weights.
@@ -87,7 +87,7 @@ def tower_config() -> CLIPVisionConfig:
 
 
 class FreshScenes(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """An endless supply of composed scenes: item ``i`` is batch ``i``, a function of the seed and ``i`` alone.
+    """An endless supply of composed scenes: item `i` is batch `i`, a function of the seed and `i` alone.
 
     Args:
         batches: Number of batches to give.
@@ -106,7 +106,7 @@ class FreshScenes(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return self.batches
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compose batch ``index``: pixel values (batch, 3, 112, 112) and objects present (batch, concepts)."""
+        """Compose batch `index`: pixel values (batch, 3, 112, 112) and objects present (batch, concepts)."""
         atlas = glyph_atlas(CONCEPT_COUNT, CONCEPT_SEED)
         rng = np.random.default_rng((self.seed, index))
         pixels = np.empty((self.batch_size, SCENE_SIZE, SCENE_SIZE, 3), dtype=np.uint8)
@@ -146,7 +146,7 @@ def probe_scenes(scenes: int, seed: int) -> list[tuple[torch.Tensor, torch.Tenso
 
 
 def load_probe(folder: Path) -> nn.Linear:
-    """Load the linear head that the tower was trained with, from ``probe.safetensors``."""
+    """Load the linear head that the tower was trained with, from `probe.safetensors`."""
     from safetensors.torch import load_file
 
     weights = {name: value.float() for name, value in load_file(folder / "probe.safetensors").items()}
@@ -156,7 +156,7 @@ def load_probe(folder: Path) -> nn.Linear:
 
 
 def train_tower(recipe: TowerRecipe) -> tuple[CLIPVisionModel, nn.Linear]:
-    """Train the tower and its head on fresh scenes; deterministic by ``recipe.seed`` on one machine."""
+    """Train the tower and its head on fresh scenes; deterministic by `recipe.seed` on one machine."""
     scenes = FreshScenes(recipe.steps, recipe.batch_size, recipe.seed, (1, recipe.max_objects))
     unseen = probe_scenes(128, recipe.seed + 1)
     return fit_tower(
@@ -205,7 +205,7 @@ def fit_tower(
 
 
 def save_tower(tower: CLIPVisionModel, head: nn.Linear, folder: Path, record: dict[str, object]) -> None:
-    """Write the tower in half precision, its image processor, its probe and ``record`` into ``folder``, at once."""
+    """Write the tower in half precision, its image processor, its probe and `record` into `folder`, at once."""
     from safetensors.torch import save_file
 
     with atomic_folder(folder) as target:
@@ -222,7 +222,7 @@ def save_tower(tower: CLIPVisionModel, head: nn.Linear, folder: Path, record: di
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train the tower and write it: the door of ``python -m ciea_hf.miniature.vision``."""
+    """Train the tower and write it: the door of `python -m ciea_hf.miniature.vision`."""
     parser = argparse.ArgumentParser(prog="python -m ciea_hf.miniature.vision", description=main.__doc__)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "vision_tower", help="folder to write")
     parser.add_argument("--steps", type=int, default=TowerRecipe.steps)

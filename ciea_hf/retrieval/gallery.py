@@ -150,7 +150,7 @@ def _rounded_mask(size: tuple[int, int]) -> Image.Image:
 
 
 def _wrap(text: str, font: Font, width: int, lines: int) -> list[str]:
-    """Break text into lines of at most ``width`` pixels; what does not fit ends in an ellipsis."""
+    """Break text into lines of at most `width` pixels; what does not fit ends in an ellipsis."""
     wrapped: list[str] = []
     words = text.split()
     while words and len(wrapped) < lines:

@@ -1,4 +1,4 @@
-"""``ciea data``: exit status, output, and what convert writes."""
+"""`ciea data`: exit status, output, and what convert writes."""
 
 from __future__ import annotations
 

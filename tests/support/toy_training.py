@@ -44,7 +44,7 @@ def training_data(split: str = "train", images: int = 24, texts: int = 6, broken
     """Pictures of a colour whose captions name a thing alone, one picture without a caption, and texts.
 
     A query names the thing and the colour. Pairs of them repeat, so that such a query has two positives; one query is
-    relevant to a text, too. The first ``broken`` pictures cannot be decoded.
+    relevant to a text, too. The first `broken` pictures cannot be decoded.
     """
     seed = {"train": 0, "dev": 1000, "test": 2000}[split]
     ids, captions, pictures = [], [], []
@@ -125,7 +125,7 @@ def reset_engine() -> None:
 
 
 def configured(toy: Path, output: Path, **values: Any) -> TrainingConfig:
-    """A short run from the model that does not drop out; ``values`` override."""
+    """A short run from the model that does not drop out; `values` override."""
     settings = {
         "dataset": str(toy / "data"), "model": str(toy / "start"), "output_dir": str(output), "batch_size": 4,
         "max_steps": 4, "eval_steps": 2, "save_steps": 2, "log_steps": 1, "learning_rate": 1e-3, "lambda": 0.5,

@@ -80,7 +80,7 @@ def build_openclipart(source: Path, folder: Path, progress: bool = False) -> dic
     """Make the data set.
 
     Args:
-        source: Where the packages are unpacked or installed: the folder that holds ``svg`` and ``png``, or one above.
+        source: Where the packages are unpacked or installed: the folder that holds `svg` and `png`, or one above.
         folder: Where to; an older folder is replaced.
         progress: Show a bar.
 

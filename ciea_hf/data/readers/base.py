@@ -228,7 +228,7 @@ def qrels_of(source: DatasetReader, split: str, queries: Iterable[str], knows: C
 
 
 def document_tables(documents: Iterable[CorpusEntry], size: int) -> Iterator[pa.Table]:
-    """Gather documents into tables of a corpus, ``size`` rows each."""
+    """Gather documents into tables of a corpus, `size` rows each."""
     rows: list[CorpusEntry] = []
     given = False
     for document in documents:

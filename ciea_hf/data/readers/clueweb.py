@@ -1,6 +1,6 @@
 """ClueWeb22-MM, as its publisher licenses it: parquet tables.
 
-``train``, ``dev``, ``test`` (qid, query, text_id, img_id), ``text`` (text_id, surround) and ``image`` (img_id, caption,
+`train`, `dev`, `test` (qid, query, text_id, img_id), `text` (text_id, surround) and `image` (img_id, caption,
 and one column of bytes, whatever it is called).
 """
 

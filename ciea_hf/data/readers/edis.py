@@ -1,6 +1,6 @@
 """EDIS: news queries over a million images with their headlines; no text documents.
 
-``EDIS_{train,val,test}.json`` and ``EDIS_candidates_1m.json``, JSON lists all, beside the folder of the images. Of the
+`EDIS_{train,val,test}.json` and `EDIS_candidates_1m.json`, JSON lists all, beside the folder of the images. Of the
 judgements 1 to 3 only 3 is relevant. Without the file of all candidates, those of the queries are the corpus.
 """
 

@@ -1,7 +1,7 @@
 """The own form as JSON lines, which BEIR's folders are, too.
 
-``corpus.jsonl`` (id, text, image: a path in the folder), ``queries.jsonl`` or ``queries/{split}.jsonl`` (id, text), and
-judgements for each split: ``qrels/{split}.tsv``, ``.txt`` or ``.jsonl`` (query-id, corpus-id, score). A corpus may
+`corpus.jsonl` (id, text, image: a path in the folder), `queries.jsonl` or `queries/{split}.jsonl` (id, text), and
+judgements for each split: `qrels/{split}.tsv`, `.txt` or `.jsonl` (query-id, corpus-id, score). A corpus may
 stand alone, to be searched.
 """
 

@@ -1,7 +1,7 @@
 """M-BEIR's files: queries, a pool of candidates, judgements with a task, all named after their task.
 
-Wherever they stand below the folder: ``query/{split}/NAME_{split}.jsonl``, ``cand_pool/local/NAME_cand_pool.jsonl``,
-``qrels/{split}/NAME_{split}_qrels.txt``, with the images under M-BEIR's own root (``mbeir_images/...``). Where a folder
+Wherever they stand below the folder: `query/{split}/NAME_{split}.jsonl`, `cand_pool/local/NAME_cand_pool.jsonl`,
+`qrels/{split}/NAME_{split}_qrels.txt`, with the images under M-BEIR's own root (`mbeir_images/...`). Where a folder
 holds several tasks, the path of a pool of candidates chooses one.
 """
 

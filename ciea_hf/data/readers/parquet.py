@@ -1,8 +1,8 @@
 """The project's own form, on disk or on the Hub, which is that of mteb's data sets, too.
 
-Configurations ``corpus``, ``queries`` and ``qrels`` as folders of parquet files, where the header of ``README.md`` says
-they are, or as single files: ``corpus.parquet``, ``queries-test.parquet``.
-mteb's other names are read as well: ``query`` for ``queries``, ``default`` for ``qrels``, ``_id`` for ``id``.
+Configurations `corpus`, `queries` and `qrels` as folders of parquet files, where the header of `README.md` says
+they are, or as single files: `corpus.parquet`, `queries-test.parquet`.
+mteb's other names are read as well: `query` for `queries`, `default` for `qrels`, `_id` for `id`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _declared(folder: Path, config: str) -> dict[str, list[Path]]:
 
 
 def _patterns(written: Any) -> dict[str, list[str]]:
-    """Bring the ``data_files`` of a header into one form: a pattern or several, for one split or by split."""
+    """Bring the `data_files` of a header into one form: a pattern or several, for one split or by split."""
     items = written if isinstance(written, list) else [written] if written else []
     if all(isinstance(item, str) for item in items):
         items = [{"split": "train", "path": items}]  # what `datasets` makes of files without a split

@@ -21,7 +21,7 @@ _ROWS_AT_ONCE = 200
 
 
 def shards(folder: Path, name: str) -> list[Path]:
-    """List the parquet files of a table: ``NAME.parquet``, ``NAME-00000-of-00002.parquet``, or all in a folder."""
+    """List the parquet files of a table: `NAME.parquet`, `NAME-00000-of-00002.parquet`, or all in a folder."""
     single = folder / f"{name}.parquet"
     if single.is_file():
         return [single]

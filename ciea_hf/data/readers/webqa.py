@@ -1,7 +1,7 @@
 """WebQA as UniVL-DR and MARVEL package it, and what follows its form.
 
-``train.json``, ``dev.json``, ``test.json``, ``all_docs.json``, ``all_imgs.json`` (JSON lines all), ``imgs.tsv`` with
-its index ``imgs.lineidx.new``, and judgements ``{split}_qrels.txt`` where there are some. WebQA-Multi searches texts
+`train.json`, `dev.json`, `test.json`, `all_docs.json`, `all_imgs.json` (JSON lines all), `imgs.tsv` with
+its index `imgs.lineidx.new`, and judgements `{split}_qrels.txt` where there are some. WebQA-Multi searches texts
 and images, WebQA-Image the images alone.
 """
 

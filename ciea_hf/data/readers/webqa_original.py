@@ -1,6 +1,6 @@
 """WebQA as its authors publish it: one JSON object by guid, each question with its facts in full.
 
-``WebQA_train_val.json`` beside ``imgs.tsv`` and ``imgs.lineidx``, in which line ``image_id % 10000000`` is the offset
+`WebQA_train_val.json` beside `imgs.tsv` and `imgs.lineidx`, in which line `image_id % 10000000` is the offset
 of an image. The facts of all questions together are the corpus.
 """
 
@@ -52,7 +52,7 @@ class OriginalWebQA(DatasetReader):
 
     @property
     def splits(self) -> list[str]:
-        """``train`` and ``dev``; the test questions are published without answers."""
+        """`train` and `dev`; the test questions are published without answers."""
         return list(SPLITS)
 
     def documents(self, corpus: str) -> Iterator[CorpusEntry]:  # noqa: ARG002

@@ -154,7 +154,7 @@ def _scene_objects(pair: Sequence[int], rng: np.random.Generator) -> list[tuple[
 
 
 def _named_objects(document: PlannedDocument, count: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """Give the objects that each of the document's ``count`` queries names."""
+    """Give the objects that each of the document's `count` queries names."""
     if not document.is_scene:
         return [tuple(rng.permutation(document.objects)[:NAMED_IN_TEXT_QUERY].tolist()) for _ in range(count)]
     hidden = rng.permutation([c for c in document.objects if c not in document.captioned]).tolist()
@@ -172,7 +172,7 @@ def build_benchmark(
 
     Args:
         seed: Of the plan and the pictures.
-        sizes: Scenes of each split; see :func:`plan_benchmark`.
+        sizes: Scenes of each split; see [`plan_benchmark`].
         progress: Show a bar while the scenes are drawn.
 
     Returns:
@@ -213,8 +213,8 @@ def benchmark_folder(
 
     Args:
         cache_dir: Where built benchmarks are kept; the package's cache folder if left out.
-        seed: See :func:`build_benchmark`.
-        sizes: See :func:`build_benchmark`.
+        seed: See [`build_benchmark`].
+        sizes: See [`build_benchmark`].
         progress: Show bars while building.
     """
     sizes = dict(SIZES if sizes is None else sizes)

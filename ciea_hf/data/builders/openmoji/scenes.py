@@ -38,7 +38,7 @@ def compose_scene(
     Args:
         objects: Indices of concepts, at most nine.
         rng: The only source of chance; the same state gives the same picture.
-        atlas: What :func:`glyph_atlas` gives.
+        atlas: What [`glyph_atlas`] gives.
 
     Returns:
         (112, 112, 3) RGB.

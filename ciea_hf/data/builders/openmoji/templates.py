@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class Templates(NamedTuple):
-    """Templates with one field, ``{names}``: those of every split, and those that only the test split uses."""
+    """Templates with one field, `{names}`: those of every split, and those that only the test split uses."""
 
     common: tuple[str, ...]
     test_only: tuple[str, ...]
 
     def choose(self, split: str, rng: np.random.Generator) -> str:
-        """Choose one template that ``split`` may use."""
+        """Choose one template that `split` may use."""
         allowed = self.common + self.test_only if split == "test" else self.common
         return allowed[int(rng.integers(len(allowed)))]
 
@@ -69,7 +69,7 @@ TEXT_QUERIES = Templates(
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Join names as prose does: ``the fox, the kite and the owl``."""
+    """Join names as prose does: `the fox, the kite and the owl`."""
     listed = [f"the {name}" for name in names]
     if len(listed) < 2:
         return "".join(listed)
@@ -77,6 +77,6 @@ def join_names(names: Sequence[str]) -> str:
 
 
 def write_text(templates: Templates, names: Sequence[str], split: str, rng: np.random.Generator) -> str:
-    """Write one text about ``names`` in a template and an order of the names chosen by ``rng``."""
+    """Write one text about `names` in a template and an order of the names chosen by `rng`."""
     shuffled = [names[i] for i in rng.permutation(len(names))]
     return templates.choose(split, rng).format(names=join_names(shuffled))
