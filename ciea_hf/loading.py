@@ -1,4 +1,4 @@
-"""Load models by folder or Hub id, whatever library they belong to."""
+"""Loading of data sets and models by name: a folder, a Hub id, or the embedded benchmark."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def load_dataset(name: str, split: str, data_format: str = "auto", corpus_is_eno
     """Load a data set by path or Hub id, or the embedded benchmark by the name `demo`.
 
     Args:
-        name: Path, id or `demo`.
-        split: Of the data set.
-        data_format: Its format.
-        corpus_is_enough: Whether a corpus may stand alone, without queries and judgements.
+        name: Path, Hub id or `demo`.
+        split: Split of the data set.
+        data_format: Format of the data set, or `auto`.
+        corpus_is_enough: Whether queries and judgements may be missing.
 
     Raises:
         ValueError: If `name` is empty, and as [`load_retrieval_dataset`].
     """
     if not name:
-        raise ValueError("`dataset` is missing: give a folder or Hub id, or 'demo' for the embedded benchmark")
+        raise ValueError("`dataset` must be a folder, a Hub id, or 'demo' for the embedded benchmark; got ''")
     if not sys.stderr.isatty():
         from ciea_hf.utils import import_optional
 
@@ -34,13 +34,13 @@ def load_dataset(name: str, split: str, data_format: str = "auto", corpus_is_eno
     from ciea_hf.data.dataset import SHARED_SPLIT
     from ciea_hf.data.loading import open_reader
 
-    there = open_reader(name, data_format).splits if corpus_is_enough else [split]
-    alone = not there or (split == SHARED_SPLIT and split not in there)  # an index was made of a corpus alone
-    return load_retrieval_dataset(name, split=None if alone else split, format=data_format)
+    splits = open_reader(name, data_format).splits if corpus_is_enough else [split]
+    corpus_only = not splits or (split == SHARED_SPLIT and split not in splits)  # the split of an index of a corpus
+    return load_retrieval_dataset(name, split=None if corpus_only else split, format=data_format)
 
 
 def lasting_name(name: str) -> str:
-    """Return a data set's name so that it holds from any working directory: a folder as its absolute path."""
+    """Return a data set's name in a form that is valid in any working directory: a folder as its absolute path."""
     from ciea_hf.data.loading import BUILT_IN
 
     return str(Path(name).resolve()) if name not in BUILT_IN and Path(name).exists() else name
@@ -49,16 +49,16 @@ def lasting_name(name: str) -> str:
 def load_encoder(name: str, device: str | None = None) -> Encoder:
     """Load a CIEA model, or any other model through sentence-transformers.
 
-    A CIEA model that further modules of sentence-transformers follow is loaded by sentence-transformers, too.
+    A CIEA model followed by further modules of sentence-transformers is also loaded through sentence-transformers.
 
     Args:
         name: Folder or Hub id.
-        device: Where to put it; the first GPU, or else the CPU, if None.
+        device: Device of the model; the first GPU, or else the CPU, if `None`.
 
     Raises:
         FileNotFoundError: If `name` is a folder without a model, or a path that does not exist.
-        ImportError: If the model is none of ours and sentence-transformers is not installed.
-        ValueError: If there is no such device, or the weights cannot be read.
+        ImportError: If the model is not a CIEA model and sentence-transformers is not installed.
+        ValueError: If the device is invalid, or the weights cannot be read.
     """
     from transformers.utils import logging
 
@@ -68,7 +68,7 @@ def load_encoder(name: str, device: str | None = None) -> Encoder:
     from safetensors import SafetensorError
 
     try:
-        if _model_type(name) == "ciea" and _stands_alone(name):
+        if _model_type(name) == "ciea" and _has_no_further_modules(name):
             from ciea_hf.modeling.modeling_ciea import CIEAModel
 
             model: Encoder = CIEAModel.from_pretrained(name).eval().to(chosen)
@@ -80,24 +80,27 @@ def load_encoder(name: str, device: str | None = None) -> Encoder:
         )
     except SafetensorError as error:
         raise ValueError(
-            f"the weights of {name} cannot be read: {error}; a file that was not copied whole, or a pointer of Git LFS "
-            "in its place?"
+            f"the weights of {name} cannot be read: {error}; is a file truncated, or a Git LFS pointer?"
         ) from error
     return encoder
 
 
 def _device(name: str | None) -> str:
-    """The device to use: the one that is named, if it is there."""
+    """Return the device to use, after checking that it exists."""
     import torch
 
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch built without CUDA raises the second
-        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
-        there += ["mps"] if torch.backends.mps.is_available() else []
-        raise ValueError(f"--device must be one of {', '.join(there)} here; got {name!r}") from error
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # torch built without CUDA raises AssertionError
+        valid = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        valid += ["mps"] if torch.backends.mps.is_available() else []
+        raise ValueError(f"--device must be one of {', '.join(valid)} on this machine; got {name!r}") from error
     return name
 
 
@@ -109,9 +112,9 @@ def _model_type(name: str) -> str | None:
             return None if kind is None else str(kind)
         if (folder / "modules.json").is_file():
             return None
-        raise FileNotFoundError(f"{name} holds no model: neither config.json nor modules.json")
+        raise FileNotFoundError(f"{name} contains no model: neither config.json nor modules.json found")
     if folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
-        raise FileNotFoundError(f"there is no model at {name}")
+        raise FileNotFoundError(f"model {name} not found")
     from transformers import PretrainedConfig
 
     content, _ = PretrainedConfig.get_config_dict(name)
@@ -119,8 +122,8 @@ def _model_type(name: str) -> str | None:
     return None if kind is None else str(kind)
 
 
-def _stands_alone(name: str) -> bool:
-    """Whether a CIEA model is all that a folder or repository holds, and no module of sentence-transformers follows."""
+def _has_no_further_modules(name: str) -> bool:
+    """Return whether no further modules of sentence-transformers follow a CIEA model."""
     from transformers.utils.hub import cached_file
 
     path = cached_file(name, "modules.json", _raise_exceptions_for_missing_entries=False)

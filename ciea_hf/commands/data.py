@@ -81,7 +81,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.output:
         write_json(arguments.output, _as_json(result))
     if arguments.fix:
-        from ciea_hf.data.cleaning import write_cleaned
+        from ciea_hf.data.export import write_cleaned
 
         counts = write_cleaned(reader, result, arguments.fix)
         common.write(f"\nwritten without the issues: {arguments.fix} ({_counted(counts)})")
@@ -95,7 +95,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from ciea_hf.data.cleaning import convert_dataset
+    from ciea_hf.data.export import convert_dataset
     from ciea_hf.data.loading import open_reader
 
     _refuse_existing(arguments.output)
@@ -127,26 +127,26 @@ def _report(result: CheckResult, limit: int) -> str:
 
     lines = [f"{name}: {count}" for name, count in result.counts.items()]
     for kind, (level, title) in ISSUE_TYPES.items():
-        count = result.faults.counts[kind]
+        count = result.issues.counts[kind]
         if count:
             lines += ["", f"{level}: {title}: {count}"]
-            lines += [f"  {fault}" for fault in result.faults.of(kind)[:limit]]
+            lines += [f"  {issue}" for issue in result.issues.of(kind)[:limit]]
             if count > limit:
                 lines.append(f"  and {count - limit} more")
     return "\n".join([*lines, ""])
 
 
 def _as_json(result: CheckResult) -> dict[str, object]:
-    faults: Sequence[dict[str, object]] = [
+    issues: Sequence[dict[str, object]] = [
         {
-            "kind": fault.kind,
-            "level": fault.level,
-            "file": fault.place.file,
-            fault.place.unit: fault.place.number,
-            "id": fault.id,
-            "message": fault.message,
+            "kind": issue.kind,
+            "level": issue.level,
+            "file": issue.location.file,
+            issue.location.unit: issue.location.number,
+            "id": issue.id,
+            "message": issue.message,
         }
-        for fault in result.faults
+        for issue in result.issues
     ]
-    totals = dict(result.faults.counts)
-    return {"counts": result.counts, "blocking_errors": result.blocking_errors, "totals": totals, "faults": faults}
+    totals = dict(result.issues.counts)
+    return {"counts": result.counts, "blocking_errors": result.blocking_errors, "totals": totals, "issues": issues}

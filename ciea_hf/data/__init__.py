@@ -1,4 +1,4 @@
-"""Readers of retrieval data: everything becomes corpus, queries and qrels."""
+"""Retrieval data sets: readers of all formats, checks, conversion and builders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check finds: faults, and what is sound beside them."""
+"""Result of a check: issues, and the valid part of the data."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from ciea_hf.data.readers.base import Query
 
 TRAIN = "train"
-KEPT = 10_000  # faults of a kind that are kept in words; all are counted
+KEPT = 10_000  # issues kept per type; all are counted
 
 
 class IssueCollector:
-    """Collects faults, each once.
+    """Collects issues, each once.
 
     Args:
-        folder: Places are named by their path in it.
+        folder: Folder to which locations are relative.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,34 +32,34 @@ class IssueCollector:
         self._seen: set[int] = set()
         self._kept: dict[str, list[Issue]] = {kind: [] for kind in ISSUE_TYPES}
 
-    def __call__(self, kind: str, place: Location, name: str | None, message: str) -> None:
-        """Take a fault."""
-        key = hash((kind, place, name, message))
+    def __call__(self, kind: str, location: Location, name: str | None, message: str) -> None:
+        """Record an issue."""
+        key = hash((kind, location, name, message))
         if key in self._seen:
             return
         self._seen.add(key)
         self.counts[kind] += 1
         if self.counts[kind] <= KEPT:
-            self._kept[kind].append(Issue(kind, relative(place, self._folder), name, message))
+            self._kept[kind].append(Issue(kind, relative(location, self._folder), name, message))
 
     def of(self, kind: str) -> list[Issue]:
-        """List the faults of a kind, the first 10,000 of them."""
+        """Return the first 10,000 issues of a type."""
         return list(self._kept[kind])
 
     def __iter__(self) -> Iterator[Issue]:
-        """Iterate over the faults, the gravest kinds first."""
+        """Iterate over the issues, most severe types first."""
         for found in self._kept.values():
             yield from found
 
 
 @dataclass
 class CheckedSplit:
-    """What is sound in a split.
+    """Valid part of a split.
 
     Attributes:
-        corpus: The corpus it searches.
-        queries: Query id to query.
-        qrels: Judgements of documents that are there and can be read.
+        corpus: Name of its corpus.
+        queries: Queries by id.
+        qrels: Judgements of documents that exist and can be read.
     """
 
     corpus: str
@@ -68,25 +68,25 @@ class CheckedSplit:
 
     @property
     def positives(self) -> dict[str, list[str]]:
-        """The positives of each query that has one."""
+        """Return the positives of each query that has any."""
         found = {query: [name for name, score in row.items() if score > 0] for query, row in self.qrels.items()}
         return {query: names for query, names in found.items() if names}
 
 
 @dataclass
 class CheckResult:
-    """What a check has found.
+    """Result of a check.
 
     Attributes:
-        faults: All that is wrong.
-        counts: How many there are of what.
-        splits: What is sound, by split.
-        unusable: By corpus, the documents of which nothing can be read.
-        leaked: By split, the queries that occur in a later one.
-        offsets: Where the lines of images really begin that their index does not hit, by id.
+        issues: All issues.
+        counts: Counts by name.
+        splits: Valid part of each split.
+        unusable: Documents that cannot be read, by corpus.
+        leaked: Queries that also occur in a later split, by split.
+        offsets: Actual offset of each image line that the index misses, by id.
     """
 
-    faults: IssueCollector
+    issues: IssueCollector
     counts: dict[str, int] = field(default_factory=dict)
     splits: dict[str, CheckedSplit] = field(default_factory=dict)
     unusable: dict[str, set[str]] = field(default_factory=dict)
@@ -95,11 +95,11 @@ class CheckResult:
 
     @property
     def blocking_errors(self) -> list[str]:
-        """Why training cannot run; empty if it can."""
-        kinds = [kind for kind in ISSUE_TYPES if self.faults.counts[kind] and ISSUE_TYPES[kind][0] == ERROR]
-        found = [f"{ISSUE_TYPES[kind][1]}: {self.faults.counts[kind]}" for kind in kinds]
+        """Reasons why training cannot run; empty if it can."""
+        kinds = [kind for kind in ISSUE_TYPES if self.issues.counts[kind] and ISSUE_TYPES[kind][0] == ERROR]
+        found = [f"{ISSUE_TYPES[kind][1]}: {self.issues.counts[kind]}" for kind in kinds]
         if TRAIN not in self.splits:
-            found.append(f"there is no split {TRAIN!r}")
+            found.append(f"split {TRAIN!r} not found")
         elif not self.splits[TRAIN].positives:
-            found.append(f"no query of {TRAIN!r} has a positive that can be read")
+            found.append(f"no query of {TRAIN!r} has a readable positive")
         return found

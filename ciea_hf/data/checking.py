@@ -1,4 +1,4 @@
-"""Read a data set once, whole, and say all that is wrong with it."""
+"""Check of a data set: reads all of it once and reports all issues."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class _Job(NamedTuple):
-    place: Location
+    location: Location
     id: str
     image: EncodedImage | TsvLine
 
@@ -38,33 +38,33 @@ class _Outcome(NamedTuple):
 
 
 class Checker:
-    """Reads a data set once, whole.
+    """Reads all of a data set once and collects its issues.
 
     Args:
-        source: The data set; if its report is a [`IssueCollector`], that is used.
-        workers: Threads that decode images beside the one that reads; 0 for none.
-        progress: Show bars.
+        reader: Reader of the data set; if its handler is an [`IssueCollector`], that one is used.
+        workers: Number of threads that decode images in addition to the reading thread.
+        progress: Whether to show progress bars.
     """
 
-    def __init__(self, source: DatasetReader, workers: int = 2, progress: bool = False) -> None:
-        self.source = source
+    def __init__(self, reader: DatasetReader, workers: int = 2, progress: bool = False) -> None:
+        self.reader = reader
         self.workers = workers
         self.progress = progress
-        self.faults = source.report if isinstance(source.report, IssueCollector) else IssueCollector(Path(source.path))
-        source.report = self.faults
-        self.result = CheckResult(self.faults)
+        self.issues = reader.report if isinstance(reader.report, IssueCollector) else IssueCollector(Path(reader.path))
+        reader.report = self.issues
+        self.result = CheckResult(self.issues)
         self._known: dict[str, set[str]] = {}
-        self._first: dict[str, dict[str, str]] = {}  # by corpus, of images that are the same: a later one to the first
+        self._first: dict[str, dict[str, str]] = {}  # per corpus: repeated image -> first image
 
     def run(self, splits: Iterable[str] | None = None) -> CheckResult:
-        """Check splits, all if None, and the corpora they search; or a corpus that stands alone.
+        """Check splits (all if `None`) and their corpora, or a corpus without queries.
 
         Raises:
-            ValueError: If there is no such split.
+            ValueError: If a split does not exist.
         """
-        alone = splits is None and not self.source.splits
-        chosen = [] if alone else chosen_splits(self.source, splits)
-        for corpus in dict.fromkeys(map(self.source.corpus_name, [SHARED_SPLIT] if alone else chosen)):
+        alone = splits is None and not self.reader.splits
+        chosen = [] if alone else chosen_splits(self.reader, splits)
+        for corpus in dict.fromkeys(map(self.reader.corpus_name, [SHARED_SPLIT] if alone else chosen)):
             self._check_corpus(corpus)
         for split in chosen:
             self._check_split(split)
@@ -76,100 +76,105 @@ class Checker:
     def _check_corpus(self, corpus: str) -> None:
         unusable = self.result.unusable.setdefault(corpus, set())
         jobs = self._read_documents(corpus, unusable)
-        if self.source.images is not None:
+        if self.reader.images is not None:
             jobs = self._read_lines({job.id for job in jobs}, unusable)
         first: dict[bytes, str] = {}
         same = self._first.setdefault(corpus, {})
         for job, kind, message, digest in prefetch_map(_examined, jobs, self.workers):
             if kind is not None:
-                self.faults(kind, job.place, job.id, message)
+                self.issues(kind, job.location, job.id, message)
                 unusable.add(job.id)
                 continue
-            unusable.discard(job.id)  # of several lines of an image the indexed one comes last, and decides
+            unusable.discard(job.id)  # the indexed line of an image comes last and decides
             if first.setdefault(digest, job.id) != job.id:
-                self.faults("same-image", job.place, job.id, f"the same image as {first[digest]!r}")
+                self.issues("same-image", job.location, job.id, f"identical to image {first[digest]!r}")
                 same[job.id] = first[digest]
 
     def _read_documents(self, corpus: str, unusable: set[str]) -> Iterator[_Job]:
-        """Go through the documents; yield the images among them."""
+        """Read the documents and yield their images."""
         known = self._known.setdefault(corpus, set())
         kinds: Counter[str] = Counter()
-        bar = tqdm(unique_documents(self.source, corpus), desc=corpus, unit="doc", disable=not self.progress)
+        bar = tqdm(unique_documents(self.reader, corpus), desc=corpus, unit="doc", disable=not self.progress)
         for document in bar:
             known.add(document.id)
             kinds["texts" if document.image is None else "images"] += 1
             if document.image is UNAVAILABLE or (document.image is None and not document.text):
                 unusable.add(document.id)
-            if document.image is not None and (document.image is not UNAVAILABLE or self.source.images is not None):
-                yield _Job(document.place, document.id, document.image)
+            if document.image is not None and (document.image is not UNAVAILABLE or self.reader.images is not None):
+                yield _Job(document.location, document.id, document.image)
         self.result.counts |= {f"{corpus}: {kind}": count for kind, count in sorted(kinds.items())}
 
     def _read_lines(self, captioned: set[str], unusable: set[str]) -> Iterator[_Job]:
-        """Go through a TSV file of images, and compare it with its index; yield the images that captions name."""
-        images = self.source.images
+        """Read a TSV file of images, compare it with its index, and yield the images that captions refer to."""
+        images = self.reader.images
         if images is None:
             return
         hit: set[str] = set()
-        elsewhere: dict[str, TsvLine] = {}  # the line of an image that is not where the index says
+        elsewhere: dict[str, TsvLine] = {}  # lines of images that the index misses
         size = images.file.stat().st_size
         with tqdm(total=size, desc=images.file.name, unit="B", unit_scale=True, disable=not self.progress) as bar:
             for line in images.lines():
                 bar.update(line.offset - bar.n)
-                indexed = self.source.indexed(line.id)
+                indexed = self.reader.indexed(line.id)
                 if indexed is not None and indexed[0] == line.offset:
                     hit.add(line.id)
                 elif line.id in elsewhere or line.id in hit:
-                    self.faults(
-                        "line-not-indexed", line.place, line.id, "another line of an image that is there already"
+                    self.issues(
+                        "line-not-indexed", line.location, line.id, "another line of an image that already exists"
                     )
                     continue
                 else:
                     elsewhere[line.id] = line._replace(payload=b"")
                 if line.id in captioned:
-                    yield _Job(line.place, line.id, line)
+                    yield _Job(line.location, line.id, line)
         self._compare_index(hit, elsewhere, captioned, unusable)
 
     def _compare_index(
         self, hit: set[str], elsewhere: dict[str, TsvLine], captioned: set[str], unusable: set[str]
     ) -> None:
-        """IssueHandler what the index gets wrong, and note where images can be had in spite of it."""
-        for name, (offset, place) in self.source.index.items():
+        """Report errors of the index, and record where the images actually are."""
+        for name, (offset, location) in self.reader.index.items():
             line = elsewhere.pop(name, None)
             if name in hit:
                 if line is not None:
-                    self.faults("line-not-indexed", line.place, name, "the image has another line, too")
+                    self.issues("line-not-indexed", line.location, name, "the image has another line")
             elif line is None:
-                self.faults("offset", place, name, f"offset {offset} hits no line of the image, and there is none")
+                self.issues(
+                    "offset",
+                    location,
+                    name,
+                    f"offset {offset} does not point at a line of the image, and the file has none",
+                )
                 unusable.add(name)
             else:
-                message = f"offset {offset} does not hit the image's line, which begins at {line.offset}"
-                self.faults("offset", place, name, f"{message} (line {line.place.number})")
+                message = f"offset {offset} does not point at the image's line, which begins at {line.offset}"
+                self.issues("offset", location, name, f"{message} (line {line.location.number})")
                 self.result.offsets[name] = line.offset
-        for name in (*self.source.index, *sorted(hit - self.source.index.keys())):
-            found = self.source.indexed(name)
+        for name in (*self.reader.index, *sorted(hit - self.reader.index.keys())):
+            found = self.reader.indexed(name)
             if name not in captioned and found is not None:
-                self.faults("unused-image", found[1], name, "no caption names the image")
+                self.issues("unused-image", found[1], name, "no caption refers to the image")
         for name, line in elsewhere.items():
-            self.faults("line-not-indexed", line.place, name, "the index does not name the image")
+            self.issues("line-not-indexed", line.location, name, "the image is missing from the index")
             self.result.offsets[name] = line.offset
 
     def _check_split(self, split: str) -> None:
-        corpus = self.source.corpus_name(split)
+        corpus = self.reader.corpus_name(split)
         unusable = self.result.unusable[corpus]
-        queries = {query.id: query for query in unique_queries(self.source, split)}
-        judged = qrels_of(self.source, split, queries, self._known[corpus].__contains__)
+        queries = {query.id: query for query in unique_queries(self.reader, split)}
+        judged = qrels_of(self.reader, split, queries, self._known[corpus].__contains__)
         sound = {}
         for name, query in queries.items():
             row = judged.get(name, {})
             if not any(score > 0 for score in row.values()):
-                self.faults("no-positive", query.place, name, "no document is relevant to the query")
+                self.issues("no-positive", query.location, name, "the query has no relevant document")
             sound[name] = {document: score for document, score in row.items() if document not in unusable}
         self.result.splits[split] = CheckedSplit(corpus, queries, {query: row for query, row in sound.items() if row})
         self.result.counts[f"{split}: queries"] = len(queries)
         self.result.counts[f"{split}: judgements"] = sum(map(len, judged.values()))
 
     def _check_leaks(self, split: str, later: list[str]) -> None:
-        """IssueHandler queries that a later split asks again, and ids that it uses again."""
+        """Report queries and query ids that a later split uses again."""
         twins: dict[str, tuple[str, Query]] = {}
         namesakes: dict[str, tuple[str, Query]] = {}
         for other in later:
@@ -180,14 +185,14 @@ class Checker:
         for query in self.result.splits[split].queries.values():
             twin, namesake = twins.get(_plain(query.text)), namesakes.get(query.id)
             if twin:
-                self.faults("leak", query.place, query.id, f"occurs in {twin[0]}, too: {_named(twin[1])}")
+                self.issues("leak", query.location, query.id, f"also occurs in {twin[0]}: {_named(twin[1])}")
                 leaked.add(query.id)
             elif namesake:
-                message = f"{namesake[0]} has the id, too, with another text: {_named(namesake[1])}"
-                self.faults("reused-query-id", query.place, query.id, message)
+                message = f"{namesake[0]} uses the id for another text: {_named(namesake[1])}"
+                self.issues("reused-query-id", query.location, query.id, message)
 
     def _check_shared_positives(self, split: str, later: list[str]) -> None:
-        """IssueHandler documents that are relevant in a later split of the same corpus, too, or whose image is."""
+        """Report documents that, or whose image, are also relevant in a later split of the same corpus."""
         content = self.result.splits[split]
         first = self._first[content.corpus]
         positives: dict[str, tuple[str, str]] = {}
@@ -201,11 +206,11 @@ class Checker:
                 if other:
                     same = "it" if twin == document else f"the same image ({twin!r})"
                     message = f"{document!r} is relevant to the query, and {same} to one of {other}"
-                    self.faults("shared-positive", content.queries[name].place, name, message)
+                    self.issues("shared-positive", content.queries[name].location, name, message)
 
 
 def _named(query: Query) -> str:
-    return f"{query.id!r} ({query.place._replace(file=Path(query.place.file).name)})"
+    return f"{query.id!r} ({query.location._replace(file=Path(query.location.file).name)})"
 
 
 def _plain(text: str) -> str:
@@ -213,13 +218,13 @@ def _plain(text: str) -> str:
 
 
 def _examined(job: _Job) -> _Outcome:
-    """Decode an image; a thread's work."""
+    """Decode an image in a thread."""
     try:
         content = job.image.image() if isinstance(job.image, TsvLine) else image_bytes(job.image)
     except FileNotFoundError as error:
-        return _Outcome(job, "missing-image", f"there is no file {error.filename}", b"")
+        return _Outcome(job, "missing-image", f"file {error.filename} not found", b"")
     except (OSError, ValueError) as error:
-        return _Outcome(job, "unreadable-image", str(error).removeprefix(f"{job.place}: "), b"")
+        return _Outcome(job, "unreadable-image", str(error).removeprefix(f"{job.location}: "), b"")
     digest = hashlib.blake2b(content, digest_size=16).digest()
     try:
         with warnings.catch_warnings():

@@ -27,23 +27,23 @@ QUERY_COLUMNS = ("id", "text")
 QRELS_COLUMNS = ("query-id", "corpus-id", "score")
 MODALITIES = ("text", "image", "image,text")
 
-SHARED_SPLIT = "corpus"  # what the one corpus is called that serves every split
+SHARED_SPLIT = "corpus"  # name of a corpus that all splits share
 ROWS_PER_BATCH = 500  # rows read and hashed at once
 FINGERPRINTED_IMAGES = 64
 
 
 @dataclass(frozen=True, eq=False)
 class RetrievalDataset:
-    """Queries, the corpus they search and what is relevant to them.
+    """Queries, their corpus, and judgements of relevance.
 
     Args:
-        corpus: Columns `id` (str), `text` (str or None), `image` ([`Image`] or None, decoded when a
-            row is read) and `modality` (`"text"`, `"image"` or `"image,text"`).
+        corpus: Columns `id` (str), `text` (str or `None`), `image` (`datasets.Image` or `None`, decoded when a row is
+            read) and `modality` (`"text"`, `"image"` or `"image,text"`).
         queries: Columns `id` and `text`.
         qrels: `{query id: {document id: score}}`; a score above 0 is relevant.
-        name: What the data set is called in tables and cards.
+        name: Name of the data set in tables and cards.
         split: `"train"`, `"dev"` or `"test"`.
-        vocabulary: Words that other splits use, for a tokenizer that is built from this split's texts.
+        vocabulary: Words of other splits, for a tokenizer that is trained on this split's texts.
 
     Raises:
         ValueError: If a column is missing.
@@ -65,17 +65,17 @@ class RetrievalDataset:
 
     @cached_property
     def corpus_ids(self) -> list[str]:
-        """The documents' ids in the order of the corpus."""
+        """Document ids in the order of the corpus."""
         return column_values(self.corpus, "id")
 
     @cached_property
     def document_kinds(self) -> dict[str, str]:
-        """`"image"` for each document that has one, with or without a caption, else `"text"`; decodes nothing."""
+        """Kind of each document: `"image"`, with or without a caption, or `"text"`. No image is decoded."""
         modalities = column_values(self.corpus, "modality")
         unknown = sorted({str(modality) for modality in modalities} - set(MODALITIES))
         if unknown:
             raise ValueError(
-                f"{self.name}/{self.split}: unknown modality {unknown[:3]}; choose from {list(MODALITIES)}"
+                f"{self.name}/{self.split}: modality must be one of {', '.join(MODALITIES)}; got {unknown[:3]}"
             )
         return {
             document: "text" if modality == "text" else "image"
@@ -106,7 +106,7 @@ class RetrievalDataset:
         return dataclasses.replace(self, corpus=self.corpus.select(rows))
 
     def query_kinds(self) -> dict[str, str]:
-        """Return `"image"`, `"text"` or `"mixed"` for each query that has a positive: the kind of its positives.
+        """Return the kind of each query's positives: `"image"`, `"text"` or `"mixed"`; queries without any are omitted.
 
         Raises:
             ValueError: If a judged document is not in the corpus.
@@ -116,7 +116,9 @@ class RetrievalDataset:
             positives = [document for document, score in judged.items() if score > 0]
             absent = next((document for document in positives if document not in self.document_kinds), None)
             if absent is not None:
-                raise ValueError(f"{self.name}/{self.split}: query {query!r} judges {absent!r}, which the corpus lacks")
+                raise ValueError(
+                    f"{self.name}/{self.split}: query {query!r} judges {absent!r}, which is not in the corpus"
+                )
             found = {self.document_kinds[document] for document in positives}
             if found:
                 kinds[query] = found.pop() if len(found) == 1 else "mixed"
@@ -124,9 +126,9 @@ class RetrievalDataset:
 
     @cached_property
     def corpus_fingerprint(self) -> str:
-        """A hash of the corpus, the same in every process: ids, texts, the images' sizes in bytes.
+        """Hash of the corpus, equal in every process: ids, texts, and the images' sizes in bytes.
 
-        Of the images' bytes themselves 64 are hashed, spread over the corpus, so that a large corpus stays cheap.
+        The bytes of only 64 images, spread over the corpus, are hashed, so that it is fast for a large corpus.
         """
         digest = hashlib.sha256()
         for column in ("id", "text", "modality"):
@@ -136,7 +138,7 @@ class RetrievalDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the content, the same in every process: the corpus, queries and judgements."""
+        """Hash of corpus, queries and judgements, equal in every process."""
         digest = hashlib.sha256(self.corpus_fingerprint.encode())
         for column in QUERY_COLUMNS:
             digest.update(repr(column_values(self.queries, column)).encode())
@@ -164,37 +166,37 @@ def _hash_images(corpus: datasets.Dataset, digest: hashlib._Hash) -> None:
 def _content(image: EncodedImage | None) -> bytes:
     try:
         return b"-" if image is None else image_bytes(image)
-    except (OSError, ValueError):  # missing or broken: so it is for everybody
+    except (OSError, ValueError):  # missing or broken in every process alike
         return b"-"
 
 
 def column_values(dataset: datasets.Dataset, column: str) -> list[Any]:
-    """Return one column as a list, without touching the others (images above all)."""
+    """Return one column as a list, without reading the others, such as images."""
     values: list[Any] = dataset.select_columns([column]).with_format("arrow")[:][column].to_pylist()
     return values
 
 
 def corpus_features() -> datasets.Features:
-    """Return the columns of a corpus as [`Features`]."""
+    """Return the columns of a corpus as `datasets.Features`."""
     datasets = import_optional("datasets", extra="eval")
     text = datasets.Value("string")
     return datasets.Features({"id": text, "text": text, "image": datasets.Image(), "modality": text})
 
 
 def corpus_from_columns(ids: Sequence[str], texts: Sequence[str | None], images: Sequence[Any]) -> datasets.Dataset:
-    """Make a corpus of parallel columns.
+    """Create a corpus from parallel columns.
 
     Args:
-        ids: The documents' ids.
-        texts: Their texts or captions; None where there is none.
-        images: What [`Image`] encodes (a path, a PIL image, a dict of bytes and path), or the bytes of an
-            image file; None where there is none.
+        ids: Document ids.
+        texts: Texts or captions, or `None`.
+        images: Images that `datasets.Image` can encode (a path, a PIL image, a dict of bytes and path), bytes of image
+            files, or `None`.
 
     Raises:
-        ValueError: If an id occurs twice, a document is empty or the columns differ in length.
+        ValueError: If ids repeat, a document is empty or the columns differ in length.
     """
     if len(set(ids)) != len(ids):
-        raise ValueError(f"ids must be unique; got {len(ids)} with {len(set(ids))} different")
+        raise ValueError(f"`ids` must be unique; got {len(ids)} of which {len(set(ids))} are different")
     from ciea_hf.modeling.inputs_ciea import input_kind  # late: it imports torch
 
     encoded = [{"bytes": image, "path": None} if isinstance(image, bytes) else image for image in images]
@@ -208,7 +210,7 @@ def corpus_from_columns(ids: Sequence[str], texts: Sequence[str | None], images:
 
 
 def corpus_table(rows: Sequence[tuple[str, str | None, Mapping[str, Any] | None]]) -> pa.Table:
-    """Make the rows of a corpus of ids, texts and images, the images encoded: dicts of bytes and path."""
+    """Create rows of a corpus from ids, texts and encoded images (dicts of bytes and path)."""
     from ciea_hf.modeling.inputs_ciea import input_kind  # late: it imports torch
 
     arrow = import_optional("pyarrow", extra="eval")
@@ -225,20 +227,20 @@ def corpus_table(rows: Sequence[tuple[str, str | None, Mapping[str, Any] | None]
 
 
 def corpus_of_tables(tables: Iterable[pa.Table]) -> datasets.Dataset:
-    """Make a corpus of tables of rows."""
+    """Create a corpus from tables of rows."""
     table = import_optional("pyarrow", extra="eval").concat_tables(tables)
     return import_optional("datasets", extra="eval").Dataset(table)
 
 
 def queries_from_columns(ids: Sequence[str], texts: Sequence[str]) -> datasets.Dataset:
-    """Make the queries of a data set from parallel columns."""
+    """Create the queries of a data set from parallel columns."""
     datasets = import_optional("datasets", extra="eval")
     features = datasets.Features({"id": datasets.Value("string"), "text": datasets.Value("string")})
     return datasets.Dataset.from_dict({"id": list(ids), "text": list(texts)}, features=features)
 
 
 def qrels_table(qrels: Mapping[str, Mapping[str, int]]) -> datasets.Dataset:
-    """Make the table of judgements, one row for each query and document."""
+    """Create the table of judgements, with a row per query and document."""
     datasets = import_optional("datasets", extra="eval")
     rows = [(query, document, score) for query, judged in qrels.items() for document, score in judged.items()]
     columns = list(zip(*rows, strict=True)) or [(), (), ()]

@@ -1,7 +1,7 @@
-"""The own form on disk: a Hugging Face data set in parquet files, ready for `push_to_hub`.
+"""Writing of data sets in the BEIR-style parquet format: a Hugging Face data set, ready for `push_to_hub`.
 
-Its configurations are `corpus` (id, text, image, modality), `queries` (id, text) and `qrels` (query-id,
-corpus-id, score), one parquet file or more for each split. Images are embedded as they are encoded.
+Its configurations are `corpus` (id, text, image, modality), `queries` (id, text) and `qrels` (query-id, corpus-id,
+score), with one or more parquet files per split. Images are embedded in their original encoding.
 """
 
 from __future__ import annotations
@@ -9,7 +9,16 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ciea_hf.data.dataset import CORPUS_COLUMNS, QUERY_COLUMNS, SHARED_SPLIT, corpus_features, qrels_table
+from ciea_hf.data.dataset import (
+    CORPUS_COLUMNS,
+    QUERY_COLUMNS,
+    SHARED_SPLIT,
+    corpus_features,
+    qrels_table,
+    queries_from_columns,
+)
+from ciea_hf.data.issues import ignore
+from ciea_hf.data.readers.base import chosen_splits, document_tables, qrels_of, unique_documents, unique_queries
 from ciea_hf.utils import atomic_folder, import_optional
 
 if TYPE_CHECKING:
@@ -19,32 +28,33 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
+    from ciea_hf.data.check_result import CheckResult
     from ciea_hf.data.dataset import Qrels, RetrievalDataset
+    from ciea_hf.data.readers.base import CorpusEntry, DatasetReader
 
 CONFIGS = ("corpus", "queries", "qrels")
-ROWS_PER_FILE = 5_000  # some 500 MB of pictures from the web
+ROWS_PER_FILE = 5_000  # about 500 MB of images from the web
 ROWS_PER_BATCH = 100  # rows read, embedded and written at once
 
 
 def save_retrieval_dataset(
     splits: Mapping[str, RetrievalDataset], folder: str | Path, card: str, metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Write splits as one Hugging Face data set, in a folder that appears whole or not at all.
+    """Write splits as one Hugging Face data set, atomically.
 
-    Splits that share one corpus object share its files, too. Images are embedded in the parquet files as they are
-    encoded.
+    Splits that share a corpus object share its files. Images are embedded in their original encoding.
 
     Args:
-        splits: By name.
-        folder: Where to; an older folder is replaced.
-        card: The data card's text, in Markdown.
+        splits: Data sets by split.
+        folder: Output folder; an existing one is replaced.
+        card: Text of the data card, in Markdown.
         metadata: Further keys of the card's header, such as `{"license": "cc-by-sa-4.0"}`.
 
     Raises:
-        ValueError: If there is no split, or an image cannot be read; the message names its document.
+        ValueError: If `splits` is empty, or an image cannot be read; the message names its document.
     """
     if not splits:
-        raise ValueError("splits must hold at least one split")
+        raise ValueError("`splits` must contain at least one split")
     shared = len(splits) > 1 and len({id(dataset.corpus) for dataset in splits.values()}) == 1
     corpora = {SHARED_SPLIT: next(iter(splits.values()))} if shared else dict(splits)
     with dataset_writer(folder, card, metadata) as writer:
@@ -56,11 +66,11 @@ def save_retrieval_dataset(
 
 @contextmanager
 def dataset_writer(folder: str | Path, card: str, metadata: Mapping[str, Any] | None = None) -> Iterator[DatasetWriter]:
-    """Write a data set piece by piece, in a folder that appears whole when the block ends without an error.
+    """Write a data set incrementally; the folder appears when the block ends without an error.
 
     Args:
-        folder: Where to; an older folder is replaced.
-        card: The data card's text, in Markdown.
+        folder: Output folder; an existing one is replaced.
+        card: Text of the data card, in Markdown.
         metadata: Further keys of the card's header.
     """
     hub = import_optional("huggingface_hub", extra="eval")
@@ -72,10 +82,10 @@ def dataset_writer(folder: str | Path, card: str, metadata: Mapping[str, Any] | 
 
 
 class DatasetWriter:
-    """Writes the parquet files of a data set; give it to nobody, get it from [`dataset_writer`].
+    """Writes the parquet files of a data set; created by [`dataset_writer`].
 
     Args:
-        folder: Where to.
+        folder: Output folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -84,7 +94,7 @@ class DatasetWriter:
         self.splits: list[str] = []
 
     def write_corpus(self, name: str, tables: Iterable[pa.Table]) -> None:
-        """Write a corpus of tables of rows, none of them held longer than it takes to write it.
+        """Write the tables of a corpus one by one.
 
         Raises:
             ValueError: If an image cannot be read; the message names its document.
@@ -107,7 +117,7 @@ class DatasetWriter:
         self.splits.append(split)
 
     def configs(self) -> list[dict[str, Any]]:
-        """List what was written, as the header of a data card does."""
+        """Return the written configurations, for the header of a data card."""
         held = {"corpus": self.corpora, "queries": self.splits, "qrels": self.splits}
         pattern = {"corpus": "-*", "queries": "", "qrels": ""}
         return [
@@ -130,7 +140,7 @@ def _tables(corpus: datasets.Dataset) -> Iterator[pa.Table]:
 
 
 def _chunks(tables: Iterable[pa.Table], rows: int) -> Iterator[Iterator[pa.Table]]:
-    """Deal out tables in runs of at most so many rows; each run has to be used up before the next one is asked for."""
+    """Group tables into runs of at most `rows` rows; each run must be consumed before the next one is requested."""
     waiting = iter(tables)
     ahead = next(waiting, None)
 
@@ -148,12 +158,12 @@ def _chunks(tables: Iterable[pa.Table], rows: int) -> Iterator[Iterator[pa.Table
 
 
 def _embed(table: pa.Table) -> pa.Table:
-    """Put the bytes of images in the place of their paths."""
+    """Replace the paths of images by their bytes."""
     embed_table_storage = import_optional("datasets.table", extra="eval").embed_table_storage
     try:
         return embed_table_storage(table).cast(table.schema)
     except (OSError, ValueError):
-        for row in range(len(table)):  # say which one
+        for row in range(len(table)):  # find the broken one
             try:
                 embed_table_storage(table.slice(row, 1))
             except (OSError, ValueError) as error:
@@ -176,3 +186,103 @@ def _write_tables(tables: Iterable[pa.Table], path: Path) -> None:
     finally:
         if writer is not None:
             writer.close()
+
+
+def convert_dataset(reader: DatasetReader, folder: str | Path, splits: Iterable[str] | None = None) -> dict[str, int]:
+    """Convert a data set to the parquet format, with at most a few hundred documents in memory.
+
+    Args:
+        reader: Reader of the data set.
+        folder: Output folder; an existing one is replaced.
+        splits: Splits to write; all if `None`.
+
+    Returns:
+        Number of documents per corpus and of queries per split.
+
+    Raises:
+        ValueError: If the data are invalid, or an image file cannot be read; the message names file, line and id.
+        FileNotFoundError: If a file is missing.
+    """
+    chosen = chosen_splits(reader, splits)
+    if not chosen:
+        raise ValueError(f"{reader.path} has no split and no queries")
+    counts: dict[str, int] = {}
+    known: dict[str, set[str]] = {}
+    with dataset_writer(folder, f"# {reader.name}\n\nConverted by `ciea data convert`.") as writer:
+        for corpus in dict.fromkeys(map(reader.corpus_name, chosen)):
+            known[corpus] = set()
+            documents = _noting(unique_documents(reader, corpus), known[corpus])
+            writer.write_corpus(corpus, document_tables(documents, ROWS_PER_BATCH))
+            counts[_title(corpus)] = len(known[corpus])
+        for split in chosen:
+            queries = list(unique_queries(reader, split))
+            ids = [query.id for query in queries]
+            qrels = qrels_of(reader, split, ids, known[reader.corpus_name(split)].__contains__)
+            counts[split] = len(ids)
+            if ids:  # `datasets` cannot load a table without rows
+                writer.write_split(split, queries_from_columns(ids, [query.text for query in queries]), qrels)
+        _refuse_empty(reader, counts, chosen)
+    return counts
+
+
+def write_cleaned(reader: DatasetReader, result: CheckResult, folder: str | Path) -> dict[str, int]:
+    """Write the valid part of a data set in the parquet format.
+
+    Excluded are unreadable lines and documents, repeated ids after the first, judgements of missing queries or
+    documents, queries that leak into a later split, and queries that remain without a positive. Images with a wrong
+    offset are read from their actual line.
+
+    Args:
+        reader: Reader of the data set.
+        result: Result of a check.
+        folder: Output folder; an existing one is replaced.
+
+    Returns:
+        Number of documents per corpus and of queries per split.
+
+    Raises:
+        ValueError: If no document or no query remains.
+    """
+    reader.report = ignore
+    counts: dict[str, int] = {}
+    with dataset_writer(folder, f"# {reader.name}\n\nCleaned by `ciea data check --fix`.") as writer:
+        for corpus, unusable in result.unusable.items():
+            kept: set[str] = set()
+            documents = _noting(_sound(reader, corpus, unusable, result.offsets), kept)
+            writer.write_corpus(corpus, document_tables(documents, ROWS_PER_BATCH))
+            counts[_title(corpus)] = len(kept)
+        for split, content in result.splits.items():
+            ids = [query for query in content.positives if query not in result.leaked.get(split, ())]
+            queries = queries_from_columns(ids, [content.queries[query].text for query in ids])
+            counts[split] = len(ids)
+            if ids:
+                writer.write_split(split, queries, {query: content.qrels[query] for query in ids})
+        _refuse_empty(reader, counts, list(result.splits))
+    return counts
+
+
+def _title(corpus: str) -> str:
+    return corpus if corpus == SHARED_SPLIT else f"{corpus} (corpus)"  # a split may have the same name
+
+
+def _refuse_empty(reader: DatasetReader, counts: dict[str, int], splits: list[str]) -> None:
+    queries = sum(counts[split] for split in splits)
+    documents = sum(counts.values()) - queries
+    if not (queries and documents):
+        raise ValueError(f"{reader.path}: nothing to write: {documents} documents and {queries} queries")
+
+
+def _noting(documents: Iterable[CorpusEntry], ids: set[str]) -> Iterator[CorpusEntry]:
+    for document in documents:
+        ids.add(document.id)
+        yield document
+
+
+def _sound(reader: DatasetReader, corpus: str, unusable: set[str], offsets: dict[str, int]) -> Iterator[CorpusEntry]:
+    for document in unique_documents(reader, corpus):
+        if document.id in unusable:
+            continue
+        if document.id in offsets and reader.images is not None:
+            yield document._replace(image=reader.images.encoded(document.id, offsets[document.id]))
+        else:
+            yield document

@@ -1,10 +1,9 @@
-"""Encoded images that stay where they are until they are decoded.
+"""Encoded images, which are read and decoded on demand.
 
-A corpus holds, for each image, its bytes or a path ([`Image`]). For the lines of a TSV file of
-`id<TAB>base64` the path is a URL, `tsv-image://%2Ffolder%2Fimgs.tsv/{offset}-{size}/{id}`, which fsspec opens with
-[`TsvImageFileSystem`]: so a corpus of a TSV file of any size is a small table, every part of `datasets` works on
-it, and a row that is read costs one positioned read. Nothing is kept open: threads, forked workers and spawned ones may
-all read.
+A corpus stores the bytes or the path of each image. For the lines of a TSV file of `id<TAB>base64` the path is a URL,
+`tsv-image://%2Ffolder%2Fimgs.tsv/{offset}-{size}/{id}`, which fsspec opens with [`TsvImageFileSystem`]. A corpus over a
+TSV file of any size is therefore a small table that works everywhere in `datasets`, and reading a row costs one
+positioned read. No file is kept open, so threads and forked or spawned workers may all read.
 """
 
 from __future__ import annotations
@@ -30,24 +29,24 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PROTOCOL = "tsv-image"
-LONGEST_LINE = 512 << 20  # bytes; a longer one is refused
-_ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")  # Pillow's name of bytes, another in every run
-_STEP = 1 << 18  # bytes read at once where the size of a line is not known
+LONGEST_LINE = 512 << 20  # bytes; longer lines are rejected
+_ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")  # Pillow's name for bytes, which differs in every run
+_STEP = 1 << 18  # bytes read at once if the size of a line is unknown
 
 EncodedImage = dict[str, Any]  # {"bytes": bytes | None, "path": str | None}
 UNAVAILABLE: EncodedImage = {"bytes": None, "path": None}
-"""An image that is named and not to be had."""
+"""An image that the data refer to but that is missing."""
 
 
 class TsvImages:
     """A TSV file of images: lines of `id<TAB>base64 of the image file`.
 
     Args:
-        file: The file.
-        offsets: The bytes at which lines begin.
+        file: Path of the file.
+        offsets: Byte offsets of the lines.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
     """
 
     def __init__(self, file: Path, offsets: Iterable[int]) -> None:
@@ -55,11 +54,11 @@ class TsvImages:
         self._size = self.file.stat().st_size
         starts = np.unique(np.fromiter((min(offset, self._size) for offset in offsets), dtype=np.int64))
         self._bounds = np.append(starts, self._size)
-        # no slash of the file's path may stand in the URL: leading ones get lost on the way
+        # the file's path is quoted, because fsspec drops leading slashes
         self._prefix = f"{PROTOCOL}://{quote(str(self.file), safe='')}"
 
     def encoded(self, name: str, offset: int) -> EncodedImage:
-        """Return the image whose line begins at an offset, as a corpus holds it: nothing is read."""
+        """Return the image whose line begins at an offset in the encoded form of a corpus, without reading it."""
         following = int(np.searchsorted(self._bounds, min(offset, self._size), side="right"))
         end = int(self._bounds[min(following, len(self._bounds) - 1)])
         return {"bytes": None, "path": f"{self._prefix}/{offset}-{max(0, end - offset)}/{quote(name, safe='')}"}
@@ -73,69 +72,69 @@ class TsvImages:
                 number += 1
                 name, _, payload = line.rstrip(b"\r\n").partition(b"\t")
                 if line.strip():
-                    place = Location(str(self.file), number)
-                    yield TsvLine(place, offset, name.decode("utf-8", "replace"), payload)
+                    location = Location(str(self.file), number)
+                    yield TsvLine(location, offset, name.decode("utf-8", "replace"), payload)
                 offset += len(line)
 
 
 class TsvLine(NamedTuple):
     """A line of a TSV file of images, not yet decoded."""
 
-    place: Location
+    location: Location
     offset: int
     id: str
     payload: bytes
 
     def image(self) -> bytes:
-        """Decode the line; raises as [`image_source`]."""
-        return _decode(self.payload, str(self.place), self.id)
+        """Decode the line; raises the errors of [`image_source`]."""
+        return _decode(self.payload, str(self.location), self.id)
 
 
 def read_index(path: Path, report: IssueHandler = raise_on_error) -> dict[str, tuple[int, Location]]:
-    """Read an index of `id<TAB>offset`: for each id the offset, and where the index says so."""
+    """Read an index of `id<TAB>offset`: offset and location of each id."""
     from ciea_hf.data.parsing import text_lines
 
     found: dict[str, tuple[int, Location]] = {}
-    for place, line in text_lines(path, report):
+    for location, line in text_lines(path, report):
         name, _, text = line.partition("\t")
         if not text.strip().isdecimal():
-            report("unreadable", place, name, f"a line is an id, a tab and an offset; got {line[:80]!r}")
+            report("unreadable", location, name, f"a line must be an id, a tab and an offset; got {line[:80]!r}")
         elif name in found and found[name][0] != int(text):
             message = f"offset {int(text)} contradicts {found[name][0]} in line {found[name][1].number}"
-            report("offset", place, name, message)
+            report("offset", location, name, message)
         else:
-            found.setdefault(name, (int(text), place))
+            found.setdefault(name, (int(text), location))
     return found
 
 
 def image_source(encoded: EncodedImage) -> bytes | str:
-    """Return what `ciea_hf.modeling.inputs_ciea.load_image` reads of an encoded image: its bytes, or its path.
+    """Return the bytes or the path of an encoded image, for `ciea_hf.modeling.inputs_ciea.load_image`.
 
     Raises:
-        ValueError: If it has neither, or its line in a TSV file is broken or another one.
+        ValueError: If it has neither, or its line in a TSV file is invalid or belongs to another image.
         FileNotFoundError: If its TSV file is missing.
     """
     if encoded["bytes"] is not None:
         content: bytes = encoded["bytes"]
         return content
     if encoded["path"] is None:
-        raise ValueError("the image is named, but not to be had: it has neither bytes nor a path")
+        raise ValueError("image is missing: neither bytes nor path")
     path = str(encoded["path"])
     return read_tsv_image(path) if path.startswith(f"{PROTOCOL}://") else path
 
 
 def image_bytes(encoded: EncodedImage) -> bytes:
-    """Return the bytes of an encoded image, wherever they are; raises as [`image_source`]."""
+    """Return the bytes of an encoded image; raises the errors of [`image_source`]."""
     source = image_source(encoded)
     return source if isinstance(source, bytes) else Path(source).read_bytes()
 
 
 def decode_image(content: bytes | str) -> Image.Image:
-    """Decode what [`image_source`] gives, as the model's own inputs are decoded.
+    """Decode the result of [`image_source`] in the same way as inputs of a model.
 
     Raises:
-        ValueError: If the image is broken, truncated or of too many pixels.
-        FileNotFoundError: If there is no file at its path.
+        ValueError: If the image is corrupt, truncated or exceeds the pixel limit.
+        FileNotFoundError: If its file does not exist.
     """
     from ciea_hf.modeling.inputs_ciea import load_image
 
@@ -146,12 +145,12 @@ def decode_image(content: bytes | str) -> Image.Image:
 
 
 def location_in_folder(path: str) -> str:
-    """Return what of an image's path stays the same when its folder moves: the name, or line and id in a TSV file."""
+    """Return the part of an image's path that does not depend on its folder: the name, or line and id in a TSV file."""
     return path.split("/", 3)[3] if path.startswith(f"{PROTOCOL}://") else Path(path).name
 
 
 def file_size(path: str) -> int | None:
-    """Bytes of an image's file; None for a line of a TSV file, whose place says it, and for what is no file here."""
+    """Return the size of an image file in bytes; `None` for a line of a TSV file, or if the file does not exist."""
     try:
         return None if "://" in path else os.stat(path).st_size  # noqa: PTH116 (a corpus may have a million)
     except OSError:
@@ -159,22 +158,22 @@ def file_size(path: str) -> int | None:
 
 
 def read_tsv_image(url: str) -> bytes:
-    """Read the image that a `tsv-image` URL names: the bytes of its file; raises as [`image_source`]."""
+    """Read the bytes of the image at a `tsv-image` URL; raises the errors of [`image_source`]."""
     head, _, name = url.removeprefix(f"{PROTOCOL}://").rpartition("/")
     quoted, _, span = head.rpartition("/")
     offset, _, size = span.partition("-")
     if not (quoted and offset.isdecimal() and size.isdecimal()):
-        raise ValueError(f"{url!r} names no line of a TSV file of images")
+        raise ValueError(f"{url!r} is not a valid URL of a line in a TSV file of images")
     file, name = unquote(quoted), unquote(name)
     line = _read_line(file, int(offset), int(size))
     found, _, payload = line.partition(b"\t")
     if found != name.encode("utf-8"):
-        raise ValueError(f"{file}: at byte {offset} there is no line of image {name!r}: the index is of another file")
+        raise ValueError(f"{file}: no line of image {name!r} at byte {offset}; does the index belong to another file?")
     return _decode(payload, f"{file}, byte {offset}", name)
 
 
 class TsvImageFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore]  # fsspec is not typed
-    """Opens the images of TSV files by their URL, for fsspec and with it for `datasets`."""
+    """Opens the images of TSV files by URL, for fsspec and `datasets`."""
 
     protocol = PROTOCOL
 
@@ -184,16 +183,16 @@ class TsvImageFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignor
 
     def _open(self, path: str, mode: str = "rb", **_options: Any) -> BytesIO:
         if mode != "rb":
-            raise ValueError(f"an image of a TSV file can only be read; got mode {mode!r}")
+            raise ValueError(f"`mode` must be 'rb'; got {mode!r}")
         return BytesIO(read_tsv_image(path))
 
     def info(self, path: str, **_options: Any) -> dict[str, Any]:
-        """Describe a path: all are files."""
+        """Describe a path; every path is a file."""
         return {"name": path, "size": None, "type": "file"}
 
 
 def _read_line(file: str, offset: int, size: int) -> bytes:
-    """Read the line at an offset; `size` is a guess."""
+    """Read the line at an offset; `size` is an estimate."""
     flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(file, flags)
     try:
@@ -213,15 +212,15 @@ def _read_line(file: str, offset: int, size: int) -> bytes:
 def _read_at(handle: int, size: int, offset: int) -> bytes:
     if hasattr(os, "pread"):
         return os.pread(handle, size, offset)
-    os.lseek(handle, offset, os.SEEK_SET)  # Windows; the handle is this call's own
+    os.lseek(handle, offset, os.SEEK_SET)  # Windows; the handle belongs to this call
     return os.read(handle, size)
 
 
-def _decode(payload: bytes, place: str, name: str) -> bytes:
+def _decode(payload: bytes, location: str, name: str) -> bytes:
     try:
         return base64.b64decode(payload.strip(), validate=True)
     except binascii.Error as error:
-        raise ValueError(f"{place}: image {name!r} is not base64: {error}") from None
+        raise ValueError(f"{location}: image {name!r} is not base64: {error}") from None
 
 
 fsspec.register_implementation(PROTOCOL, TsvImageFileSystem, clobber=True)

@@ -1,4 +1,4 @@
-"""Where a thing stands in its source, what can be wrong with it, and who is told."""
+"""Issues of data sets: their types, their locations, and how they are handled."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ logger = logging.getLogger(__name__)
 ERROR, WARNING, NOTE = "error", "warning", "note"
 
 ISSUE_TYPES = {
-    "missing-file": (ERROR, "files that the format needs and that are not there"),
+    "missing-file": (ERROR, "missing files that the format requires"),
     "unreadable": (ERROR, "lines or rows that cannot be read"),
-    "duplicate-document": (ERROR, "document ids that occur again with another content"),
-    "duplicate-query": (ERROR, "query ids that occur again with another content"),
+    "duplicate-document": (ERROR, "document ids that repeat with different content"),
+    "duplicate-query": (ERROR, "query ids that repeat with different content"),
     "unknown-document": (ERROR, "positives that are not in the corpus"),
-    "offset": (ERROR, "offsets that do not hit their line"),
-    "image-not-indexed": (ERROR, "captions whose image is not in the index"),
+    "offset": (ERROR, "offsets that do not point at their line"),
+    "image-not-indexed": (ERROR, "captions whose image is missing from the index"),
     "empty-query": (ERROR, "queries without a text"),
-    "unreadable-image": (WARNING, "images that cannot be decoded: broken or truncated"),
-    "missing-image": (WARNING, "image files that are not there"),
-    "large-image": (WARNING, "images of more pixels than are decoded"),
+    "unreadable-image": (WARNING, "images that cannot be decoded: corrupt or truncated"),
+    "missing-image": (WARNING, "missing image files"),
+    "large-image": (WARNING, "images that exceed the pixel limit"),
     "empty-caption": (WARNING, "images whose caption is empty"),
     "empty-document": (WARNING, "documents with neither text nor image"),
-    "leak": (WARNING, "queries that occur in a later split, too"),
-    "reused-query-id": (WARNING, "query ids that a later split has for another query"),
-    "shared-positive": (WARNING, "positives that are positives in a later split, too"),
+    "leak": (WARNING, "queries that also occur in a later split"),
+    "reused-query-id": (WARNING, "query ids that a later split uses for another query"),
+    "shared-positive": (WARNING, "positives that are also positives in a later split"),
     "no-positive": (WARNING, "queries without a positive"),
-    "conflicting-judgement": (WARNING, "documents judged twice for a query, differently"),
-    "disagreement": (WARNING, "queries whose positives are others in the file of judgements"),
-    "varying-document": (WARNING, "documents that are given several times, not always the same"),
-    "unknown-query": (WARNING, "judgements of queries that are not there"),
+    "conflicting-judgement": (WARNING, "documents with two different judgements for a query"),
+    "disagreement": (WARNING, "queries whose positives differ from the file of judgements"),
+    "varying-document": (WARNING, "documents that repeat with varying content"),
+    "unknown-query": (WARNING, "judgements of missing queries"),
     "unknown-negative": (WARNING, "negatives that are not in the corpus"),
-    "repeated-document": (WARNING, "documents that occur again, unchanged"),
-    "repeated-query": (WARNING, "queries that occur again, unchanged"),
-    "line-not-indexed": (WARNING, "lines of images that the index does not name"),
-    "unused-image": (NOTE, "images that no caption names"),
-    "same-image": (NOTE, "images that are the same as an earlier one, byte for byte"),
+    "repeated-document": (WARNING, "documents that repeat unchanged"),
+    "repeated-query": (WARNING, "queries that repeat unchanged"),
+    "line-not-indexed": (WARNING, "image lines missing from the index"),
+    "unused-image": (NOTE, "images without a caption that refers to them"),
+    "same-image": (NOTE, "images that are byte-identical to an earlier one"),
 }
-"""Kind of a fault: how grave it is, and what its title in a report is. An error stops training."""
+"""Severity and title of each type of issue. An error prevents training."""
 
 
 class Location(NamedTuple):
-    """A file and, in it, a line or row (from 1), or None for the file as a whole."""
+    """A file, and a line or row in it (from 1), or `None` for the whole file."""
 
     file: str
     number: int | None = None
@@ -58,58 +58,58 @@ class Location(NamedTuple):
 
 @dataclass(frozen=True)
 class Issue:
-    """Something wrong.
+    """An issue of a data set.
 
     Attributes:
-        kind: A key of [`ISSUE_TYPES`].
-        place: Where it was found.
-        id: Of the document, query or image that is concerned, or None.
-        message: What is wrong, in words.
+        kind: Type of the issue, a key of [`ISSUE_TYPES`].
+        location: File and line or row.
+        id: Id of the document, query or image, or `None`.
+        message: Description of the issue.
     """
 
     kind: str
-    place: Location
+    location: Location
     id: str | None
     message: str
 
     @property
     def level(self) -> str:
-        """`"error"`, `"warning"` or `"note"`."""
+        """Severity: `"error"`, `"warning"` or `"note"`."""
         return ISSUE_TYPES[self.kind][0]
 
     def __str__(self) -> str:
         about = "" if self.id is None else f"{self.id!r}: "
-        return f"{self.place}: {about}{self.message}"
+        return f"{self.location}: {about}{self.message}"
 
 
 class IssueHandler(Protocol):
-    """Takes faults as they are found; may raise."""
+    """Handles issues as they are found; may raise an error."""
 
-    def __call__(self, kind: str, place: Location, name: str | None, message: str) -> None:
-        """Take a fault of a kind at a place, about the thing of that id."""
+    def __call__(self, kind: str, location: Location, name: str | None, message: str) -> None:
+        """Handle an issue of a type at a location, about the document, query or image with that id."""
 
 
-def raise_on_error(kind: str, place: Location, name: str | None, message: str) -> None:
-    """Raise what stops training, and log the rest: how data are loaded.
+def raise_on_error(kind: str, location: Location, name: str | None, message: str) -> None:
+    """Raise errors and log all other issues, as loading does.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If the fault is another error.
+        ValueError: If the issue is any other error.
     """
-    fault = Issue(kind, place, name, message)
+    issue = Issue(kind, location, name, message)
     if kind == "missing-file":
-        raise FileNotFoundError(str(fault))
-    if fault.level == ERROR:
-        raise ValueError(f"{fault} (`ciea data check --fix` writes a copy without such faults)")
-    logger.debug("%s", fault)
+        raise FileNotFoundError(str(issue))
+    if issue.level == ERROR:
+        raise ValueError(f"{issue} (`ciea data check --fix` writes a copy without such issues)")
+    logger.debug("%s", issue)
 
 
-def ignore(kind: str, place: Location, name: str | None, message: str) -> None:
-    """Take a fault, and do nothing about it."""
+def ignore(kind: str, location: Location, name: str | None, message: str) -> None:
+    """Ignore an issue."""
 
 
-def relative(place: Location, folder: Path) -> Location:
-    """Name a place by its path in a folder, where it is in there."""
-    path, base = Path(place.file).resolve(), folder.resolve()
+def relative(location: Location, folder: Path) -> Location:
+    """Return a location with its path relative to a folder, if it is inside."""
+    path, base = Path(location.file).resolve(), folder.resolve()
     base = base.parent if base.is_file() else base
-    return place._replace(file=str(path.relative_to(base))) if path.is_relative_to(base) else place
+    return location._replace(file=str(path.relative_to(base))) if path.is_relative_to(base) else location

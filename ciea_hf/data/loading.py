@@ -1,4 +1,4 @@
-"""The formats that can be read, and the one door to them all."""
+"""Loading of retrieval data sets in all supported formats."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Format(NamedTuple):
-    """A way to read retrieval data.
+    """A format of retrieval data.
 
     Attributes:
-        recognises: Whether a path is in this form.
-        open: Makes a source of a path and a report.
+        recognises: Function that tells whether a path has this format.
+        open: Function from a path and an issue handler to a reader.
     """
 
     recognises: Callable[[str], bool]
@@ -54,23 +54,23 @@ FORMATS: dict[str, Format] = {
 BUILT_IN = {"demo": "ciea_hf.data.builders.openmoji.build"}
 """Data sets known by name, and the builder of each: a module with `benchmark_folder()` and `vocabulary()`."""
 
-_ON_DISK = frozenset(FORMATS) - {"parquet"}  # which may be on the Hub
-_FOLDERS = _ON_DISK - {"mbeir"}  # one pool of which may be named
+_ON_DISK = frozenset(FORMATS) - {"parquet"}  # parquet may be on the Hub
+_FOLDERS = _ON_DISK - {"mbeir"}  # of mbeir, a single pool may be given
 
 _corpora: WeakValueDictionary[tuple[object, ...], datasets.Dataset] = WeakValueDictionary()
 
 
 def open_reader(path_or_id: str | Path, format: str = "auto", report: IssueHandler = raise_on_error) -> DatasetReader:  # noqa: A002
-    """Open a data set, to stream what is in it.
+    """Open a data set for streaming.
 
     Args:
-        path_or_id: A folder, a file, or the id of a data set on the Hugging Face Hub.
-        format: A key of [`FORMATS`], or `"auto"`: the first that recognises the path.
-        report: Takes the faults that reading meets; by default errors are raised.
+        path_or_id: Folder, file, or id of a data set on the Hugging Face Hub; or `"demo"`, the embedded benchmark.
+        format: A key of `FORMATS`, or `"auto"` for the first one that recognises the path.
+        report: Handler of issues; by default errors are raised.
 
     Raises:
-        FileNotFoundError: If there is nothing at the path.
-        ValueError: If the format is unknown, or none recognises the path.
+        FileNotFoundError: If the path does not exist.
+        ValueError: If the format is unknown or not recognised.
     """
     path = _path_of(path_or_id)
     return _open(_format_of(path, format), path, report)
@@ -83,28 +83,28 @@ def load_retrieval_dataset(
 ) -> RetrievalDataset:
     """Load one split of a retrieval data set.
 
-    Images stay on disk until they are decoded. Splits of one corpus share it while one of them is in use.
+    Images stay on disk until they are decoded. Splits with a common corpus share it in memory.
 
     Args:
-        path_or_id: A folder, a file, or the id of a data set on the Hugging Face Hub.
-        split: `"train"`, `"dev"` or `"test"`, or whatever the data set calls its splits; None for the corpus
-            without queries, which need not be there.
-        format: A key of [`FORMATS`], or `"auto"`: the first that recognises the path.
+        path_or_id: Folder, file, or id of a data set on the Hugging Face Hub; or `"demo"`, the embedded benchmark.
+        split: `"train"`, `"dev"`, `"test"` or another split of the data set; `None` for the corpus without queries,
+            which may then be missing.
+        format: A key of `FORMATS`, or `"auto"` for the first one that recognises the path.
 
     Raises:
-        FileNotFoundError: If there is nothing at the path, or a file is missing.
-        ValueError: If the format is unknown, none recognises the path, there is no such split, or the data are at
-            fault: the message names file, line and id.
+        FileNotFoundError: If the path does not exist or a file is missing.
+        ValueError: If the format is unknown or not recognised, the split does not exist, or the data are invalid; the
+            message names file, line and id.
     """
     path = _path_of(path_or_id)
     chosen = _format_of(path, format)
-    source = _open(chosen, path, raise_on_error)
-    if split is not None and split not in source.splits:
-        raise no_split(source, split)
-    name = source.corpus_name(SHARED_SPLIT if split is None else split)
-    key = (chosen, path, name, *map(_state, source.corpus_files(name)))
+    reader = _open(chosen, path, raise_on_error)
+    if split is not None and split not in reader.splits:
+        raise no_split(reader, split)
+    name = reader.corpus_name(SHARED_SPLIT if split is None else split)
+    key = (chosen, path, name, *map(_state, reader.corpus_files(name)))
     corpus = _corpora.get(key)
-    dataset = build_dataset(source, split, corpus)
+    dataset = build_dataset(reader, split, corpus)
     _corpora[key] = dataset.corpus
     if path_or_id in BUILT_IN:
         words = importlib.import_module(BUILT_IN[str(path_or_id)]).vocabulary()
@@ -120,30 +120,30 @@ def _path_of(path_or_id: str | Path) -> str:
 
 
 def _open(form: str, path: str, report: IssueHandler) -> DatasetReader:
-    """Open a path in a form, if there is anything that can be in it."""
+    """Open a path in a format, after checking that it exists."""
     if form in _ON_DISK and not Path(path).exists():
-        raise FileNotFoundError(f"path_or_id: there is nothing at {path!r}")
+        raise FileNotFoundError(f"`path_or_id`: {path!r} not found")
     if form in _FOLDERS and Path(path).is_file():
-        raise NotADirectoryError(f"path_or_id: {path!r} is a file; {form!r} is a folder")
+        raise NotADirectoryError(f"`path_or_id`: {path!r} is a file; format {form!r} requires a folder")
     return FORMATS[form].open(path, report)
 
 
 def _format_of(path: str, name: str) -> str:
     if name != "auto":
         if name not in FORMATS:
-            raise ValueError(f"format must be 'auto' or one of {sorted(FORMATS)}; got {name!r}")
+            raise ValueError(f"`format` must be 'auto' or one of {', '.join(FORMATS)}; got {name!r}")
         return name
     for candidate, form in FORMATS.items():
         if form.recognises(path):
             return candidate
     if not Path(path).exists():
-        raise FileNotFoundError(
-            f"path_or_id: there is nothing at {path!r}, and it is no data set id such as 'owner/name'"
-        )
-    raise ValueError(f"path_or_id: {path!r} is in none of the known forms {sorted(FORMATS)}; name one with `format`")
+        raise FileNotFoundError(f"`path_or_id`: {path!r} not found, and not a data set id such as 'owner/name'")
+    raise ValueError(
+        f"`path_or_id`: the format of {path!r} is not recognised; set `format` to one of {', '.join(FORMATS)}"
+    )
 
 
 def _state(file: Path) -> tuple[object, ...]:
-    """What changes when a file changes."""
+    """Return values that change when a file changes."""
     status = file.stat()
     return str(file), status.st_size, status.st_mtime_ns

@@ -1,8 +1,8 @@
-"""Text files of the field, read line by line or entry by entry: JSON lines, large JSON documents, judgements.
+"""Streaming parsers of JSON lines, large JSON documents and judgements.
 
-All functions return line numbers with what they read and pass issues to an [`IssueHandler`], so that
-one bad line can be an error for one caller and an entry of a list for another. A byte order mark, Windows line ends and
-blank lines are no faults.
+All functions return locations with their results and pass issues to an [`IssueHandler`], so that an invalid line can be
+an error for one caller and an entry of a list for another. A byte order mark, Windows line endings and blank lines are
+accepted.
 """
 
 from __future__ import annotations
@@ -19,76 +19,79 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CHUNK = 1 << 20  # characters
-_LONGEST_ENTRY = 64 << 20  # characters of one entry of a JSON document; a fault, beyond
-_JUDGED = {3: (0, 1, 2), 4: (0, 2, 3), 5: (0, 2, 3)}  # number of columns: where query, document and judgement are
+_LONGEST_ENTRY = 64 << 20  # maximum number of characters of an entry of a JSON document
+_JUDGED = {3: (0, 1, 2), 4: (0, 2, 3), 5: (0, 2, 3)}  # number of columns -> positions of query, document and judgement
 _SPACE = re.compile(r"\s*")
 
 
 class Entry(NamedTuple):
-    """An object of a JSON file, with the line it begins in; its key where the file is one large object."""
+    """An object of a JSON file, with the line it begins on, and its key if the file is one large object."""
 
-    place: Location
+    location: Location
     value: dict[str, Any]
     key: str | None = None
 
 
 class Judgement(NamedTuple):
-    """How relevant a document is to a query; a score above 0 is relevant."""
+    """Relevance of a document to a query; a score above 0 is relevant."""
 
-    place: Location
+    location: Location
     query: str
     document: str
     score: int
 
 
 def text_lines(path: Path, report: IssueHandler = raise_on_error) -> Iterator[tuple[Location, str]]:
-    """Iterate over the lines that are not blank, stripped, each with its place."""
+    """Yield the stripped lines that are not blank, with their locations."""
     if not path.is_file():
-        report("missing-file", Location(str(path)), None, "there is no such file")
+        report("missing-file", Location(str(path)), None, "file not found")
         return
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
-            place = Location(str(path), number)
+            location = Location(str(path), number)
             try:
                 line = raw.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode("utf-8").strip()
             except UnicodeDecodeError as error:
-                report("unreadable", place, None, f"the line is not UTF-8: {error}")
+                report("unreadable", location, None, f"the line is not UTF-8: {error}")
                 continue
             if line:
-                yield place, line
+                yield location, line
 
 
 def json_lines(path: Path, report: IssueHandler = raise_on_error) -> Iterator[Entry]:
-    """Iterate over the objects of a file of JSON lines."""
-    for place, line in text_lines(path, report):
+    """Yield the objects of a JSON lines file."""
+    for location, line in text_lines(path, report):
         try:
             value = json.loads(line)
-        except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
-            report("unreadable", place, None, f"the line is not JSON: {error}")
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # also for numbers with thousands of digits and deeply nested lists
+            report("unreadable", location, None, f"invalid JSON: {error}")
             continue
         if not isinstance(value, dict):
-            report("unreadable", place, None, f"the line must hold a JSON object; got {type(value).__name__}")
-        elif _is_storable(value, place, None, report):
-            yield Entry(place, value)
+            report("unreadable", location, None, f"a line must be a JSON object; got {type(value).__name__}")
+        elif _is_storable(value, location, None, report):
+            yield Entry(location, value)
 
 
-def _is_storable(value: Any, place: Location, key: str | None, report: IssueHandler) -> bool:
-    """Whether a value's texts are Unicode; JSON can name halves of characters, which no table holds."""
+def _is_storable(value: Any, location: Location, key: str | None, report: IssueHandler) -> bool:
+    """Return whether all texts are valid Unicode; JSON can escape lone surrogates, which tables cannot store."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        report("unreadable", place, key, f"a text holds half of a surrogate pair: {error.object[error.start]!r}")
+        report("unreadable", location, key, f"a text contains a lone surrogate: {error.object[error.start]!r}")
         return False
     return True
 
 
 def json_entries(path: Path, report: IssueHandler = raise_on_error) -> Iterator[Entry]:
-    """Iterate over the objects in a JSON document that is one list or one object, without holding it whole.
+    """Yield the objects of a JSON document that is one list or one object, without loading all of it.
 
-    A file of JSON lines is read as such.
+    A JSON lines file is read as such.
     """
     if not path.is_file():
-        report("missing-file", Location(str(path)), None, "there is no such file")
+        report("missing-file", Location(str(path)), None, "file not found")
         return
     with path.open(encoding="utf-8-sig") as file:
         reader = _DocumentReader(file, str(path))
@@ -98,11 +101,11 @@ def json_entries(path: Path, report: IssueHandler = raise_on_error) -> Iterator[
                 return
             for entry in reader.entries():
                 if not isinstance(entry.value, dict):
-                    report("unreadable", entry.place, entry.key, "must be a JSON object")
-                elif _is_storable(entry.value, entry.place, entry.key, report):
+                    report("unreadable", entry.location, entry.key, "must be a JSON object")
+                elif _is_storable(entry.value, entry.location, entry.key, report):
                     yield entry
         except (ValueError, RecursionError) as error:
-            report("unreadable", reader.place, None, f"is not JSON from here on: {error}")
+            report("unreadable", reader.location, None, f"invalid JSON from here: {error}")
 
 
 class _DocumentReader:
@@ -117,11 +120,11 @@ class _DocumentReader:
         self._decoder = json.JSONDecoder()
 
     @property
-    def place(self) -> Location:
+    def location(self) -> Location:
         return Location(self._name, self._line)
 
     def begins_document(self) -> bool:
-        """Whether this is one list, or one object of objects, and no sequence of JSON lines."""
+        """Return whether the file is one list or one object of objects, rather than JSON lines."""
         first = self._peek()
         if first == "[":
             return True
@@ -146,14 +149,16 @@ class _DocumentReader:
             if keyed:
                 self._take(":")
             self._peek()
-            place = self.place
-            yield Entry(place, self._value(), key)
+            location = self.location
+            yield Entry(location, self._value(), key)
             if self._peek() != close:
                 self._take(",")
             self._drop()
 
     def _more(self) -> bool:
-        text = self._file.read(_CHUNK + len(self._buffer) - self._position)  # doubles: a long entry is decoded seldom
+        text = self._file.read(
+            _CHUNK + len(self._buffer) - self._position
+        )  # doubling, so that a long entry is decoded only a few times
         self._buffer += text
         return bool(text)
 
@@ -166,7 +171,7 @@ class _DocumentReader:
         self._position = position
 
     def _peek(self) -> str:
-        """Return the next character that is no white space, `""` at the end."""
+        """Return the next character that is not white space; `""` at the end."""
         while True:
             match = _SPACE.match(self._buffer, self._position)
             self._advance(match.end() if match else self._position)
@@ -189,29 +194,30 @@ class _DocumentReader:
                 if len(self._buffer) - self._position > _LONGEST_ENTRY or not self._more():
                     raise
                 continue
-            if end < len(self._buffer) or not self._more():  # a number may go on in the next chunk
+            if end < len(self._buffer) or not self._more():  # a number may continue in the next chunk
                 self._advance(end)
                 return value
 
 
 def judgements(path: Path, report: IssueHandler = raise_on_error) -> Iterator[Judgement]:
-    """Iterate over a file of judgements, in any of the forms in use.
+    """Yield the judgements of a file in any of the common formats.
 
-    Three columns `query document relevance` (UniVL-DR, BEIR; a header is skipped), four (TREC, the second is ignored)
-    or five, with a task at the end (M-BEIR), separated by tabs, so that ids may hold blanks, or else by white space.
+    Lines have three columns `query document relevance` (UniVL-DR, BEIR; a header is skipped), four (TREC, the second is
+    ignored) or five, the last of which is a task (M-BEIR), separated by tabs, in which case ids may contain spaces, or
+    by white space.
     """
-    for place, line in text_lines(path, report):
+    for location, line in text_lines(path, report):
         columns = [column.strip() for column in line.split("\t")]
         columns = columns if len(columns) in _JUDGED else line.split()
-        if place.number == 1 and columns[-1] == "score":
+        if location.number == 1 and columns[-1] == "score":
             continue
         if len(columns) not in _JUDGED:
-            report("unreadable", place, None, f"judgements have 3, 4 or 5 columns; got {len(columns)}")
+            report("unreadable", location, None, f"a judgement must have 3, 4 or 5 columns; got {len(columns)}")
             continue
         query, document, text = (columns[index] for index in _JUDGED[len(columns)])
         try:
             score = int(text)
         except ValueError:
-            report("unreadable", place, query, f"{text!r} is no whole number")
+            report("unreadable", location, query, f"{text!r} is not an integer")
             continue
-        yield Judgement(place, query, document, score)
+        yield Judgement(location, query, document, score)

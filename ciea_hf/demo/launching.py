@@ -1,4 +1,4 @@
-"""Starts the training's driver on the embedded benchmark, as a process of its own."""
+"""Launches training on the embedded benchmark in a separate process."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def launch_training(folder: Path, arguments: Sequence[str]) -> Path:
-    """Run `accelerate launch` of the training's driver with the preset `demo`.
+    """Run `training/train.py` with the preset `demo` through `accelerate launch`.
 
-    A training that is finished is left as it is, and one that was interrupted goes on.
+    A finished training is not repeated, and an interrupted one continues.
 
     Args:
-        folder: Where everything is written, a folder for each stage.
-        arguments: What the driver is told beside the preset.
+        folder: Output folder, with a folder per stage.
+        arguments: Arguments in addition to the preset.
 
     Returns:
         The folder.

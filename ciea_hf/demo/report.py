@@ -1,4 +1,4 @@
-"""What the demonstration shows: its table, and queries worth a picture."""
+"""Results of the demonstration: the table, and the queries of the contact sheet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = ("image", "text")
 
 
 class Row(NamedTuple):
-    """A system's line of the table: its metrics by kind of query, and the seconds of its training."""
+    """Row of the table: metrics by kind of query, and training time in seconds."""
 
     title: str
     by_kind: Mapping[str, Mapping[str, float]]
@@ -26,7 +26,7 @@ class Row(NamedTuple):
 
 
 def demo_table(rows: Sequence[Row]) -> str:
-    """Lay out the systems: image queries, then text queries, then seconds of training."""
+    """Format the table: image queries, text queries, and training time."""
     head = ["system", *(f"{metric_title(name)} {kind}" for kind in KINDS for name in METRICS), "training s"]
     lines = [
         [row.title, *(f"{row.by_kind[kind][name]:.3f}" for kind in KINDS for name in METRICS), f"{row.seconds:.0f}"]
@@ -39,15 +39,15 @@ OUTCOMES = ("found first", "found, but not first", "not found")
 
 
 def example_queries(dataset: RetrievalDataset, run: Run, shown: int = 5) -> dict[str, str]:
-    """Choose queries for the picture: of the image queries, the first found, the first found late, the first missed.
+    """Choose image queries for the contact sheet: the first one of each outcome.
 
     Args:
-        dataset: The split that is searched.
-        run: What the model ranked.
-        shown: How many hits the picture shows.
+        dataset: Searched split.
+        run: Rankings of the model.
+        shown: Number of hits on the contact sheet.
 
     Returns:
-        Outcome to query id, in the order of `OUTCOMES`; an outcome that does not occur is left out.
+        Query id by outcome, in the order of `OUTCOMES`, without outcomes that do not occur.
     """
     kinds = dataset.query_kinds()
     chosen: dict[str, str] = {}

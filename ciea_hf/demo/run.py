@@ -1,6 +1,6 @@
-"""The demonstration behind `make demo`: train, evaluate, save, load and search, on the embedded benchmark.
+"""The demonstration `make demo`: trains, evaluates, saves, loads and searches on the embedded benchmark.
 
-Everything is written into one folder; what stands there already is used again.
+All results are written to one folder; existing results are reused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ciea_hf.demo.launching import launch_training
 from ciea_hf.demo.report import Row, demo_table, example_queries
 from ciea_hf.evaluation.metrics import rank_documents
 from ciea_hf.evaluation.runs import read_run, write_run
-from ciea_hf.utils import atomic_write
+from ciea_hf.utils import atomic_write, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,13 +33,13 @@ SETTINGS_FILE = "demo.json"
 
 @dataclass(frozen=True)
 class System:
-    """One of the systems that are compared.
+    """One of the compared systems.
 
     Attributes:
-        title: In the table.
-        name: Of its folder.
-        arguments: What its training is told beside the preset.
-        content: What it sees of a document when it is evaluated.
+        title: Title in the table.
+        name: Name of its folder.
+        arguments: Training arguments in addition to the preset.
+        content: Content of documents in the evaluation.
     """
 
     title: str
@@ -59,13 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demonstration.
 
     Args:
-        arguments: The command line; `sys.argv` if None.
+        arguments: Command line; `sys.argv` if `None`.
 
     Returns:
         The exit status.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=FOLDER, help="where everything is written (default: demo)")
+    parser.add_argument("--output", type=Path, default=FOLDER, help="output folder (default: demo)")
     parser.add_argument("--steps", type=int, help="training steps of each system (default: the preset's)")
     parser.add_argument("--seed", type=int, default=0)
     parsed = parser.parse_args(arguments)
@@ -77,25 +77,23 @@ def run_demo(output: Path, steps: int | None = None, seed: int = 0) -> dict[str,
     """Run the demonstration.
 
     Args:
-        output: Where everything is written.
-        steps: Training steps of each system after the common warm-up; the preset's if None.
-        seed: Of the training.
+        output: Output folder.
+        steps: Training steps of each system after the common warm-up; the preset's if `None`.
+        seed: Random seed of the training.
 
     Returns:
-        System to its test results and the seconds of its training.
+        Test results and training time by system.
     """
     start = time.perf_counter()
     _claim(output, {"steps": steps, "seed": seed})
-    _say("1/6  The benchmark: OpenMoji Scenes, drawn on the spot and kept in the package's cache")
+    _say("1/6  Benchmark: OpenMoji Scenes, built on first use and cached")
     from ciea_hf.data import load_retrieval_dataset
     from ciea_hf.data.builders.openmoji.build import benchmark_folder
 
     _say(f"     {benchmark_folder()}")
-    _say("2/6  Warm-up of the language model on captions and text documents, from which all systems start")
+    _say("2/6  Warm-up of the language model on captions and text documents, the start of all systems")
     warm = launch_training(output / "runs" / "warm_up", ("--stage", "warm_up", "--seed", str(seed)))
-    _say(
-        "3/6  Training: caption only, MARVEL (images, no extractor, no L_comp) and CIEA, with the same budget of steps"
-    )
+    _say("3/6  Training: caption only, MARVEL (images, no extractor, no L_comp) and CIEA, with equal numbers of steps")
     budget = () if steps is None else ("--max-steps", str(steps))
     seconds = {}
     for system in SYSTEMS:
@@ -103,7 +101,7 @@ def run_demo(output: Path, steps: int | None = None, seed: int = 0) -> dict[str,
         common = ("--stage", "in_batch", "--model", str(warm / "warm_up" / "best"), "--seed", str(seed), *budget)
         folder = launch_training(output / "runs" / system.name, (*common, *system.arguments))
         seconds[system.name] = _seconds(folder)
-    _say("4/6  Evaluation on the test split: 1,000 scenes and 250 texts, templates and caption pairs never seen")
+    _say("4/6  Evaluation on the test split: 1,000 scenes and 250 texts with unseen templates and caption pairs")
     test = load_retrieval_dataset("demo", split="test")
     results = {system.name: _evaluate(output, system, test) for system in SYSTEMS}
     rows = [Row(system.title, results[system.name]["by_kind"], seconds[system.name]) for system in SYSTEMS]
@@ -113,15 +111,14 @@ def run_demo(output: Path, steps: int | None = None, seed: int = 0) -> dict[str,
         path.write_text(table + "\n", encoding="utf-8")
     run = read_run(output / "runs" / "ciea" / RUN_FILE)
     examples = list(example_queries(test, run).values())
-    _say("5/6  The trained CIEA as a model folder, loaded back through AutoModel")
+    _say("5/6  The trained CIEA model, saved and loaded with AutoModel")
     model = _export(output)
     _encode_scenes(output, model, test, examples[0], run)
-    _say(
-        "6/6  Search: the first test queries that CIEA answers, answers late and misses; what is asked for is marked *"
-    )
+    _say("6/6  Search: the first test queries of each outcome; relevant documents are marked *")
     _search(output, model, examples)
     _say(
-        f"\nDone in {(time.perf_counter() - start) / 60:.1f} minutes. Model: {model}  Picture: {output / 'results.png'}"
+        f"\nDone in {(time.perf_counter() - start) / 60:.1f} minutes. Model: {model}  "
+        f"Contact sheet: {output / 'results.png'}"
     )
     return {name: {**results[name], "training_seconds": seconds[name]} for name in results}
 
@@ -129,9 +126,8 @@ def run_demo(output: Path, steps: int | None = None, seed: int = 0) -> dict[str,
 def _claim(output: Path, settings: dict[str, Any]) -> None:
     path = output / SETTINGS_FILE
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
-        raise SystemExit(f"{output} holds a demonstration with other settings: remove it or name another --output")
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(settings), encoding="utf-8")
+        raise SystemExit(f"{output} contains a demonstration with other settings: delete it or set another --output")
+    write_json(path, settings)
 
 
 def _seconds(folder: Path) -> float:
@@ -150,13 +146,12 @@ def _evaluate(output: Path, system: System, test: Any) -> dict[str, Any]:
     model = CIEAModel.from_pretrained(output / "runs" / system.name / "in_batch" / "best")
     result = evaluate(model, test, content=system.content)
     write_run(result.run, path.with_name(RUN_FILE), tag=system.name)
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(result.to_dict(), indent=2), encoding="utf-8")
+    write_json(path, result.to_dict())
     return result.to_dict()
 
 
 def _export(output: Path) -> Path:
-    """Load the best CIEA through AutoModel and save it as a model folder, with its test results in the card."""
+    """Load the best CIEA model with AutoModel and save it, with its test results in the card."""
     from transformers import AutoModel
 
     import ciea_hf  # noqa: F401 (registers the model)
@@ -173,7 +168,7 @@ def _export(output: Path) -> Path:
 
 
 def _encode_scenes(output: Path, model_folder: Path, test: RetrievalDataset, query: str, run: Run) -> None:
-    """Load the model folder, and compare a query with the scene it asks for and with the best of the others."""
+    """Load the saved model, and compare a query with its relevant scene and with the best other one."""
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(model_folder)
@@ -194,9 +189,9 @@ def _encode_scenes(output: Path, model_folder: Path, test: RetrievalDataset, que
 def _search(output: Path, model: Path, queries: Sequence[str]) -> None:
     from ciea_hf.cli import main as ciea
 
-    picture = str(output / "results.png")
+    sheet = str(output / "results.png")
     asked = [word for query in queries for word in ("--query-id", query)]
-    arguments = ["search", str(model), "demo", *asked, "--top-k", "5", "--contact-sheet", picture, "--no-cache"]
+    arguments = ["search", str(model), "demo", *asked, "--top-k", "5", "--contact-sheet", sheet, "--no-cache"]
     _say("     ciea " + " ".join(arguments))
     if status := ciea(arguments):
         raise SystemExit(status)

@@ -1,4 +1,4 @@
-"""BM25 over texts and captions: what a system finds that sees no picture and learns nothing."""
+"""BM25 over texts and captions: a baseline without images and without training."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def bm25_run(
     k1: float = 1.5,
     b: float = 0.75,
 ) -> dict[str, dict[str, float]]:
-    """Rank every judged query with BM25 (Lucene's variant; words of two letters and more, English stop words left out).
+    """Rank every judged query with BM25 (Lucene's variant; words of two or more letters, without English stop words).
 
     Args:
-        dataset: Its corpus is searched: texts, and the captions of pictures.
-        top_k: Documents kept for each query; those that share no word with it are left out.
-        captions: Texts to use in place of the corpus's own, by position.
+        dataset: Data set whose texts and captions are searched.
+        top_k: Maximum number of documents per query; documents without a common word are excluded.
+        captions: Texts that replace the corpus's own, by position; the corpus's own if `None`.
         k1: Saturation of the term frequency.
-        b: Weight of the document's length.
+        b: Weight of the document length.
 
     Returns:
-        Query id to document id to score. Equal scores are cut by document id, as everywhere.
+        Query id to document id to score. Equal scores are ordered by document id, descending.
 
     Raises:
         ImportError: If bm25s is not installed.
@@ -48,7 +48,7 @@ def bm25_run(
     texts = [record.text or "" for record in records] if captions is None else [text or "" for text in captions]
     queries = dataset.judged_queries()
     words_of = _tokens(bm25s, texts)
-    if not any(words_of):  # pictures without captions, say
+    if not any(words_of):  # for example, images without captions
         return {name: {} for name in queries}
     index = bm25s.BM25(k1=k1, b=b)
     index.index(words_of, show_progress=False)
@@ -61,9 +61,9 @@ def bm25_run(
         chosen = names[start : start + block]
         words = _tokens(bm25s, [queries[name] for name in chosen])
         scores = torch.from_numpy(np.stack([_scores(index, row, len(ids)) for row in words]))
-        for name, values, places in zip(chosen, *top_k_with_ties(scores, ranks, top_k), strict=True):
-            found = zip(values.tolist(), places.tolist(), strict=True)
-            run[name] = {ids[place]: score for score, place in found if score > 0}
+        for name, values, positions in zip(chosen, *top_k_with_ties(scores, ranks, top_k), strict=True):
+            found = zip(values.tolist(), positions.tolist(), strict=True)
+            run[name] = {ids[position]: score for score, position in found if score > 0}
     return run
 
 

@@ -2,14 +2,14 @@
 
 Conventions, each of them trec_eval's (run with `-c`):
 
-* **Ties.** Documents are ranked by score, highest first, and equal scores by document id, highest first (by code
-  point). Scores are compared as 32-bit floats, because trec_eval stores them so.
-* **Queries.** Every query with at least one judgement counts. A query that the run lacks scores 0. Queries of the run
+* **Ties.** Documents are ranked by score, descending, and equal scores by document id, descending by code point.
+  Scores are compared as 32-bit floats, as trec_eval stores them.
+* **Queries.** Every query with at least one judgement counts. A query missing from the run scores 0. Queries of the run
   without judgements are ignored.
 * **Documents.** Unjudged documents are not relevant. A judgement above 0 is relevant; below 0 it counts as 0.
-* **NDCG.** The gain is the judgement itself and the discount `1 / log2(rank + 1)`; the ideal ranking holds every
-  relevant document of the query, retrieved or not.
-* **MAP** is taken over the whole depth of the run; every other metric is cut at `k`.
+* **NDCG.** The gain is the judgement itself and the discount `1 / log2(rank + 1)`; the ideal ranking contains all
+  relevant documents of the query, retrieved or not.
+* **MAP** is computed over the full depth of the run; all other metrics are cut off at `k`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Run = Mapping[str, Mapping[str, float]]
-"""Query id to document id to score, higher is better."""
+"""Query id to document id to score; higher is better."""
 
 Qrels = Mapping[str, Mapping[str, int]]
 """Query id to document id to graded judgement."""
@@ -37,15 +37,15 @@ def rank_documents(scores: Mapping[str, float]) -> list[str]:
         scores: Document id to score. Scores are compared as 32-bit floats.
 
     Returns:
-        The document ids, best first.
+        Document ids, best first.
 
     Raises:
-        ValueError: If a score is not a number (NaN).
+        ValueError: If a score is NaN.
     """
     values = np.fromiter(scores.values(), dtype=np.float32, count=len(scores))
     if np.isnan(values).any():
         document = list(scores)[int(np.isnan(values).argmax())]
-        raise ValueError(f"the score of document {document!r} is not a number (NaN)")
+        raise ValueError(f"the score of document {document!r} is NaN")
     ranked = sorted(zip(values.tolist(), scores, strict=True), reverse=True)
     return [document for _, document in ranked]
 
@@ -74,7 +74,7 @@ def ranking_metrics(run: Run, qrels: Qrels, ks: Iterable[int] = DEFAULT_KS) -> d
 
 
 def per_query_metrics(run: Run, qrels: Qrels, ks: Iterable[int] = DEFAULT_KS) -> dict[str, dict[str, float]]:
-    """Compute every metric for each judged query, as significance tests need it.
+    """Compute every metric for each judged query, for significance tests.
 
     Args:
         run: Query id to document id to score.
@@ -100,22 +100,23 @@ def metrics_by_kind(
     Args:
         run: Query id to document id to score.
         qrels: Query id to document id to judgement.
-        kinds: Query id to kind, as `RetrievalDataset.query_kinds()` gives it: `"image"`, `"text"` or `"mixed"`.
-            Queries without a kind are left out.
+        kinds: Query id to kind from `RetrievalDataset.query_kinds`: `"image"`, `"text"` or `"mixed"`. Queries without
+            a kind are ignored.
         ks: Cut-offs, each at least 1.
 
     Returns:
-        Kind to metrics as [`ranking_metrics`] returns them, kinds in alphabetical order.
+        Metrics of [`ranking_metrics`] by kind, in alphabetical order.
 
     Raises:
         ValueError: As [`ranking_metrics`].
     """
     queries, columns = metric_columns(run, qrels, ks)
     labels = [kinds.get(query) for query in queries]
-    chosen = {kind: np.array([label == kind for label in labels]) for kind in sorted({k for k in labels if k})}
-    return {
-        kind: {name: float(values[mask].mean()) for name, values in columns.items()} for kind, mask in chosen.items()
-    }
+    found: dict[str, dict[str, float]] = {}
+    for kind in sorted({label for label in labels if label}):
+        mask = np.array([label == kind for label in labels])
+        found[kind] = {name: float(values[mask].mean()) for name, values in columns.items()}
+    return found
 
 
 def metric_columns(run: Run, qrels: Qrels, ks: Iterable[int] = DEFAULT_KS) -> tuple[list[str], dict[str, FloatArray]]:
@@ -135,7 +136,7 @@ def metric_columns(run: Run, qrels: Qrels, ks: Iterable[int] = DEFAULT_KS) -> tu
     cutoffs = _checked_cutoffs(ks)
     queries = [query for query, judgements in qrels.items() if judgements]
     if not queries:
-        raise ValueError("qrels hold no judgement: there is nothing to score against")
+        raise ValueError("`qrels` has no judgements")
     gains = _ranked_gains(run, qrels, queries)
     ideal, relevant = _ideal_gains(qrels, queries)
     columns: dict[str, FloatArray] = {}
@@ -148,12 +149,12 @@ def metric_columns(run: Run, qrels: Qrels, ks: Iterable[int] = DEFAULT_KS) -> tu
 def _checked_cutoffs(ks: Iterable[int]) -> list[int]:
     cutoffs = sorted(set(ks))
     if not cutoffs or cutoffs[0] < 1:
-        raise ValueError(f"ks must be one or more cut-offs of at least 1; got {cutoffs}")
+        raise ValueError(f"`ks` must be one or more cut-offs of at least 1; got {cutoffs}")
     return cutoffs
 
 
 def _ranked_gains(run: Run, qrels: Qrels, queries: Sequence[str]) -> FloatArray:
-    """Judgements in ranked order, (queries, depth of the deepest ranking), padded with 0."""
+    """Return judgements in ranked order, (queries, depth of the deepest ranking), padded with 0."""
     rows: list[list[int]] = []
     for query in queries:
         judgements = qrels[query]
@@ -166,7 +167,7 @@ def _ranked_gains(run: Run, qrels: Qrels, queries: Sequence[str]) -> FloatArray:
 
 
 def _ideal_gains(qrels: Qrels, queries: Sequence[str]) -> tuple[FloatArray, FloatArray]:
-    """Positive judgements, highest first, (queries, deepest), and how many each query has, (queries,)."""
+    """Return positive judgements, highest first, (queries, maximum), and their number per query, (queries,)."""
     rows = [sorted((gain for gain in qrels[query].values() if gain > 0), reverse=True) for query in queries]
     return _padded(rows), np.array([len(row) for row in rows], dtype=np.float64)
 
@@ -179,7 +180,7 @@ def _padded(rows: Sequence[Sequence[int]]) -> FloatArray:
 
 
 def _share(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
-    """Divide, and give 0 where the query has no relevant document."""
+    """Divide; queries without a relevant document get 0."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 

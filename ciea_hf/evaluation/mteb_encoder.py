@@ -1,7 +1,7 @@
-"""CIEA in the Massive Text Embedding Benchmark: the encoder that `mteb.evaluate` takes, and its `ModelMeta`.
+"""CIEA in the Massive Text Embedding Benchmark: an encoder for `mteb.evaluate`, and its `ModelMeta`.
 
-mteb takes a sentence-transformers model for one of text alone unless its metadata say otherwise, and then drops the
-pictures without a word. Here the modalities are stated, and pictures are passed.
+mteb assumes that a sentence-transformers model supports text only unless its metadata list other modalities, and
+silently drops images. The metadata here list both modalities.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TASKS = ("WebQAT2ITRetrieval", "WebQAT2TRetrieval", "EDIST2ITRetrieval")
-"""The tasks of mteb on the data sets of the paper's family."""
+"""Tasks of mteb on the data sets of the paper."""
 
-# What a data set's name holds -> the tasks of mteb that are built from it.
+# Part of a data set's name -> tasks of mteb that are built from it.
 _TASKS_BY_DATASET = {"webqa": TASKS[:2], "edis": TASKS[2:]}
 
 
@@ -34,9 +34,9 @@ class MTEBEncoder:
     """A CIEA model as mteb's `EncoderProtocol`.
 
     Args:
-        model: The model.
-        meta: mteb's `ModelMeta` of it; made from the model if None.
-        name: `organization/model`, if `meta` is made.
+        model: CIEA model.
+        meta: `ModelMeta` of mteb; built from the model if `None`.
+        name: Name for a built `meta`, `organization/model`.
 
     Example:
         >>> import mteb  # doctest: +SKIP
@@ -64,16 +64,16 @@ class MTEBEncoder:
         batch_size: int = 32,
         **_kwargs: Any,
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Embed what mteb's data loader gives.
+        """Embed the batches of a data loader of mteb.
 
         Args:
             inputs: Batches with `"text"`, `"image"` or both, each a list.
-            prompt_type: `"query"` or `"document"`; documents if None.
-            batch_size: Inputs of one forward pass.
-            **_kwargs: What mteb passes beside: the task, the split, the progress bar.
+            prompt_type: `"query"` or `"document"`; documents if `None`.
+            batch_size: Number of inputs per forward pass.
+            **_kwargs: Further arguments of mteb (task, split, progress bar), which are ignored.
 
         Returns:
-            (inputs, D), of length 1.
+            (inputs, D), normalised.
         """
         is_query = prompt_type is not None and str(getattr(prompt_type, "value", prompt_type)) == "query"
         encode = self.model.encode_query if is_query else self.model.encode_document
@@ -81,28 +81,28 @@ class MTEBEncoder:
         return np.concatenate([encode_inputs(encode, chunk, batch_size) for chunk in _chunks(inputs, size)])
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """Cosine of every embedding with every other, (a, b), for embeddings of length 1, as `encode` gives them."""
+        """Compute the cosine similarities (a, b) of normalised embeddings (a, D) and (b, D)."""
         return torch.as_tensor(embeddings1).float() @ torch.as_tensor(embeddings2).float().T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """Cosine of each embedding with its counterpart: (a,)."""
+        """Compute the cosine similarities (a,) of corresponding normalised embeddings."""
         return self.model.similarity_pairwise(embeddings1, embeddings2)
 
 
 def model_meta(model: CIEAModel, name: str, folder: str | None = None, revision: str | None = None) -> Any:
-    """Describe a model for mteb, modalities and training data included.
+    """Describe a model for mteb, including modalities and training data.
 
     Args:
-        model: The model.
-        name: `organization/model`.
-        folder: Where the model is loaded from; the Hub, by `name`, if None.
-        revision: The commit on the Hub, or any string that tells versions apart, by which mteb keeps results; the
-            model's fingerprint if None.
+        model: CIEA model.
+        name: Name of the model, `organization/model`.
+        folder: Folder that the model is loaded from; the Hub, by `name`, if `None`.
+        revision: Commit on the Hub, or any string that distinguishes versions, under which mteb stores results; the
+            model's fingerprint if `None`.
 
     Returns:
-        An `mteb.ModelMeta`. Its training data are those that the model's card names; unknown (None) if it names none.
-        mteb loads a model of pictures from its meta only where torchvision is installed; an [`MTEBEncoder`] of a
-        loaded model runs without.
+        An `mteb.ModelMeta`. Its training data are those in the model's card, or unknown (`None`) if the card lists
+        none. mteb loads image models from their meta only if torchvision is installed; an [`MTEBEncoder`] of a loaded
+        model does not need it.
     """
     mteb = import_optional("mteb", extra="mteb")
     tokens: Any = model.get_input_embeddings()
@@ -134,10 +134,10 @@ def model_meta(model: CIEAModel, name: str, folder: str | None = None, revision:
 
 
 def training_datasets(source: str) -> set[str] | None:
-    """Return the data sets that a model's card names, as mteb calls them where it has them; None if it names none.
+    """Return the training data sets in a model's card, with mteb's names where it has them; `None` without any.
 
     Args:
-        source: The model's folder or Hub id; empty for a model from nowhere.
+        source: Folder or Hub id of the model; empty if it has neither.
     """
     from huggingface_hub import ModelCard
     from huggingface_hub.errors import EntryNotFoundError
@@ -157,7 +157,7 @@ def training_datasets(source: str) -> set[str] | None:
 
 
 def _chunks(batches: Iterable[Mapping[str, list[Any]]], size: int | None) -> Iterator[list[Any]]:
-    """Inputs in the chunks that our own evaluation forms, so that both embed the same batches; one chunk if None."""
+    """Yield inputs in chunks as `ciea_hf.evaluation.evaluate` forms them; one chunk if `size` is `None`."""
     waiting: list[Any] = []
     for batch in batches:
         waiting += _documents(batch)

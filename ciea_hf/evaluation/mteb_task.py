@@ -1,4 +1,4 @@
-"""A retrieval data set as a task of mteb."""
+"""Retrieval data sets as tasks of mteb."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def retrieval_task(dataset: RetrievalDataset, name: str | None = None) -> Any:
-    """Make a task of mteb from a data set in memory: text queries, documents of text, picture or both.
+    """Create an mteb task from a data set in memory, with text queries and documents of text, image or both.
 
     Args:
         dataset: Corpus, queries and judgements.
-        name: What the task is called; made from the data set's name and fingerprint if None. mteb keeps results by the
-            names of model and task, so that data sets of one name need names of their own.
+        name: Name of the task; derived from the data set's name and fingerprint if `None`. mteb stores results by the
+            names of model and task, so the names of different data sets must differ.
 
     Returns:
         An instance of `mteb.AbsTaskRetrieval`, ready for `mteb.evaluate`.
@@ -28,7 +28,7 @@ def retrieval_task(dataset: RetrievalDataset, name: str | None = None) -> Any:
     class Task(AbsTaskRetrieval):  # type: ignore[misc, unused-ignore]  # mteb may be missing
         metadata = TaskMetadata(
             name=name or f"{''.join(filter(str.isalnum, dataset.name.title()))}{dataset.fingerprint[:6]}T2ITRetrieval",
-            description=f"Retrieve text and captioned pictures of {dataset.name}.",
+            description=f"Retrieve text and captioned images of {dataset.name}.",
             reference=None,
             dataset={"path": dataset.name, "revision": dataset.fingerprint},
             type="Any2AnyRetrieval",
@@ -40,7 +40,7 @@ def retrieval_task(dataset: RetrievalDataset, name: str | None = None) -> Any:
         )
 
         def load_data(self, num_proc: int | None = None, **_kwargs: Any) -> None:  # noqa: ARG002
-            """Hand over what is in memory."""
+            """Set the data, which is already in memory."""
             if not self.data_loaded:
                 self.dataset = {"default": {dataset.split: _split(dataset)}}
                 self.data_loaded = True
@@ -49,10 +49,10 @@ def retrieval_task(dataset: RetrievalDataset, name: str | None = None) -> Any:
 
 
 def _split(dataset: RetrievalDataset) -> Any:
-    """One split as mteb keeps it. mteb refuses None as a text, and takes None for a missing picture."""
+    """Return a split in the format of mteb, which rejects `None` as a text but accepts it as a missing image."""
     texts = [text or "" for text in dataset.corpus.select_columns(["text"])[:]["text"]]
     corpus = dataset.corpus.select_columns(["id", "image"]).add_column("text", texts)
     judged = {query: dict(row) for query, row in dataset.qrels.items() if row}
     queries = dataset.queries.select_columns(["id", "text"])
-    places = [place for place, query in enumerate(queries["id"]) if query in judged]
-    return {"corpus": corpus, "queries": queries.select(places), "relevant_docs": judged, "top_ranked": None}
+    rows = [row for row, query in enumerate(queries["id"]) if query in judged]
+    return {"corpus": corpus, "queries": queries.select(rows), "relevant_docs": judged, "top_ranked": None}

@@ -1,4 +1,4 @@
-"""Results as text: one table form for the command line, cards and benchmarks."""
+"""Tables of results for the command line, model cards and benchmarks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAMES = {"mrr": "MRR", "ndcg": "NDCG", "recall": "Recall", "hit": "Hit", "map":
 
 
 def metric_title(name: str) -> str:
-    """Write a metric's name as people do: `mrr@10` becomes `MRR@10`."""
+    """Return the usual spelling of a metric: `mrr@10` becomes `MRR@10`."""
     stem, mark, cutoff = name.partition("@")
     return _NAMES.get(stem, stem) + mark + cutoff
 
@@ -20,16 +20,16 @@ def metric_title(name: str) -> str:
 def metrics_table(
     rows: Mapping[str, Mapping[str, float]], metrics: Sequence[str] | None = None, label: str = ""
 ) -> str:
-    """Lay metrics out as a Markdown table whose columns line up in a terminal too.
+    """Format metrics as a Markdown table whose columns are also aligned in a terminal.
 
     Args:
-        rows: Row title to metrics.
-        metrics: Which metrics to show, in this order. Those that no row has are left out; a value that one row lacks
-            is a dash. By default the usual ones, or of other cut-offs MRR, NDCG and Recall at each.
+        rows: Metrics by row title.
+        metrics: Metrics to show, in this order. Metrics missing from all rows are omitted; single missing values become
+            a dash. By default the usual ones, or MRR, NDCG and Recall at each other cut-off.
         label: Title of the first column.
 
     Returns:
-        The table, without a newline at the end.
+        The table, without a final newline.
     """
     chosen = _usual(rows) if metrics is None else metrics
     shown = [name for name in chosen if any(name in row for row in rows.values())]
@@ -47,7 +47,7 @@ def _usual(rows: Mapping[str, Mapping[str, float]]) -> Sequence[str]:
 
 
 def text_table(cells: Sequence[Sequence[str]]) -> str:
-    """Lay out rows of equal length as a Markdown table: the first row is the head, the first column the labels."""
+    """Format rows of equal length as a Markdown table; the first row is the head, the first column has labels."""
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(cells[0]))]
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [cells[0], rule, *cells[1:]]

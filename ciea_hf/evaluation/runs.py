@@ -21,17 +21,17 @@ _RUN_COLUMNS = 6
 
 
 def write_run(run: Run, path: str | os.PathLike[str], tag: str = "ciea") -> None:
-    """Write a run file that trec_eval reads, documents in trec_eval's order.
+    """Write a TREC run file, with documents in trec_eval's order.
 
-    Scores are written with nine digits, which keep a 32-bit float whole.
+    Scores are written with nine digits, which represent a 32-bit float exactly.
 
     Args:
         run: Query id to document id to score.
-        path: The file.
-        tag: Name of the system, the last column; white space becomes `-`.
+        path: Path of the file.
+        tag: Name of the system, for the last column; white space becomes `-`.
 
     Raises:
-        ValueError: If an id is empty or holds white space, which the format cannot hold.
+        ValueError: If an id is empty or contains white space, which the format does not allow.
     """
     name = "-".join(tag.split()) or "ciea"
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -42,18 +42,18 @@ def write_run(run: Run, path: str | os.PathLike[str], tag: str = "ciea") -> None
 
 
 def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
-    """Read a run file; the ranks in it are ignored, as trec_eval does.
+    """Read a TREC run file; its ranks are ignored, as trec_eval does.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Returns:
         Query id to document id to score.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a line has not six columns, its score is no number, or a document repeats; the message names the
-            line.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If a line does not have six columns, a score is not a number, or a document repeats; the message
+            names the line.
     """
     run: dict[str, dict[str, float]] = {}
     with Path(path).open(encoding="utf-8-sig") as file:
@@ -63,7 +63,7 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
                 continue
             if len(columns) != _RUN_COLUMNS:
                 raise ValueError(
-                    f"{path}:{number}: a run has 6 columns (query Q0 document rank score tag); got {len(columns)}"
+                    f"{path}:{number}: a run must have 6 columns (query Q0 document rank score tag); got {len(columns)}"
                 )
             query, _, document, _, score, _ = columns
             scores = run.setdefault(query, {})
@@ -74,50 +74,50 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
 
 
 def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
-    """Read judgements, in any of the forms in use.
+    """Read judgements in any of the common formats.
 
-    Three columns `query document relevance` (UniVL-DR, BEIR; a header is skipped), four (TREC, the second is ignored)
-    or five, with a task at the end (M-BEIR), separated by tabs or else by white space.
+    Lines have three columns `query document relevance` (UniVL-DR, BEIR; a header is skipped), four (TREC, the second is
+    ignored) or five, the last of which is a task (M-BEIR), separated by tabs or white space.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Returns:
         Query id to document id to judgement.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a line is of another form, or judges a document again and otherwise; the message names the line.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If a line has another format, or contradicts an earlier one; the message names the line.
     """
     qrels: dict[str, dict[str, int]] = {}
-    for place, query, document, score in judgements(Path(path), _raise):
+    for location, query, document, score in judgements(Path(path), _raise):
         if qrels.setdefault(query, {}).setdefault(document, score) != score:
-            raise ValueError(f"{place}: document {document!r} is judged twice for query {query!r}, differently")
+            raise ValueError(f"{location}: document {document!r} has two different judgements for query {query!r}")
     return qrels
 
 
 def check_ids(names: Iterable[str]) -> None:
-    """Make sure that run files can hold ids.
+    """Check that ids can be written to a run file.
 
     Raises:
-        ValueError: If one is empty or holds white space.
+        ValueError: If an id is empty or contains white space.
     """
     for name in names:
         if not name or name.split() != [name]:
-            raise ValueError(f"the id {name!r} is empty or holds white space: a TREC run file cannot hold it")
+            raise ValueError(f"id {name!r} is empty or contains white space, which TREC run files do not allow")
 
 
-def _raise(kind: str, place: Location, name: str | None, message: str) -> None:  # noqa: ARG001
+def _raise(kind: str, location: Location, name: str | None, message: str) -> None:  # noqa: ARG001
     if kind == "missing-file":
-        raise FileNotFoundError(f"{place}: {message}")
-    raise ValueError(f"{place}: {message}")
+        raise FileNotFoundError(f"{location}: {message}")
+    raise ValueError(f"{location}: {message}")
 
 
-def _score(text: str, place: str) -> float:
+def _score(text: str, location: str) -> float:
     try:
         score = float(text)
     except ValueError:
         score = math.nan
     if math.isnan(score):
-        raise ValueError(f"{place}: {text!r} is no score")
+        raise ValueError(f"{location}: {text!r} is not a score")
     return score

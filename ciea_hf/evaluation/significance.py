@@ -1,4 +1,4 @@
-"""Is one run better than another? Paired randomisation test and bootstrap intervals over queries."""
+"""Significance of the difference of two runs: paired randomisation test and bootstrap intervals over queries."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 
-_CHUNK = 2_000_000  # random numbers drawn at once
-_ROUNDING = 1e-12  # differences below this are equal
+_CHUNK = 2_000_000  # number of random numbers drawn at once
+_ROUNDING = 1e-12  # smaller differences count as equal
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs under one metric.
+    """Comparison of two runs by one metric.
 
     Attributes:
-        metric: The metric's name.
+        metric: Name of the metric.
         a: Mean of the first run.
         b: Mean of the second run.
         difference: `b - a`.
         low: Lower end of the bootstrap interval of the difference.
-        high: Its upper end.
+        high: Upper end of the interval.
         p_value: Two-sided p-value of the paired randomisation test.
-        better: Queries on which the second run is better.
-        worse: Queries on which it is worse.
+        better: Number of queries on which the second run is better.
+        worse: Number of queries on which it is worse.
         queries: Number of judged queries.
     """
 
@@ -61,16 +61,16 @@ def compare_runs(
     """Compare two runs query by query.
 
     Args:
-        run_a: The run to compare with.
-        run_b: The run that is compared.
+        run_a: First run.
+        run_b: Second run.
         qrels: Query id to document id to judgement.
         metrics: Names of metrics with their cut-offs.
-        samples: Random assignments of the test, and resamples of the bootstrap.
-        confidence: Of the intervals, between 0 and 1.
-        seed: Of the random numbers.
+        samples: Number of random assignments of the test, and of resamples of the bootstrap.
+        confidence: Confidence of the intervals, between 0 and 1.
+        seed: Random seed.
 
     Returns:
-        One comparison for each metric.
+        One comparison per metric.
 
     Raises:
         ValueError: If a metric is unknown, an argument is out of range, or a run shares no query with the judgements.
@@ -78,14 +78,14 @@ def compare_runs(
     for name, run in (("run_a", run_a), ("run_b", run_b)):
         if not run.keys() & qrels.keys():
             queries = ", ".join(repr(next(iter(side), None)) for side in (run, qrels))
-            raise ValueError(f"{name} and the judgements have no query in common; their first ones are {queries}")
+            raise ValueError(f"`{name}` and `qrels` have no query in common; their first ones are {queries}")
     ks = [int(cutoff) for _, _, cutoff in (name.partition("@") for name in metrics) if cutoff.isdecimal()] or [1]
     _, first = metric_columns(run_a, qrels, ks)
     _, second = metric_columns(run_b, qrels, ks)
     unknown = [name for name in metrics if name not in first]
     if unknown:
         raise ValueError(
-            f"a metric is map, or mrr, ndcg, recall or hit with a cut-off, such as mrr@10; got {unknown[0]!r}"
+            f"`metrics` must be map, or mrr, ndcg, recall or hit with a cut-off, such as mrr@10; got {unknown[0]!r}"
         )
     return [_compare(name, first[name], second[name], samples, confidence, seed) for name in metrics]
 
@@ -112,26 +112,26 @@ def randomisation_test(
 ) -> float:
     """Two-sided paired randomisation (permutation) test of the difference of means.
 
-    Under the null hypothesis the two values of a query could as well be swapped. The p-value is the share of such swaps
-    whose difference of means is at least as large as the one observed. All swaps are enumerated where there are no more
-    of them than `samples`; otherwise random ones are drawn, and the observed one counts among them, so that the
-    p-value is never 0.
+    Under the null hypothesis the two values of each query are exchangeable. The p-value is the share of exchanges whose
+    difference of means is at least as large as the observed one. All exchanges are enumerated if there are at most
+    `samples`; otherwise random ones are drawn and the observed one is counted among them, so that the p-value is
+    never 0.
 
     Args:
-        a: One value for each query.
-        b: One value for each query, in the same order.
-        samples: Random swaps.
-        seed: Of the random numbers.
+        a: One value per query.
+        b: One value per query, in the same order.
+        samples: Number of random exchanges.
+        seed: Random seed.
 
     Returns:
         The p-value, in (0, 1].
 
     Raises:
-        ValueError: If the values differ in number, there are none, or `samples` is below 1.
+        ValueError: If the values differ in number or are empty, or `samples` is below 1.
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1 or not len(first):
-        raise ValueError(f"both sides need one value for each query; got shapes {first.shape} and {second.shape}")
+        raise ValueError(f"`a` and `b` must have one value per query; got shapes {first.shape} and {second.shape}")
     _check_samples(samples)
     differences = _differences(first, second)
     differences = differences[differences != 0]
@@ -147,26 +147,26 @@ def randomisation_test(
 def bootstrap_interval(
     values: Sequence[float] | FloatArray, samples: int = 10_000, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean over queries.
+    """Compute the percentile bootstrap interval of a mean over queries.
 
     Args:
-        values: One value, or one difference of two runs, for each query.
-        samples: Resamples.
+        values: One value, or one difference of two runs, per query.
+        samples: Number of resamples.
         confidence: Share of resampled means within the interval, between 0 and 1.
-        seed: Of the random numbers.
+        seed: Random seed.
 
     Returns:
-        The interval's lower and upper end.
+        Lower and upper end of the interval.
 
     Raises:
-        ValueError: If there is no value, or an argument is out of range.
+        ValueError: If `values` is empty, or an argument is out of range.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array):
-        raise ValueError(f"values need one number for each query; got shape {array.shape}")
+        raise ValueError(f"`values` must have one number per query; got shape {array.shape}")
     _check_samples(samples)
     if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence must lie between 0 and 1; got {confidence}")
+        raise ValueError(f"`confidence` must be between 0 and 1; got {confidence}")
     rng = np.random.default_rng(seed)
     means = [array[rng.integers(len(array), size=(n, len(array)))].mean(axis=1) for n in _chunks(samples, len(array))]
     tail = (1.0 - confidence) / 2
@@ -175,7 +175,7 @@ def bootstrap_interval(
 
 
 def _differences(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Subtract query by query; what only the rounding of sums tells apart is equal."""
+    """Subtract query by query; differences due to rounding become 0."""
     found = b - a
     found[np.abs(found) < _ROUNDING] = 0
     return found
@@ -183,7 +183,7 @@ def _differences(a: FloatArray, b: FloatArray) -> FloatArray:
 
 def _check_samples(samples: int) -> None:
     if samples < 1:
-        raise ValueError(f"samples must be at least 1; got {samples}")
+        raise ValueError(f"`samples` must be at least 1; got {samples}")
 
 
 def _reaches(sums: FloatArray, observed: float) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Metrics as modules of Hugging Face's `evaluate`, loaded from this package, without a network.
+"""Metrics as modules of Hugging Face's `evaluate`, loaded from this package, without network access.
 
 Example:
     >>> import evaluate
@@ -21,29 +21,29 @@ _FOLDER = Path(__file__).parent
 
 
 def path(name: str) -> str:
-    """Return what `evaluate.load` takes for a metric of this package.
+    """Return the path of a metric of this package, for `evaluate.load`.
 
     Args:
-        name: The metric's name: `"retrieval"`.
+        name: Name of the metric: `"retrieval"`.
 
     Raises:
-        ValueError: If there is no such metric.
+        ValueError: If the metric does not exist.
     """
     if not (_FOLDER / name / f"{name}.py").is_file():
         known = sorted(script.stem for script in _FOLDER.glob("*/*.py") if script.stem == script.parent.name)
-        raise ValueError(f"name must be one of {', '.join(known)}; got {name!r}")
+        raise ValueError(f"`name` must be one of {', '.join(known)}; got {name!r}")
     return str(_FOLDER / name)
 
 
 def as_examples(run: Run, qrels: Qrels) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Turn a run and judgements into the predictions and references of the `retrieval` metric.
+    """Convert a run and judgements to the predictions and references of the `retrieval` metric.
 
     Args:
         run: Query id to document id to score.
         qrels: Query id to document id to judgement.
 
     Returns:
-        One prediction and one reference for each judged query; a query that the run lacks has empty lists.
+        One prediction and one reference per judged query; a query missing from the run has empty lists.
     """
     queries = [query for query, judgements in qrels.items() if judgements]
     found = [run.get(query, {}) for query in queries]

@@ -1,1 +1,1 @@
-"""Miniature vision and text towers, small enough to train on a laptop: they stand in for CLIP and T5."""
+"""Miniature vision and text towers that replace CLIP and T5 and can be trained on a laptop."""

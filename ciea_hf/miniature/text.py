@@ -1,7 +1,4 @@
-"""The demo's text towers: a small T5, BART, BERT or GPT-2 with random weights, and a word-level tokenizer.
-
-Nothing is downloaded.
-"""
+"""Text towers of the demo: a small T5, BART, BERT or GPT-2 with random weights, and a word-level tokenizer."""
 
 from __future__ import annotations
 
@@ -23,13 +20,13 @@ if TYPE_CHECKING:
 
     from ciea_hf.data import RetrievalDataset
 
-PAD, EOS, UNK = "<pad>", "</s>", "<unk>"  # ids 0, 1 and 2, as T5 has them
-CAPTION_PREFIX = " caption:"  # stands between an image and its caption
-CLS = "<cls>"  # before a text, for a tower that is pooled at its first token
+PAD, EOS, UNK = "<pad>", "</s>", "<unk>"  # ids 0, 1 and 2, as in T5
+CAPTION_PREFIX = " caption:"  # between an image and its caption
+CLS = "<cls>"  # precedes a text, for towers pooled at the first token
 MAX_LENGTH = 128  # tokens
-POSITIONS = 256  # of the towers that have a position table: an image's placeholders and its caption
+POSITIONS = 256  # size of a position table: an image's placeholders and its caption
 
-# The four language models of the paper, in miniature: two layers (a side), width 128, four heads.
+# Miniatures of the paper's four language models: two layers (per side), width 128, four heads.
 FAMILIES: dict[str, dict[str, int | float]] = {
     "t5": {"d_model": 128, "d_kv": 32, "d_ff": 256, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4},
     "bart": {
@@ -46,17 +43,17 @@ FAMILIES: dict[str, dict[str, int | float]] = {
 
 
 def training_texts(dataset: RetrievalDataset) -> list[str]:
-    """Return every text of a split (captions, text documents, queries) and its data set's vocabulary."""
+    """Return all texts of a split (captions, text documents, queries) and the data set's vocabulary."""
     texts = column_values(dataset.corpus, "text") + column_values(dataset.queries, "text")
     return [*(text for text in texts if text), *dataset.vocabulary]
 
 
 def build_tokenizer(texts: Iterable[str], first_token: bool = False) -> PreTrainedTokenizerFast:
-    """Make a word-level tokenizer, lower-casing, that appends `</s>`; the words stand in alphabetical order.
+    """Build a lower-casing word-level tokenizer that appends `</s>`; its vocabulary is in alphabetical order.
 
     Args:
-        texts: What the vocabulary is taken from, whole: every word and every run of punctuation gets an id.
-        first_token: Also put `<cls>` first.
+        texts: Texts whose words and runs of punctuation form the vocabulary.
+        first_token: Whether to prepend `<cls>`.
     """
     normalizer = normalizers.Lowercase()
     splitter = pre_tokenizers.Whitespace()
@@ -86,14 +83,14 @@ def build_tokenizer(texts: Iterable[str], first_token: bool = False) -> PreTrain
 
 
 def text_config(family: str, vocab_size: int) -> PretrainedConfig:
-    """Return a tower's shape.
+    """Return the configuration of a tower.
 
     Args:
         family: One of `FAMILIES`.
-        vocab_size: Rows of the token table.
+        vocab_size: Number of rows of the token table.
 
     Raises:
-        ValueError: If there is no such family.
+        ValueError: If the family is unknown.
     """
     if family not in FAMILIES:
         raise ValueError(f"`family` must be one of {', '.join(FAMILIES)}; got {family!r}")
@@ -102,18 +99,18 @@ def text_config(family: str, vocab_size: int) -> PretrainedConfig:
 
 
 def build_text_tower(folder: str | Path, texts: Iterable[str], seed: int = 0, family: str = "t5") -> None:
-    """Write an untrained text tower that `AutoModel` and `AutoTokenizer` load: the text side of a new CIEA model.
+    """Write an untrained text tower for a new CIEA model, which `AutoModel` and `AutoTokenizer` can load.
 
-    The vocabulary holds the words of `texts` and of the caption's prefix.
+    The vocabulary consists of the words of `texts` and of the caption prefix.
 
     Args:
-        folder: Where to; an older folder is replaced.
-        texts: The training texts; see [`training_texts`].
-        seed: Of the weights. The global random state is left as it was.
+        folder: Output folder; an existing one is replaced.
+        texts: Training texts; see [`training_texts`].
+        seed: Random seed of the weights. The global random state is unchanged.
         family: One of `FAMILIES`: `"t5"`, `"bart"`, `"bert"` or `"gpt2"`.
 
     Raises:
-        ValueError: If there is no such family.
+        ValueError: If the family is unknown.
     """
     tokenizer = build_tokenizer([*texts, CAPTION_PREFIX], first_token=family == "bert")
     with torch.random.fork_rng(devices=[]):

@@ -1,8 +1,8 @@
-"""The vision tower of the embedded benchmark: CLIP's vision model in miniature, trained on composed scenes.
+"""Vision tower of the embedded benchmark: a miniature of CLIP's vision model, trained on composed scenes.
 
-It stands in for CLIP where nothing can be downloaded. The patch states have to know what they show, so the objective
-asks each of them: a linear head on every patch, the maximum over patches, binary cross-entropy on the objects present.
-Weights, seed and the probe's accuracy are in `vision_tower`, which `make tower` trains again.
+It replaces CLIP where nothing can be downloaded. Each patch state should represent the object that the patch shows, so
+the training objective applies a linear head to every patch, takes the maximum over patches, and computes the binary
+cross-entropy on the objects present. `vision_tower` contains weights, seed and probe accuracy; `make tower` trains it.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ WEIGHT_FILES = ("config.json", "model.safetensors", "preprocessor_config.json", 
 
 @dataclass(frozen=True)
 class TowerRecipe:
-    """What the shipped weights were made with.
+    """Hyperparameters of the packaged weights.
 
     Args:
-        steps: Optimiser steps.
-        batch_size: Fresh scenes a step.
-        learning_rate: AdamW's peak rate, after a linear warm-up and before a cosine to zero.
-        warmup_steps: Steps of the warm-up.
-        weight_decay: AdamW's.
-        max_objects: Scenes of training hold one object to this many.
-        seed: Of weights and scenes. The benchmark's scenes are drawn from other streams.
+        steps: Number of optimiser steps.
+        batch_size: Number of new scenes per step.
+        learning_rate: Peak learning rate of AdamW, after a linear warm-up and before a cosine decay to zero.
+        warmup_steps: Number of warm-up steps.
+        weight_decay: Weight decay of AdamW.
+        max_objects: Maximum number of objects per training scene.
+        seed: Random seed of weights and scenes. The benchmark's scenes use other random streams.
     """
 
     steps: int = 2000
@@ -63,19 +63,19 @@ class TowerRecipe:
 
 
 def tower_folder() -> Path:
-    """Return the folder of the shipped tower: `AutoModel` and `AutoImageProcessor` load from it.
+    """Return the folder of the packaged tower, for `AutoModel` and `AutoImageProcessor`.
 
     Raises:
-        FileNotFoundError: If the installed package lacks the weights.
+        FileNotFoundError: If the weights are missing from the installed package.
     """
     folder = Path(str(resources.files("ciea_hf.miniature") / "vision_tower"))
     if not (folder / "model.safetensors").is_file():
-        raise FileNotFoundError(f"no trained tower in {folder}: `python -m ciea_hf.miniature.vision` makes one")
+        raise FileNotFoundError(f"trained tower not found in {folder}: `python -m ciea_hf.miniature.vision` trains one")
     return folder
 
 
 def tower_config() -> CLIPVisionConfig:
-    """Return the tower's shape: 112 px in 49 patches of 16 px, four layers of width 128."""
+    """Return the tower's configuration: 112 px in 49 patches of 16 px, four layers of width 128."""
     return CLIPVisionConfig(
         image_size=SCENE_SIZE,
         patch_size=16,
@@ -87,13 +87,13 @@ def tower_config() -> CLIPVisionConfig:
 
 
 class FreshScenes(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """An endless supply of composed scenes: item `i` is batch `i`, a function of the seed and `i` alone.
+    """Batches of composed scenes; batch `i` is a function of the seed and `i` only.
 
     Args:
-        batches: Number of batches to give.
-        batch_size: Scenes in each.
-        seed: Of the stream of scenes.
-        objects: The fewest and the most objects a scene holds.
+        batches: Number of batches.
+        batch_size: Number of scenes per batch.
+        seed: Random seed of the scenes.
+        objects: Minimum and maximum number of objects per scene.
     """
 
     def __init__(self, batches: int, batch_size: int, seed: int, objects: tuple[int, int]) -> None:
@@ -129,7 +129,7 @@ def patch_states(tower: CLIPVisionModel, pixel_values: torch.Tensor) -> torch.Te
 def probe_figure(
     tower: CLIPVisionModel, head: nn.Linear, batches: Sequence[tuple[torch.Tensor, torch.Tensor]]
 ) -> float:
-    """Return the share of the scenes' four objects that are among the four highest of the max-over-patches probe."""
+    """Return the share of the scenes' four objects among the four highest scores of the max-over-patches probe."""
     found = total = 0.0
     with torch.inference_mode():
         for pixel_values, present in batches:
@@ -141,12 +141,12 @@ def probe_figure(
 
 
 def probe_scenes(scenes: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Compose scenes of four objects that no training stream of another seed holds."""
+    """Compose scenes of four objects, disjoint from the training scenes of other seeds."""
     return [FreshScenes(1, scenes, seed, (PROBE_OBJECTS, PROBE_OBJECTS))[0]]
 
 
 def load_probe(folder: Path) -> nn.Linear:
-    """Load the linear head that the tower was trained with, from `probe.safetensors`."""
+    """Load the linear head of the tower's training from `probe.safetensors`."""
     from safetensors.torch import load_file
 
     weights = {name: value.float() for name, value in load_file(folder / "probe.safetensors").items()}
@@ -173,18 +173,18 @@ def fit_tower(
     concepts: int,
     figure: Callable[[CLIPVisionModel, nn.Linear], float],
 ) -> tuple[CLIPVisionModel, nn.Linear]:
-    """Train a tower and its head from scratch to tell which concepts a picture shows.
+    """Train a tower and its head from scratch to recognise the concepts in an image.
 
     Args:
-        recipe: How; the batches decide how many pictures a step has.
-        batches: Pixel values (batch, 3, 112, 112) and concepts present (batch, concepts), one pair for each step.
-        concepts: How many there are.
-        figure: Says how good tower and head are, for the log.
+        recipe: Hyperparameters; `batch_size` is not used.
+        batches: Pixel values (batch, 3, 112, 112) and concepts present (batch, concepts), one pair per step.
+        concepts: Number of concepts.
+        figure: Function that measures tower and head, for the log.
     """
     torch.manual_seed(recipe.seed)
     tower = CLIPVisionModel(tower_config())
     head = nn.Linear(tower.config.hidden_size, concepts)
-    nn.init.constant_(head.bias, -4.0)  # few of the concepts are present: start near their frequency
+    nn.init.constant_(head.bias, -4.0)  # concepts are rare: start near their frequency
     parameters = [*tower.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = get_cosine_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
@@ -205,12 +205,12 @@ def fit_tower(
 
 
 def save_tower(tower: CLIPVisionModel, head: nn.Linear, folder: Path, record: dict[str, object]) -> None:
-    """Write the tower in half precision, its image processor, its probe and `record` into `folder`, at once."""
+    """Write the tower in half precision, its image processor, probe and record, atomically."""
     from safetensors.torch import save_file
 
     with atomic_folder(folder) as target:
         half = {name: value.half() for name, value in tower.state_dict().items() if value.is_floating_point()}
-        tower.save_pretrained(target, state_dict=half)  # the configuration says float32: loads in full
+        tower.save_pretrained(target, state_dict=half)  # the configuration has float32, in which the weights are loaded
         CLIPImageProcessorPil(
             size={"shortest_edge": SCENE_SIZE},
             crop_size={"height": SCENE_SIZE, "width": SCENE_SIZE},
@@ -222,9 +222,9 @@ def save_tower(tower: CLIPVisionModel, head: nn.Linear, folder: Path, record: di
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train the tower and write it: the door of `python -m ciea_hf.miniature.vision`."""
+    """Train the tower and write it."""
     parser = argparse.ArgumentParser(prog="python -m ciea_hf.miniature.vision", description=main.__doc__)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "vision_tower", help="folder to write")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "vision_tower", help="output folder")
     parser.add_argument("--steps", type=int, default=TowerRecipe.steps)
     parser.add_argument("--learning-rate", type=float, default=TowerRecipe.learning_rate)
     parser.add_argument("--seed", type=int, default=TowerRecipe.seed)
@@ -237,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     figure = probe_figure(tower, head, probe_scenes(1000, recipe.seed + 2))
     record = {"probe_top4": round(figure, 4), "probe_scenes": 1000, "seconds": seconds, "recipe": asdict(recipe)}
     save_tower(tower, head, options.output, record)
-    logger.info("wrote %s: of the objects of 1000 unseen scenes the probe finds %.3f", options.output, figure)
+    logger.info("wrote %s: the probe finds %.3f of the objects of 1000 unseen scenes", options.output, figure)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A contact sheet of search results: one row for each query, a card for each hit, what is relevant framed in green."""
+"""Contact sheets of search results: a row per query, a card per hit, and green frames around relevant documents."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MARGIN = 28
 GAP = 16
 INSET = 10
 CARD_WIDTH = 220
-PICTURE_SIZE = CARD_WIDTH - 2 * INSET
+IMAGE_SIZE = CARD_WIDTH - 2 * INSET
 CAPTION_LINES = 3
 TEXT_LINES = 8
 LINE_HEIGHT = 20
 HEADER_HEIGHT = 66
-FOOTER_TOP = PICTURE_SIZE + 2 * INSET
+FOOTER_TOP = IMAGE_SIZE + 2 * INSET
 CARD_HEIGHT = FOOTER_TOP + 28 + CAPTION_LINES * LINE_HEIGHT + INSET
 RADIUS = 12
 
@@ -39,12 +39,12 @@ GREEN = "#16a34a"
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """The results of one query.
+    """Results of one query.
 
     Attributes:
-        query: The query's text.
-        hits: Its hits, best first.
-        relevant: Ids of the documents known to be relevant; empty if nothing is known.
+        query: Text of the query.
+        hits: Hits, best first.
+        relevant: Ids of the documents known to be relevant.
     """
 
     query: str
@@ -57,16 +57,16 @@ def contact_sheet(rows: Sequence[GalleryRow], image_of: Callable[[str], Image.Im
 
     Args:
         rows: Queries with their hits.
-        image_of: Gives the picture of a document id, or None where there is none; its card then shows the text.
+        image_of: Function from a document id to its image, or `None`, in which case the card shows the text.
 
     Returns:
-        An RGB picture, one row of cards for each query.
+        An RGB image with one row of cards per query.
 
     Raises:
-        ValueError: If there is no row.
+        ValueError: If `rows` is empty.
     """
     if not rows:
-        raise ValueError("rows must hold at least one query with its hits")
+        raise ValueError("`rows` must contain at least one query with its hits")
     columns = max(3, *(len(row.hits) for row in rows))
     width = 2 * MARGIN + columns * CARD_WIDTH + (columns - 1) * GAP
     row_height = HEADER_HEIGHT + CARD_HEIGHT + MARGIN
@@ -95,13 +95,13 @@ def _verdict(row: GalleryRow) -> str:
     return f"{len(row.relevant)} {noun}: {found}"
 
 
-def _card(hit: Hit, picture: Image.Image | None, relevant: bool) -> Image.Image:
+def _card(hit: Hit, image: Image.Image | None, relevant: bool) -> Image.Image:
     card = Image.new("RGB", (CARD_WIDTH, CARD_HEIGHT), CARD)
     draw = ImageDraw.Draw(card)
-    if picture is None:
+    if image is None:
         _draw_text_body(draw, hit)
     else:
-        card.paste(_fitted(picture), (INSET, INSET))
+        card.paste(_fitted(image), (INSET, INSET))
         _draw_lines(
             draw, _wrap(hit.text or "", _font(15), CARD_WIDTH - 2 * INSET, CAPTION_LINES), INSET, FOOTER_TOP + 28
         )
@@ -112,8 +112,8 @@ def _card(hit: Hit, picture: Image.Image | None, relevant: bool) -> Image.Image:
 
 
 def _draw_text_body(draw: ImageDraw.ImageDraw, hit: Hit) -> None:
-    draw.rectangle((INSET, INSET, INSET + PICTURE_SIZE, INSET + PICTURE_SIZE), fill=NOTE)
-    kind = "TEXT" if hit.kind == "text" else "PICTURE NOT SHOWN"
+    draw.rectangle((INSET, INSET, INSET + IMAGE_SIZE, INSET + IMAGE_SIZE), fill=NOTE)
+    kind = "TEXT" if hit.kind == "text" else "IMAGE NOT SHOWN"
     draw.text((2 * INSET, 2 * INSET - 4), kind, font=_font(12), fill=FADED)
     _draw_lines(draw, _wrap(hit.text or "", _font(15), CARD_WIDTH - 4 * INSET, TEXT_LINES), 2 * INSET, 4 * INSET - 2)
 
@@ -134,23 +134,23 @@ def _draw_lines(draw: ImageDraw.ImageDraw, lines: Sequence[str], left: int, top:
         draw.text((left, top + number * LINE_HEIGHT), line, font=_font(15), fill=INK)
 
 
-def _fitted(picture: Image.Image) -> Image.Image:
-    """The whole picture, enlarged or shrunk to fill its part of the card, on the card's colour."""
-    opaque = picture.convert("RGBA")
+def _fitted(image: Image.Image) -> Image.Image:
+    """Return the uncropped image, scaled to its part of the card, on the colour of the card."""
+    opaque = image.convert("RGBA")
     white = Image.new("RGBA", opaque.size, CARD)
     flat = Image.alpha_composite(white, opaque).convert("RGB")
-    return ImageOps.pad(flat, (PICTURE_SIZE, PICTURE_SIZE), method=Image.Resampling.LANCZOS, color=PAPER)
+    return ImageOps.pad(flat, (IMAGE_SIZE, IMAGE_SIZE), method=Image.Resampling.LANCZOS, color=PAPER)
 
 
 def _rounded_mask(size: tuple[int, int]) -> Image.Image:
-    scale = 4  # drawn large and shrunk: smooth corners
+    scale = 4  # drawn larger and scaled down, for smooth corners
     mask = Image.new("L", (size[0] * scale, size[1] * scale), 0)
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, mask.width - 1, mask.height - 1), RADIUS * scale, fill=255)
     return mask.resize(size, Image.Resampling.LANCZOS)
 
 
 def _wrap(text: str, font: Font, width: int, lines: int) -> list[str]:
-    """Break text into lines of at most `width` pixels; what does not fit ends in an ellipsis."""
+    """Break text into lines of at most `width` pixels; truncated text ends in an ellipsis."""
     wrapped: list[str] = []
     words = text.split()
     while words and len(wrapped) < lines:
@@ -177,7 +177,7 @@ def _shortened(text: str, font: Font, width: int) -> str:
 
 @lru_cache(maxsize=8)
 def _font(size: int) -> Font:
-    """DejaVu Sans where the system has it, for its many scripts, else the font that Pillow brings."""
+    """Return DejaVu Sans, which covers many scripts, if installed, else the font of Pillow."""
     try:
         return ImageFont.truetype("DejaVuSans.ttf", size)
     except OSError:

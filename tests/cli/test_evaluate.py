@@ -87,7 +87,7 @@ def test_a_run_file_is_refused_before_anything_is_embedded(model, tmp_path, caps
     save_retrieval_dataset({"test": data}, tmp_path / "data", "# Toy")
     assert main(["evaluate", model, str(tmp_path / "data"), "--run-file", str(tmp_path / "a.run")]) == 2
     captured = capsys.readouterr()
-    assert "the id 'img red' is empty or holds white space" in captured.err
+    assert "id 'img red' is empty or contains white space" in captured.err
     assert captured.out == ""
 
 

@@ -38,7 +38,7 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["evaluate", "/no/model", "DATA"], "no model at /no/model"),
+        (["evaluate", "/no/model", "DATA"], "model /no/model not found"),
         (["evaluate", "MODEL", "/no/data"], "/no/data"),
         (["evaluate", "MODEL", "DATA", "--split", "dev"], "'dev'"),
         (["evaluate", "MODEL", "DATA", "--ks", "10", "--top-k", "5"], "top_k"),
@@ -52,7 +52,7 @@ def test_users_errors_are_one_line(arguments, message, model, dataset, capsys):
 
 
 def test_a_folder_without_a_model(tmp_path, dataset, capsys):
-    assert "holds no model" in fails(capsys, "evaluate", str(tmp_path), dataset)
+    assert "contains no model" in fails(capsys, "evaluate", str(tmp_path), dataset)
 
 
 def test_bad_values_are_refused_by_the_parser(capsys):

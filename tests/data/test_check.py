@@ -1,4 +1,4 @@
-"""Checking data sets: every planted fault is named, and nothing else; the copy without faults has none."""
+"""Checking data sets: every planted issue is named, and nothing else; the copy without issues has none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import ciea_hf.data.check_result as findings_module
 from ciea_hf.data import load_retrieval_dataset
 from ciea_hf.data.check_result import IssueCollector
 from ciea_hf.data.checking import Checker
-from ciea_hf.data.cleaning import write_cleaned
+from ciea_hf.data.export import write_cleaned
 from ciea_hf.data.loading import open_reader
 from tests.data.test_readers import FORMS, plain
 from tests.support import sample_datasets
@@ -39,7 +39,7 @@ def check(folder, form="auto", splits=None, workers=0):
 
 
 def named(result):
-    return sorted((fault.kind, fault.place.file, fault.place.number, fault.id) for fault in result.faults)
+    return sorted((issue.kind, issue.location.file, issue.location.number, issue.id) for issue in result.issues)
 
 
 def png_of_size(width: int, height: int) -> bytes:
@@ -65,7 +65,7 @@ def append(file, *rows):
 
 
 def set_image(folder, name, payload):
-    """Put something else in the place of an image, in a line of the same length, so that the offsets hold."""
+    """Put something else in the location of an image, in a line of the same length, so that the offsets hold."""
     lines = (folder / "imgs.tsv").read_bytes().split(b"\n")
     number = next(n for n, line in enumerate(lines) if line.startswith(name.encode()))
     payload = payload.ljust(len(lines[number]) - len(name) - 1, payload[-1:])
@@ -75,7 +75,7 @@ def set_image(folder, name, payload):
 
 
 def with_faults(folder):
-    """A specimen with 24 planted faults; return the folder, and what has to be said of them."""
+    """A specimen with 24 planted issues; return the folder, and what has to be said of them."""
     sample_datasets.webqa(folder)
     said = [TRUNCATED, NOT_USED]
     append(folder / "all_docs.json", {"snippet_id": "d5bc8", "fact": "Red is no colour."})
@@ -139,7 +139,7 @@ def test_a_sound_specimen_has_no_faults_but_its_quirks(tmp_path):
 def test_all_planted_faults_are_named_and_nothing_else(tmp_path):
     folder, said = with_faults(tmp_path / "data")
     _, result = check(folder)
-    found = sorted(((f.kind, f.place.file, f.place.number, f.id) for f in result.faults), key=str)
+    found = sorted(((f.kind, f.location.file, f.location.number, f.id) for f in result.issues), key=str)
     assert found == said
     assert any("duplicate" in kind for kind, *_ in found)
     assert len(result.blocking_errors) == 7  # kinds of errors
@@ -150,7 +150,7 @@ def test_the_copy_has_no_faults_and_nothing_sound_is_lost(tmp_path):
     source, result = check(folder)
     counts = write_cleaned(source, result, tmp_path / "clean")
     _, again = check(tmp_path / "clean")
-    assert [fault for fault in again.faults if fault.level == "error"] == []
+    assert [issue for issue in again.issues if issue.level == "error"] == []
     assert [kind for kind, *_ in named(again)] == ["reused-query-id", "shared-positive"]
     assert again.blocking_errors == []
     train, dev = (load_retrieval_dataset(tmp_path / "clean", split) for split in ("train", "dev"))
@@ -207,8 +207,8 @@ def test_images_that_are_the_same_leak_too(tmp_path):
     )  # relevant in train and in test
     _, result = check(folder)
     assert ("same-image", "corpus.jsonl", 7, "30000003") in named(result)
-    shared = result.faults.of("shared-positive")
-    assert [(fault.place.file, fault.id) for fault in shared] == [("queries.jsonl", "q1")]
+    shared = result.issues.of("shared-positive")
+    assert [(issue.location.file, issue.id) for issue in shared] == [("queries.jsonl", "q1")]
     assert "the same image ('30000003') to one of test" in shared[0].message
 
 
@@ -228,16 +228,16 @@ def test_files_that_are_not_there(tmp_path):
     (webqa / "imgs.tsv").unlink()
     _, result = check(webqa, "webqa")
     assert ("missing-file", "imgs.tsv", None, None) in named(result)
-    assert result.blocking_errors[0].startswith("files that the format needs")
+    assert result.blocking_errors[0].startswith("missing files that the format requires")
 
 
 def test_documents_that_are_given_again_and_again_may_differ(tmp_path):
     folder = sample_datasets.webqa_original(tmp_path / "data")
     replace(folder / "WebQA_train_val.json", "a green square", "a square of green")
     _, result = check(folder)
-    faults = result.faults.of("varying-document")
-    assert [fault.id for fault in faults] == ["30000001"]
-    line = (folder / "WebQA_train_val.json").read_text().splitlines()[faults[0].place.number - 1]
+    issues = result.issues.of("varying-document")
+    assert [issue.id for issue in issues] == ["30000001"]
+    line = (folder / "WebQA_train_val.json").read_text().splitlines()[issues[0].location.number - 1]
     assert line == ' "q3": {'
 
 
@@ -248,14 +248,16 @@ def test_tables_name_their_rows(tmp_path):
     changed = table.slice(0, 1).set_column(2, "text", pa.array(["x"]))
     pq.write_table(pa.concat_tables([table, table.slice(4, 1), changed]), file)
     _, result = check(folder)
-    place = "corpus/test-00000-of-00001.parquet"
+    location = "corpus/test-00000-of-00001.parquet"
     assert named(result) == [
-        ("duplicate-document", place, 11, "d5bc8"),
-        ("repeated-document", place, 10, "30000001"),
-        ("unreadable-image", place, 9, "30000007"),
+        ("duplicate-document", location, 11, "d5bc8"),
+        ("repeated-document", location, 10, "30000001"),
+        ("unreadable-image", location, 9, "30000007"),
     ]
-    assert str(result.faults.of("duplicate-document")[0]).startswith(f"{place}, row 11: 'd5bc8': the document is there")
-    with pytest.raises(ValueError, match=r"'30000001' is the id of row 5 and of row 10; 2 ids occur again"):
+    assert str(result.issues.of("duplicate-document")[0]).startswith(
+        f"{location}, row 11: 'd5bc8': the document already exists"
+    )
+    with pytest.raises(ValueError, match=r"rows 5 and 10 have the same id '30000001'; 2 ids repeat"):
         load_retrieval_dataset(folder)
 
 
@@ -264,5 +266,5 @@ def test_many_faults_are_counted_and_some_are_kept(monkeypatch, tmp_path):
     folder = sample_datasets.webqa(tmp_path / "data")
     append(folder / "all_docs.json", *["{"] * 8)
     _, result = check(folder)
-    assert result.faults.counts["unreadable"] == 8
-    assert len(result.faults.of("unreadable")) == 3
+    assert result.issues.counts["unreadable"] == 8
+    assert len(result.issues.of("unreadable")) == 3

@@ -28,15 +28,15 @@ def test_the_command_says_whether_training_can_run(tmp_path, capsys):
         main(["data", "check", str(bad), "--fix", str(tmp_path / "clean"), "--output", str(tmp_path / "a.json")]) == 1
     )
     out = capsys.readouterr().out
-    assert "all_docs.json:4: 'd5bc8': the document is there already (line 1)" in out
-    assert "training cannot run: offsets that do not hit their line: 2" in out
+    assert "all_docs.json:4: 'd5bc8': the document already exists (line 1)" in out
+    assert "training cannot run: offsets that do not point at their line: 2" in out
     assert f"written without the issues: {tmp_path / 'clean'} (corpus 7, train 3, dev 1, test 2)" in out
     written = json.loads((tmp_path / "a.json").read_text())
-    assert len(written["faults"]) == len(said)
-    assert {"kind", "level", "file", "line", "id", "message"} == set(written["faults"][0])
+    assert len(written["issues"]) == len(said)
+    assert {"kind", "level", "file", "line", "id", "message"} == set(written["issues"][0])
     assert main(["data", "check", str(tmp_path / "clean")]) == 0
     assert main(["data", "check", str(good), "--splits", "test"]) == 1
-    assert "there is no split 'train'" in capsys.readouterr().out
+    assert "split 'train' not found" in capsys.readouterr().out
     assert main(["data", "check", str(good), "--splits", "gold"]) == 2
     assert main(["data", "check", str(good), "--fix", str(tmp_path / "clean")]) == 2
     assert "already exists" in capsys.readouterr().err
@@ -62,7 +62,7 @@ def test_convert_writes_what_is_loaded(tmp_path, form):
 def test_convert_says_what_stops_it(tmp_path, capsys):
     folder, _ = with_faults(tmp_path / "data")
     assert main(["data", "convert", str(folder), "--output", str(tmp_path / "own")]) == 2
-    assert "all_docs.json:4: 'd5bc8': the document is there already (line 1)" in capsys.readouterr().err
+    assert "all_docs.json:4: 'd5bc8': the document already exists (line 1)" in capsys.readouterr().err
     assert not (tmp_path / "own").exists()
     folder = sample_datasets.webqa(tmp_path / "webqa")
     set_image(folder, "30000001", b"####")

@@ -168,7 +168,7 @@ def test_a_folder_without_a_part_says_which(tmp_path, config):
     save_retrieval_dataset({"test": toy()}, tmp_path / "saved", "# Toy")
     for file in (tmp_path / "saved" / config).iterdir():
         file.unlink()
-    with pytest.raises(FileNotFoundError, match=f"saved/{config} holds no parquet file"):
+    with pytest.raises(FileNotFoundError, match=f"saved/{config} contains no parquet file"):
         load_retrieval_dataset(tmp_path / "saved")
 
 
@@ -189,7 +189,7 @@ def test_errors_name_the_choices(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"):
         load_retrieval_dataset(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="known forms"):
+    with pytest.raises(ValueError, match="is not recognised"):
         load_retrieval_dataset(tmp_path / "empty")
     with pytest.raises(ValueError, match="at least one split"):
         save_retrieval_dataset({}, tmp_path / "none", "")
@@ -210,19 +210,19 @@ def test_a_judged_document_that_is_absent_is_named():
 
 def test_a_format_joins_the_table(tmp_path, monkeypatch):
     (tmp_path / "marker.txt").touch()
-    place = Location("marker.txt")
+    location = Location("marker.txt")
 
     class Marked(DatasetReader):
         splits = ("dev",)
 
         def documents(self, corpus):
-            yield CorpusEntry(place, "d", "words", None)
+            yield CorpusEntry(location, "d", "words", None)
 
         def queries(self, split):
-            yield Query(place, "q", f"the {split} query")
+            yield Query(location, "q", f"the {split} query")
 
         def judgements(self, split):
-            yield Judgement(place, "q", "d", 1)
+            yield Judgement(location, "q", "d", 1)
 
     monkeypatch.setitem(FORMATS, "marked", Format(lambda path: path.endswith("marker.txt"), Marked))
     loaded = load_retrieval_dataset(tmp_path / "marker.txt", "dev")

@@ -1,4 +1,4 @@
-"""Data sets at the edge of their formats: what still is read, and what is refused in one line that names its place."""
+"""Edge cases of data formats: which are accepted, and which are rejected with an error that names the location."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ciea_hf.data import load_retrieval_dataset
 from ciea_hf.data.builders.openclipart import _metadata
 from ciea_hf.data.check_result import IssueCollector
 from ciea_hf.data.checking import Checker
-from ciea_hf.data.cleaning import convert_dataset, write_cleaned
+from ciea_hf.data.export import convert_dataset, write_cleaned
 from ciea_hf.data.images import TsvImages
 from ciea_hf.data.loading import open_reader
 from tests.support import sample_datasets
@@ -34,7 +34,7 @@ def check(path, splits=None, workers=0):
 
 
 def kinds(result):
-    return {(fault.kind, fault.id) for fault in result.faults}
+    return {(issue.kind, issue.id) for issue in result.issues}
 
 
 def rewrite(file: Path, **columns) -> None:
@@ -58,7 +58,7 @@ def refused(capsys, *command) -> str:
 @pytest.mark.parametrize("rows", [3, 9, 10])
 def test_a_corpus_that_fills_its_files_is_read_again(tmp_path, monkeypatch, rows):
     monkeypatch.setattr(saving_module, "ROWS_PER_FILE", rows)
-    monkeypatch.setattr("ciea_hf.data.cleaning.ROWS_PER_BATCH", 3)
+    monkeypatch.setattr("ciea_hf.data.export.ROWS_PER_BATCH", 3)
     convert_dataset(open_reader(sample_datasets.json_form(tmp_path / "data")), tmp_path / "own")
     files = sorted((tmp_path / "own" / "corpus").iterdir())
     assert len(files) == -(-9 // rows)
@@ -110,8 +110,8 @@ def test_ids_that_begin_anew_in_each_split_are_no_leaks(tmp_path):
         judged = [(n, name) for n, query in enumerate(texts) for name in sample_datasets.POSITIVES[query]]
         (folder / "qrels" / f"{split}.tsv").write_text("".join(f"{n}\t{name}\t1\n" for n, name in judged))
     source, result = check(folder)
-    assert result.faults.counts["leak"] == 0
-    assert result.faults.counts["reused-query-id"] == 3
+    assert result.issues.counts["leak"] == 0
+    assert result.issues.counts["reused-query-id"] == 3
     assert write_cleaned(source, result, tmp_path / "clean")["train"] == 2
 
 
@@ -126,8 +126,8 @@ def test_nothing_is_no_data_set(tmp_path, capsys):
     out = tmp_path / "out"
     for form in ("webqa", "edis", "mbeir", "clueweb22-mm", "jsonl"):
         gone = refused(capsys, "data", "check", tmp_path / "gone", "--format", form)
-        assert "there is nothing at" in gone
-    assert "is a file; 'edis' is a folder" in refused(
+        assert "not found" in gone
+    assert "is a file; format 'edis' requires a folder" in refused(
         capsys, "data", "check", tmp_path / "file.txt", "--format", "edis"
     )
     for form in ("edis", "clueweb22-mm"):
@@ -142,7 +142,7 @@ def test_nothing_is_no_data_set(tmp_path, capsys):
 def test_the_file_that_webqa_lacks_is_named(tmp_path, capsys):
     folder = sample_datasets.webqa(tmp_path / "data")
     (folder / "imgs.tsv").rename(tmp_path / "imgs.tsv")
-    assert "imgs.tsv: there is no such file" in refused(capsys, "data", "convert", folder, "--output", tmp_path / "out")
+    assert "imgs.tsv: file not found" in refused(capsys, "data", "convert", folder, "--output", tmp_path / "out")
 
 
 # --- images
@@ -152,21 +152,21 @@ def test_one_missing_image_of_edis_is_one(tmp_path):
     folder = sample_datasets.edis(tmp_path / "data")
     (folder / "edis_image" / "guardian" / "30000000.jpg").unlink()
     _, result = check(folder)
-    assert result.faults.counts["missing-image"] == 1
+    assert result.issues.counts["missing-image"] == 1
     (folder / "EDIS_val.json").write_text(json.dumps([{"id": "q", "query": "q", "candidates": ["x", None, 7]}]))
     (folder / "EDIS_test.json").write_text(json.dumps([{"id": "r", "query": "r", "candidates": 5}]))
     (folder / "EDIS_candidates_1m.json").unlink()
     _, result = check(folder)
-    assert result.faults.counts["unreadable"] == 2  # a message for each query
-    assert "'candidates' must be a list; got int" in {fault.message for fault in result.faults}
+    assert result.issues.counts["unreadable"] == 2  # a message for each query
+    assert "'candidates' must be a list; got int" in {issue.message for issue in result.issues}
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_broken_line_before_the_indexed_one_costs_nothing(tmp_path, workers):
     folder = sample_datasets.webqa(tmp_path / "data")
     rows = (folder / "imgs.tsv").read_bytes().splitlines(keepends=True)
-    place = next(number for number, row in enumerate(rows) if row.startswith(b"30000001"))
-    rows.insert(place, b"30000001\t" + base64.b64encode(b"broken") + b"\n")
+    location = next(number for number, row in enumerate(rows) if row.startswith(b"30000001"))
+    rows.insert(location, b"30000001\t" + base64.b64encode(b"broken") + b"\n")
     (folder / "imgs.tsv").write_bytes(b"".join(rows))
     offset, index = 0, {}
     for row in rows:
@@ -212,9 +212,9 @@ def test_what_no_table_holds_is_a_fault_of_its_line(tmp_path):
         file.write('{"id": "half", "text": "half \\ud83d"}\n' + '{"id": "deep", "text": ' + "[" * 20_000 + "\n")
         file.write('{"id": "long", "text": ' + "9" * 5_000 + "}\n")
     _, result = check(folder)
-    places = [fault.place.number for fault in result.faults.of("unreadable")]
-    assert places == [10, 11, 12]
-    with pytest.raises(ValueError, match=r"corpus.jsonl:10: a text holds half of a surrogate pair: '\\ud83d'"):
+    locations = [issue.location.number for issue in result.issues.of("unreadable")]
+    assert locations == [10, 11, 12]
+    with pytest.raises(ValueError, match=r"corpus.jsonl:10: a text contains a lone surrogate: '\\ud83d'"):
         load_retrieval_dataset(folder)
 
 
@@ -224,7 +224,7 @@ def test_rows_of_tables_without_an_id_or_an_image(tmp_path):
     data = load_retrieval_dataset(folder)
     assert data.document_kinds["30000000"] == "image"  # one that is not to be had, as the check says, and no text
     rewrite(folder / "text.parquet", text_id=["d5bc8", None, "d70ff"])
-    with pytest.raises(ValueError, match=r"text, row 2: needs 'text_id', a text or a number; got nothing"):
+    with pytest.raises(ValueError, match=r"text, row 2: 'text_id' must be a text or a number; got nothing"):
         load_retrieval_dataset(folder)
 
 
@@ -258,15 +258,15 @@ def test_scores_and_texts_of_odd_types(tmp_path):
     rewrite(folder / "qrels" / "test-00000-of-00001.parquet", score=[1.0, 0.5, float("inf")])
     rewrite(folder / "query" / "test-00000-of-00001.parquet", text=[4, 5])
     _, result = check(folder, ["test"])
-    assert [fault.message for fault in result.faults.of("unreadable")] == [
-        "'score' must be a whole number; got 0.5", "'score' must be a whole number; got inf",
+    assert [issue.message for issue in result.issues.of("unreadable")] == [
+        "'score' must be an integer; got 0.5", "'score' must be an integer; got inf",
     ]  # fmt: skip
     assert [query.text for query in result.splits["test"].queries.values()] == ["4", "5"]
     corpus = folder / "corpus" / "test-00000-of-00001.parquet"
     rewrite(corpus, image=[[1]] * 9)
     _, result = check(folder, ["dev"])
-    assert result.faults.counts["unreadable"] == 9
-    assert "an image must be bytes, or have bytes or a path; got list" in {f.message for f in result.faults}
+    assert result.issues.counts["unreadable"] == 9
+    assert "an image must be bytes, or have bytes or a path; got list" in {f.message for f in result.issues}
 
 
 def test_headers_of_data_cards(tmp_path, capsys):
@@ -279,14 +279,14 @@ def test_headers_of_data_cards(tmp_path, capsys):
     assert load_retrieval_dataset(folder, "train").queries["id"][:] == ["q4", "q5"]  # as `datasets` names it
     (folder / "README.md").write_text("---\nconfigs: [\n---\n")
     assert "README.md: the header cannot be read" in refused(capsys, "data", "check", folder, "--format", "parquet")
-    assert "is in none of the known forms" in refused(capsys, "data", "check", folder)
+    assert "is not recognised" in refused(capsys, "data", "check", folder)
 
 
 def test_a_pool_of_mbeir_names_its_file(tmp_path):
     folder = sample_datasets.mbeir(tmp_path / "data")
     pool = next(folder.rglob("*_cand_pool.jsonl"))
     _, result = check(pool)
-    assert {fault.place.file for fault in result.faults} == {pool.name}
+    assert {issue.location.file for issue in result.issues} == {pool.name}
 
 
 def test_drawings_in_encodings_that_nobody_knows_have_no_title(tmp_path):

@@ -76,7 +76,7 @@ def test_loading_reads_no_image(tmp_path):
     data = load_retrieval_dataset(folder, "train")
     assert data.document_kinds["30000000"] == "image"
     assert data.corpus.data.nbytes < 2000
-    with pytest.raises(ValueError, match=r"imgs\.tsv: at byte \d+ there is no line of image '30000000'"):
+    with pytest.raises(ValueError, match=r"imgs\.tsv: no line of image '30000000' at byte \d+"):
         data.corpus[len(TEXTS)]
 
 
@@ -129,11 +129,11 @@ def test_faults_name_file_place_and_id(tmp_path):
     with pytest.raises(ValueError, match=r"imgs\.tsv, byte 7: image 'b' is not base64"):
         image_source(images.encoded("b", 7))
     for offset in (3, 4000):
-        with pytest.raises(ValueError, match=f"at byte {offset} there is no line of image 'a'"):
+        with pytest.raises(ValueError, match="no line of image 'a'"):
             image_source(images.encoded("a", offset))
-    with pytest.raises(ValueError, match="names no line"):
+    with pytest.raises(ValueError, match="is not a valid URL of a line"):
         read_tsv_image("tsv-image://imgs.tsv")
-    with pytest.raises(ValueError, match="neither bytes nor a path"):
+    with pytest.raises(ValueError, match="neither bytes nor path"):
         image_source({"bytes": None, "path": None})
     encoded = images.encoded("a", 0)
     Path(tmp_path / "imgs.tsv").unlink()

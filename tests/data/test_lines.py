@@ -1,4 +1,4 @@
-"""Text files of the field, read with the place of everything: large JSON documents above all."""
+"""Text files of the field, read with the location of everything: large JSON documents above all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ciea_hf.data.parsing import json_entries, json_lines, judgements
 
 def collected():
     found: list[Issue] = []
-    return found, lambda kind, place, name, message: found.append(Issue(kind, place, name, message))
+    return found, lambda kind, location, name, message: found.append(Issue(kind, location, name, message))
 
 
 def random_value(rng: random.Random, depth: int = 0):
@@ -41,7 +41,7 @@ def test_documents_are_read_as_json_reads_them(tmp_path, monkeypatch, chunk, ind
         assert [entry.value for entry in found] == rows
         if indent:  # the line each begins in, by another way
             starts = [number for number, line in enumerate(text.split("\n"), start=1) if line == " {"]
-            assert [entry.place.number for entry in found] == starts
+            assert [entry.location.number for entry in found] == starts
         keyed = {f"k{i}": row for i, row in enumerate(rows)}
         (tmp_path / "object.json").write_text(json.dumps(keyed, indent=indent, ensure_ascii=ascii_only), "utf-8")
         assert {entry.key: entry.value for entry in json_entries(tmp_path / "object.json")} == keyed
@@ -68,9 +68,9 @@ def test_empty_documents_hold_nothing(tmp_path, text):
 )
 def test_a_broken_document_is_read_as_far_as_it_goes(tmp_path, text, read, line):
     (tmp_path / "a.json").write_text(text)
-    faults, report = collected()
+    issues, report = collected()
     assert len(list(json_entries(tmp_path / "a.json", report))) == read
-    assert [(fault.kind, fault.place.number) for fault in faults] == [("unreadable", line)]
+    assert [(issue.kind, issue.location.number) for issue in issues] == [("unreadable", line)]
 
 
 def test_an_endless_entry_is_given_up(tmp_path, monkeypatch):
@@ -80,41 +80,42 @@ def test_an_endless_entry_is_given_up(tmp_path, monkeypatch):
     original = lines_module._DocumentReader._more
     monkeypatch.setattr(lines_module._DocumentReader, "_more", lambda self: read.append(1) or original(self))
     (tmp_path / "a.json").write_text('[{"a": "' + "x" * 1_000_000)
-    faults, report = collected()
+    issues, report = collected()
     assert list(json_entries(tmp_path / "a.json", report)) == []
-    assert len(faults) == 1
+    assert len(issues) == 1
     assert len(read) < 12  # each time twice as much, and far from the whole
 
 
 def test_lines_are_read_with_their_numbers(tmp_path):
     content = b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": "\xc3\xbc\xe2\x80\xa8"}\n[1]\n\xff\xfe\n{"a": 2\n{"a": 3}'
     (tmp_path / "a.json").write_bytes(content)
-    faults, report = collected()
-    found = [(entry.place.number, entry.value["a"]) for entry in json_lines(tmp_path / "a.json", report)]
+    issues, report = collected()
+    found = [(entry.location.number, entry.value["a"]) for entry in json_lines(tmp_path / "a.json", report)]
     assert found == [(1, 1), (3, "ü\u2028"), (7, 3)]
-    assert [fault.place.number for fault in faults] == [4, 5, 6]
+    assert [issue.location.number for issue in issues] == [4, 5, 6]
     assert [
-        next(words for words in ("JSON object", "not UTF-8", "not JSON") if words in fault.message) for fault in faults
-    ] == ["JSON object", "not UTF-8", "not JSON"]
+        next(words for words in ("JSON object", "not UTF-8", "invalid JSON") if words in issue.message)
+        for issue in issues
+    ] == ["JSON object", "not UTF-8", "invalid JSON"]
 
 
 def test_judgements_have_three_forms(tmp_path):
     (tmp_path / "q").write_bytes(b"query-id\tcorpus-id\tscore\nq1\td1\t2\r\n\nq1 0 d2 0\nq2 0 d3 1 9\nq d\nq d high\n")
-    faults, report = collected()
+    issues, report = collected()
     assert [tuple(found[1:]) for found in judgements(tmp_path / "q", report)] == [
         ("q1", "d1", 2),
         ("q1", "d2", 0),
         ("q2", "d3", 1),
     ]
-    assert [fault.place.number for fault in faults] == [6, 7]
+    assert [issue.location.number for issue in issues] == [6, 7]
 
 
 def test_what_is_raised(tmp_path):
-    place = Location(str(tmp_path / "a" / "b.json"), 7)
+    location = Location(str(tmp_path / "a" / "b.json"), 7)
     with pytest.raises(ValueError, match=r"b\.json:7: 'x': is wrong .*--fix"):
-        raise_on_error("unreadable", place, "x", "is wrong")
+        raise_on_error("unreadable", location, "x", "is wrong")
     with pytest.raises(FileNotFoundError, match=r"b\.json: gone"):
-        raise_on_error("missing-file", place._replace(number=None), None, "gone")
-    raise_on_error("empty-caption", place, "x", "is empty")
-    assert str(relative(place, tmp_path)) == "a/b.json:7"
+        raise_on_error("missing-file", location._replace(number=None), None, "gone")
+    raise_on_error("empty-caption", location, "x", "is empty")
+    assert str(relative(location, tmp_path)) == "a/b.json:7"
     assert str(Location("t.parquet", 3, "row")) == "t.parquet, row 3"

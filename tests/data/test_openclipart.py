@@ -96,7 +96,7 @@ def test_the_same_again_and_nothing_wrong_with_it(source, tmp_path):
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
     _, result = check(tmp_path / "a")
-    assert {fault.kind for fault in result.faults} <= {"same-image", "shared-positive"}
+    assert {issue.kind for issue in result.issues} <= {"same-image", "shared-positive"}
 
 
 def test_thumbnails_are_on_white(source):

@@ -61,7 +61,7 @@ def test_a_scene_is_a_function_of_objects_and_random_state():
 
 
 def test_every_object_is_drawn_whole_in_a_place_of_its_own():
-    """White squares in place of art: their number of pixels tells whether one is cut off or missing."""
+    """White squares in location of art: their number of pixels tells whether one is cut off or missing."""
     atlas = [np.ones((9, size, size, 4), dtype=np.float32) for size in OBJECT_SIZES[:1]]
     for seed in range(20):
         scene = compose_scene([seed % 9], np.random.default_rng(seed), atlas)
@@ -84,5 +84,5 @@ def test_objects_are_mirrored_about_half_the_time():
 
 
 def test_more_objects_than_cells_are_refused():
-    with pytest.raises(ValueError, match="at most 9 objects; got 10"):
+    with pytest.raises(ValueError, match="must be at most 9; got 10"):
         compose_scene(range(10), np.random.default_rng(0), glyph_atlas(150, 0))

@@ -81,7 +81,7 @@ def test_the_hub_is_read_like_a_folder(tmp_path, monkeypatch):
         assert (data.name, data.qrels, data.fingerprint) == ("specimen", local.qrels, local.fingerprint)
     source = open_reader("mteb/specimen")
     assert [row.id for row in source.documents("test")] == [*TEXTS, *CAPTIONS]
-    assert str(next(source.documents("test")).place) == "mteb/specimen, corpus, row 1"
+    assert str(next(source.documents("test")).location) == "mteb/specimen, corpus, row 1"
 
 
 def test_beir_folders(tmp_path):
@@ -119,13 +119,13 @@ def test_a_corpus_alone_can_be_searched(tmp_path, model, cache, capsys, form):
     assert "9 documents, complete" in capsys.readouterr().out
     assert main(["search", model, str(tmp_path / "index"), "red", "--contact-sheet", str(tmp_path / "hits.png")]) == 0
     capsys.readouterr()
-    alone = "has no split: a corpus without queries and judgements can only be searched"
+    alone = "has no splits: a corpus without queries and judgements can only be searched"
     assert alone in fails(capsys, "evaluate", model, str(folder))
     assert alone in fails(capsys, "data", "convert", str(folder), "--output", str(tmp_path / "converted"))
     assert main(["data", "check", str(folder)]) == 1
     printed = capsys.readouterr().out
     assert "'30000007': " in printed  # its picture is broken
-    assert "training cannot run: there is no split 'train'" in printed
+    assert "training cannot run: split 'train' not found" in printed
 
 
 def test_an_index_of_a_corpus_alone_stays_one_when_queries_come(tmp_path, model, cache, capsys):

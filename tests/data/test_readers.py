@@ -184,16 +184,16 @@ def broken(folder, file, old, new):
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("train.json", '"qid": "q2"', '"qid": "q2', r"train\.json:\d+: the line is not JSON"),
-        ("train.json", '"qid": "q2"', '"id": "q2"', r"train\.json:\d+: needs 'qid'"),
+        ("train.json", '"qid": "q2"', '"qid": "q2', r"train\.json:\d+: invalid JSON"),
+        ("train.json", '"qid": "q2"', '"id": "q2"', r"train\.json:\d+: 'qid' must be"),
         ("train.json", '["30000000"]', '["30000000", "gone"]', r"train\.json:1: 'q1': the query judges 'gone' \(1\)"),
         ("train.json", '["30000000"]', '"30000000"', r"train\.json:1: 'img_posFacts' must be a list of ids"),
-        ("train.json", '"q2"', '"q1"', r"train\.json:\d+: 'q1': the query is there already \(line 1\)"),
+        ("train.json", '"q2"', '"q1"', r"train\.json:\d+: 'q1': the query already exists \(line 1\)"),
         ("dev_qrels.txt", "30000002", "30000099", r"dev_qrels\.txt:1: 'q3': the query judges '30000099'"),
-        ("dev_qrels.txt", "0 30000002 1", "30000002", r"dev_qrels\.txt:1: judgements have 3, 4 or 5 columns; got 2"),
-        ("all_docs.json", '"d6aa1"', '"d5bc8"', r"all_docs\.json:2: 'd5bc8': the document is there already \(line 1\)"),
-        ("all_imgs.json", '"30000003"', '"30000063"', r"all_imgs\.json:4: '30000063': the image is not in imgs"),
-        ("imgs.lineidx.new", "30000001\t", "30000001 ", r"imgs\.lineidx\.new:2: '30000001 \d+': a line is an id"),
+        ("dev_qrels.txt", "0 30000002 1", "30000002", r"dev_qrels\.txt:1: a judgement must have 3, 4 or 5 columns"),
+        ("all_docs.json", '"d6aa1"', '"d5bc8"', r"all_docs\.json:2: 'd5bc8': the document already exists \(line 1\)"),
+        ("all_imgs.json", '"30000003"', '"30000063"', r"all_imgs\.json:4: '30000063': the image is missing from imgs"),
+        ("imgs.lineidx.new", "30000001\t", "30000001 ", r"imgs\.lineidx\.new:2: '30000001 \d+': a line must be an id"),
         ("imgs.lineidx.new", "30000001\t", "30000000\t", r"imgs\.lineidx\.new:2: '30000000': offset \d+ contradicts"),
     ],
 )  # fmt: skip
@@ -216,7 +216,7 @@ def test_rows_of_tables_are_named(tmp_path):
     folder = sample_datasets.clueweb(tmp_path / "data")
     table = pq.read_table(folder / "test.parquet")
     pq.write_table(table.set_column(0, "qid", pa.array(["q4", None, "q5"])), folder / "test.parquet")
-    with pytest.raises(ValueError, match=r"test\.parquet, row 2: needs 'qid', a text or a number; got nothing"):
+    with pytest.raises(ValueError, match=r"test\.parquet, row 2: 'qid' must be a text or a number; got nothing"):
         load_retrieval_dataset(folder, "test")
     pq.write_table(table.drop_columns(["query"]), folder / "test.parquet")
     with pytest.raises(ValueError, match=r"test\.parquet: no column \['query'\]"):

@@ -77,5 +77,5 @@ def test_swapped_captions_belong_to_others():
     assert sum(a != b for a, b in zip(own, corrupt_captions(dataset, swap=0.02), strict=True)) == 2  # one has no other
     assert swapped[-1] == "a text"
     assert corrupt_captions(toy_dataset(), drop=1.0) == [None, None, None, None, "tea is a drink", "the sea is wide"]
-    with pytest.raises(ValueError, match="swap must lie between 0 and 1"):
+    with pytest.raises(ValueError, match="`swap` must be between 0 and 1"):
         corrupt_captions(dataset, swap=2)

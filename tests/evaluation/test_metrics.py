@@ -117,7 +117,7 @@ def test_by_kind_splits_the_mean():
 
 @pytest.mark.parametrize("ks", [[], [0], [-1, 10]])
 def test_bad_cutoffs(ks):
-    with pytest.raises(ValueError, match="ks must be"):
+    with pytest.raises(ValueError, match="`ks` must be"):
         ranking_metrics({}, {"a": {"d": 1}}, ks)
 
 

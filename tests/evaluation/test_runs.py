@@ -23,9 +23,18 @@ def test_a_run_comes_back_whole_and_is_read_by_trec_eval(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("q Q0 d 1 0.5", r":2: a run has 6 columns .* got 5"),
-        ("q Q0 d 1 high tag", ":2: 'high' is no score"),
-        ("q Q0 d 1 nan tag", ":2: 'nan' is no score"),
+        (
+            "q Q0 d 1 0.5",
+            r":2: a run must have 6 columns .* got 5",
+        ),
+        (
+            "q Q0 d 1 high tag",
+            ":2: 'high' is not a score",
+        ),
+        (
+            "q Q0 d 1 nan tag",
+            ":2: 'nan' is not a score",
+        ),
         ("q Q0 first 1 0.5 tag", ":2: document 'first' occurs twice for query 'q'"),
     ],
 )
@@ -65,7 +74,14 @@ def test_ids_between_tabs_may_hold_blanks(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("q d", ":2: judgements have 3, 4 or 5 columns; got 2"), ("q 0 d yes", "'yes'"), ("q 0 d 2", "judged twice")],
+    [
+        ("q d", ":2: a judgement must have 3, 4 or 5 columns; got 2"),
+        ("q 0 d yes", "'yes'"),
+        (
+            "q 0 d 2",
+            ":2: document 'd' has two different",
+        ),
+    ],
 )
 def test_broken_judgements_are_named(tmp_path, line, message):
     (tmp_path / "qrels").write_text(f"q 0 d 1\n{line}\n")

@@ -81,15 +81,15 @@ def test_results_depend_on_the_seed_alone():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="one value for each query"):
+    with pytest.raises(ValueError, match="one value per query"):
         randomisation_test([1.0], [1.0, 2.0])
-    with pytest.raises(ValueError, match="samples must be at least 1"):
+    with pytest.raises(ValueError, match="`samples` must be at least 1"):
         randomisation_test([1.0], [2.0], samples=0)
-    with pytest.raises(ValueError, match="confidence must lie"):
+    with pytest.raises(ValueError, match="`confidence` must be"):
         bootstrap_interval([1.0], confidence=95)
-    with pytest.raises(ValueError, match="one number for each query"):
+    with pytest.raises(ValueError, match="one number per query"):
         bootstrap_interval([])
     with pytest.raises(ValueError, match=r"mrr@10; got 'mrr'"):
         compare_runs({"q": {}}, {"q": {}}, {"q": {"d": 1}}, ["mrr"])
-    with pytest.raises(ValueError, match=r"run_b and the judgements have no query in common; .* are '7', 'q'"):
+    with pytest.raises(ValueError, match=r"`run_b` and `qrels` have no query in common; .* are '7', 'q'"):
         compare_runs({"q": {}}, {"7": {}}, {"q": {"d": 1}})

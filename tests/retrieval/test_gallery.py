@@ -40,9 +40,9 @@ def test_relevant_cards_alone_are_framed():
 def test_pictures_fill_their_cards_and_texts_have_none():
     sheet = contact_sheet([GalleryRow("a query", hits())], image_of)
     assert [count(sheet, RED, card_columns(number)) for number in range(3)] == [
-        gallery.PICTURE_SIZE**2,
+        gallery.IMAGE_SIZE**2,
         0,
-        gallery.PICTURE_SIZE**2,
+        gallery.IMAGE_SIZE**2,
     ]
 
 

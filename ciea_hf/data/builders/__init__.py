@@ -1,1 +1,1 @@
-"""Builders of data sets from art that other packages ship."""
+"""Builders of data sets from images in other packages."""

@@ -1,9 +1,9 @@
-"""The Open Clip Art Library 0.18 as a retrieval data set in WebQA's form, from Debian's openclipart-svg and -png.
+"""Open Clip Art Library 0.18 as a retrieval data set in the WebQA format, from Debian's openclipart-svg and -png.
 
-The pictures are in the public domain. Each has a title and tags, some a description, written by the people who drew
-them. A caption is the title; a text document is a description of some length; a query joins words of a title with tags
-that the title lacks, so that what the tags add has to be found in the picture. Same material, same data set: to the
-byte, where Pillow compresses in the same way.
+The drawings are in the public domain. Each has a title and tags by its author, and some have a description. The caption
+of an image is the title; a text document is a long description; a query joins words of a title with tags that do not
+occur in the title, so that these have to be found in the image. The data set is reproducible to the byte with the same
+version of Pillow.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIDE = 112  # pixels
-MAX_PIXELS = 30_000_000  # some pictures have two hundred million and more
-LEFT_OUT = (("computer", "icons"), ("shapes",))  # icon themes and geometric series
+MAX_PIXELS = 30_000_000  # some drawings have over two hundred million
+EXCLUDED = (("computer", "icons"), ("shapes",))  # icon themes and geometric series
 STOPWORDS = frozenset(
     ("unsorted", "hash", "special", "computer", "icon", "icons", "theme", "clipart", "lemon_theme_icon")
 )
 FIRST_ID = 30_000_000
 _SEED = 7
-_MOST_IMAGES = 8  # of one title and tags: a query for more of them is too vague
+_MOST_IMAGES = 8  # images per title and tags; with more of them a query is too vague
 _TAGS, _TITLE_WORDS, _DOCUMENT_WORDS, _QUERY_WORDS = 3, 6, 6, 3
 _PHRASES = ("{title} {tags}", "{tags} , {title}", "a picture of {tags} named {title}", "{tags} {title}")
-_CARD = """# Open Clip Art in WebQA's form
+_CARD = """# Open Clip Art in the WebQA format
 
-{images} pictures of the Open Clip Art Library 0.18 (public domain), from Debian's openclipart-svg and openclipart-png,
-{side} pixels, on white. Captions are their titles; {texts} text documents are their longer descriptions; a query joins
-words of a title with tags that the title lacks. Icon themes, geometric series and pictures of more than {pixels}
-million pixels are left out. Made by `ciea data build openclipart`.
+{images} drawings of the Open Clip Art Library 0.18 (public domain), from Debian's openclipart-svg and openclipart-png,
+scaled to {side} pixels on white. Captions are the titles; {texts} text documents are the longer descriptions; a query
+joins words of a title with tags that do not occur in it. Icon themes, geometric series and drawings of more than
+{pixels} million pixels are excluded. Built by `ciea data build openclipart`.
 """
 
 
-class Picture(NamedTuple):
-    """A picture and what its author wrote about it.
+class Drawing(NamedTuple):
+    """A drawing and the texts of its author.
 
     Attributes:
-        number: Its place among all pictures with a title and tags.
-        file: The PNG.
-        title: White space and underscores made one space.
-        tags: Lower case; those that say nothing left out.
-        description: As it is, on one line.
+        number: Index among all drawings with a title and tags.
+        file: PNG file.
+        title: Title, with white space and underscores as single spaces.
+        tags: Lower-case tags, without meaningless ones.
+        description: Description, on one line.
     """
 
     number: int
@@ -67,56 +67,56 @@ class Picture(NamedTuple):
 
     @property
     def image_id(self) -> str:
-        """Its id in the data set."""
+        """Id of the image in the data set."""
         return str(FIRST_ID + self.number)
 
     @property
     def is_described(self) -> bool:
-        """Whether the description is a document of its own."""
+        """Whether the description is long enough for a text document."""
         return len(self.description.split()) >= _DOCUMENT_WORDS and self.description.lower() != self.title.lower()
 
 
 def build_openclipart(source: Path, folder: Path, progress: bool = False) -> dict[str, int]:
-    """Make the data set.
+    """Build the data set.
 
     Args:
-        source: Where the packages are unpacked or installed: the folder that holds `svg` and `png`, or one above.
-        folder: Where to; an older folder is replaced.
-        progress: Show a bar.
+        source: Folder of the unpacked or installed packages, which contains `svg` and `png`, or a folder above it.
+        folder: Output folder; an existing one is replaced.
+        progress: Whether to show a progress bar.
 
     Returns:
-        How many images, texts, and queries of each split there are.
+        Number of images, texts, and queries per split.
 
     Raises:
-        FileNotFoundError: If the packages are not there.
+        FileNotFoundError: If the packages are not found.
     """
     root = _find(source)
-    candidates = list(tqdm(_pictures(root), desc="reading titles", unit="picture", disable=not progress))
+    candidates = list(tqdm(_drawings(root), desc="reading titles", unit="picture", disable=not progress))
     with atomic_folder(folder) as target:
         shown = tqdm(candidates, desc="drawing", unit="picture", disable=not progress)
-        pictures = _write_images(shown, target)
-        texts = [picture for picture in pictures if picture.is_described]
+        drawings = _write_images(shown, target)
+        texts = [drawing for drawing in drawings if drawing.is_described]
         _write_lines(
             target / CAPTIONS,
-            ({"image_id": p.image_id, "caption": p.title, "title": p.title} for p in pictures),
+            ({"image_id": p.image_id, "caption": p.title, "title": p.title} for p in drawings),
         )
         _write_lines(target / TEXTS, ({"snippet_id": f"d{p.number}", "fact": p.description} for p in texts))
-        splits = _split(_queries(pictures, texts))
+        splits = _split(_queries(drawings, texts))
         for split, queries in splits.items():
             _write_lines(target / f"{split}.json", queries)
             judged = ((q["qid"], name) for q in queries for name in q["img_posFacts"] + q["txt_posFacts"])
             qrels = "".join(f"{query}\t{name}\t1\n" for query, name in judged)
             (target / f"{split}_qrels.txt").write_text(qrels, encoding="utf-8")
-        card = _CARD.format(images=len(pictures), side=SIDE, texts=len(texts), pixels=MAX_PIXELS // 1_000_000)
+        card = _CARD.format(images=len(drawings), side=SIDE, texts=len(texts), pixels=MAX_PIXELS // 1_000_000)
         (target / "README.md").write_text(card, encoding="utf-8")
-    return {"images": len(pictures), "texts": len(texts)} | {split: len(rows) for split, rows in splits.items()}
+    return {"images": len(drawings), "texts": len(texts)} | {split: len(rows) for split, rows in splits.items()}
 
 
 def thumbnail(file: Path) -> bytes | None:
-    """Draw a picture in a white square of 112 pixels.
+    """Scale a drawing to a white square of 112 pixels.
 
     Returns:
-        The bytes of a PNG file; None if the picture is broken or has more pixels than the limit.
+        Bytes of a PNG file; `None` if the drawing is corrupt or exceeds the pixel limit.
     """
     try:
         with warnings.catch_warnings():
@@ -141,34 +141,34 @@ def _find(source: Path) -> Path:
         if (root / "svg").is_dir() and (root / "png").is_dir():
             return root
     raise FileNotFoundError(
-        f"{source} holds no openclipart/svg and openclipart/png: "
+        f"{source} does not contain openclipart/svg and openclipart/png: "
         "`apt-get download openclipart-svg openclipart-png`, then `dpkg -x` each into it"
     )
 
 
-def _pictures(root: Path) -> Iterator[Picture]:
-    """Iterate over the pictures with a title and tags, in the order of their paths."""
+def _drawings(root: Path) -> Iterator[Drawing]:
+    """Yield the drawings with a title and tags, in the order of their paths."""
     number = 0
     files = {file.relative_to(root / "svg").parts: file for file in (root / "svg").rglob("*.svg")}
     for parts in sorted(files):
-        if any(parts[: len(prefix)] == prefix for prefix in LEFT_OUT):
+        if any(parts[: len(prefix)] == prefix for prefix in EXCLUDED):
             continue
         title, written, description = _metadata(files[parts])
         tags = frozenset(tag.replace("_", " ") for tag in written if tag and tag not in STOPWORDS)
         if title and tags:
-            yield Picture(number, (root / "png").joinpath(*parts).with_suffix(".png"), title, tags, description)
+            yield Drawing(number, (root / "png").joinpath(*parts).with_suffix(".png"), title, tags, description)
             number += 1
 
 
 def _metadata(file: Path) -> tuple[str, list[str], str]:
-    """Read title, tags and description of a drawing; all empty if it has none or is broken."""
+    """Read title, tags and description of a drawing; all are empty if missing or if the file is invalid."""
     try:
-        for _, element in ET.iterparse(file):  # noqa: S314  (expat bounds what entities grow to)
+        for _, element in ET.iterparse(file):  # noqa: S314 (expat limits the expansion of entities)
             if _local(element) == "Work":
                 break
         else:
             return "", [], ""
-    except (ET.ParseError, LookupError, ValueError):  # the last two: of an encoding that expat does not know
+    except (ET.ParseError, LookupError, ValueError):  # the last two for encodings that expat does not support
         return "", [], ""
     found: dict[str, ET.Element] = {}
     for child in element:
@@ -183,25 +183,25 @@ def _local(element: ET.Element) -> str:
     return str(element.tag).rpartition("}")[2]
 
 
-def _write_images(pictures: Iterable[Picture], folder: Path) -> list[Picture]:
-    """Write the file of images and its index; return the pictures that could be drawn."""
+def _write_images(drawings: Iterable[Drawing], folder: Path) -> list[Drawing]:
+    """Write the TSV file of images and its index; return the drawings that were written."""
     drawn = []
     with (folder / IMAGES).open("wb") as images, (folder / INDEX).open("w", encoding="utf-8", newline="\n") as index:
-        for picture in pictures:
-            content = thumbnail(picture.file)
+        for drawing in drawings:
+            content = thumbnail(drawing.file)
             if content is not None:
-                index.write(f"{picture.image_id}\t{images.tell()}\n")
-                images.write(picture.image_id.encode() + b"\t" + base64.b64encode(content) + b"\n")
-                drawn.append(picture)
+                index.write(f"{drawing.image_id}\t{images.tell()}\n")
+                images.write(drawing.image_id.encode() + b"\t" + base64.b64encode(content) + b"\n")
+                drawn.append(drawing)
     return drawn
 
 
-def _queries(pictures: list[Picture], texts: list[Picture]) -> Iterator[dict[str, Any]]:
-    """Ask for each title with its tags, and for each text; then in random order."""
+def _queries(drawings: list[Drawing], texts: list[Drawing]) -> Iterator[dict[str, Any]]:
+    """Yield queries for each title with its tags, and for each text, in random order."""
     rng = random.Random(_SEED)
     groups: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
-    for picture in pictures:
-        groups[picture.title.lower(), tuple(sorted(picture.tags))].append(picture.image_id)
+    for drawing in drawings:
+        groups[drawing.title.lower(), tuple(sorted(drawing.tags))].append(drawing.image_id)
     queries = []
     for number, (title, tags) in enumerate(sorted(groups)):
         words = re.findall(r"[a-z0-9]+", title)
@@ -212,10 +212,10 @@ def _queries(pictures: list[Picture], texts: list[Picture]) -> Iterator[dict[str
         phrase = rng.choice(_PHRASES)
         text = phrase.format(title=" ".join(words[:_TITLE_WORDS]), tags=" ".join(lacking[:_TAGS]))
         queries.append(_query(f"i{number}", text, images=groups[title, tags]))
-    for picture in texts:
-        words = re.findall(r"[a-z0-9]{4,}", picture.description.lower())
+    for drawing in texts:
+        words = re.findall(r"[a-z0-9]{4,}", drawing.description.lower())
         if len(words) >= _QUERY_WORDS:
-            name = f"d{picture.number}"
+            name = f"d{drawing.number}"
             queries.append(_query(f"t{name}", " ".join(rng.sample(words, _QUERY_WORDS)), texts=[name]))
     rng.shuffle(queries)
     yield from queries
@@ -227,7 +227,7 @@ def _query(name: str, text: str, images: Iterable[str] = (), texts: Iterable[str
 
 
 def _split(queries: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Deal out a fifth for testing, a twentieth for development, the rest for training."""
+    """Split the queries: a fifth for test, a twentieth for dev, the rest for training."""
     rows = list(queries)
     test, dev = len(rows) // 5, len(rows) // 4
     return {"train": rows[dev:], "dev": rows[test:dev], "test": rows[:test]}

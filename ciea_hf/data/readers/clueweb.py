@@ -1,7 +1,7 @@
-"""ClueWeb22-MM, as its publisher licenses it: parquet tables.
+"""ClueWeb22-MM as distributed by its publisher: parquet tables.
 
 `train`, `dev`, `test` (qid, query, text_id, img_id), `text` (text_id, surround) and `image` (img_id, caption,
-and one column of bytes, whatever it is called).
+and one column of bytes with any name).
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ SPLITS = ("train", "dev", "test")
 
 
 def recognises(path: str) -> bool:
-    """Whether a folder holds the tables of images and texts."""
+    """Return whether a folder contains the tables of images and texts."""
     folder = Path(path)
     tables = [shards(folder, name) for name in ("image", "text")] if folder.is_dir() else []
     return bool(tables) and all(tables) and "img_id" in columns_of(tables[0][0])
 
 
 class ClueWeb(DatasetReader):
-    """ClueWeb22-MM.
+    """Reader of ClueWeb22-MM.
 
     Args:
-        path: The folder.
-        report: Takes the faults that reading meets.
+        path: Folder of the tables.
+        report: Handler of issues.
     """
 
     def __init__(self, path: str, report: IssueHandler = raise_on_error) -> None:
         super().__init__(path, report)
         for name in ("text", "image"):
             if not self._files(name):
-                report("missing-file", Location(str(Path(path) / f"{name}.parquet")), None, "there is no such table")
+                report("missing-file", Location(str(Path(path) / f"{name}.parquet")), None, "table not found")
 
     @property
     def splits(self) -> list[str]:
-        """Those with a table of queries."""
+        """Splits with a table of queries."""
         return [split for split in SPLITS if shards(Path(self.path), split)]
 
     def documents(self, corpus: str) -> Iterator[CorpusEntry]:  # noqa: ARG002
-        """Iterate over the texts, then over the images with their captions."""
+        """Yield the texts, then the images with their captions."""
         for entry in rows(self._files("text"), ["text_id", "surround"], [], self.report):
             name = required_id(entry, "text_id", self.report)
             if name is not None:
@@ -72,26 +72,26 @@ class ClueWeb(DatasetReader):
                 yield document_of(entry, name, entry.value["caption"], image, self.report)
 
     def queries(self, split: str) -> Iterator[Query]:
-        """Iterate over the queries."""
+        """Yield the queries."""
         seen: dict[str, str] = {}
         for name, entry in self._entries(split):
             text = str(entry.value["query"] or "")
-            if seen.get(name) != text:  # a query with several positives has as many rows
+            if seen.get(name) != text:  # a query has one row per positive
                 seen.setdefault(name, text)
-                yield Query(entry.place, name, text)
+                yield Query(entry.location, name, text)
 
     def judgements(self, split: str) -> Iterator[Judgement]:
-        """Iterate over the positives: a text, an image, or both."""
+        """Yield the positives: a text, an image, or both."""
         for query, entry in self._entries(split):
             for column in ("text_id", "img_id"):
                 for document in _as_ids(entry.value[column]):
-                    yield Judgement(entry.place, query, document, 1)
+                    yield Judgement(entry.location, query, document, 1)
 
     def corpus(self, corpus: str) -> datasets.Dataset:  # noqa: ARG002
         """Return the corpus, memory-mapped.
 
         Raises:
-            ValueError: If an id occurs twice.
+            ValueError: If an id repeats.
         """
         parts = [
             corpus_of_columns(mapped(self._files("text")), "text_id", "surround", None, f"{self.path}, text"),
@@ -104,7 +104,7 @@ class ClueWeb(DatasetReader):
         return table
 
     def corpus_files(self, corpus: str) -> list[Path]:  # noqa: ARG002
-        """List the tables of texts and images."""
+        """Return the files of the tables of texts and images."""
         return self._files("text") + self._files("image")
 
     def _files(self, name: str) -> list[Path]:
@@ -117,7 +117,7 @@ class ClueWeb(DatasetReader):
                 yield name, entry
 
     def _image_column(self) -> str:
-        """Find the column that holds the images: the only one of bytes."""
+        """Return the name of the only column of bytes, which contains the images."""
         file = self._files("image")[0]
         schema = import_optional("pyarrow.parquet", extra="eval").read_schema(file)
         types = import_optional("pyarrow.types", extra="eval")
@@ -127,12 +127,12 @@ class ClueWeb(DatasetReader):
             if types.is_binary(column.type) or types.is_large_binary(column.type) or types.is_struct(column.type)
         ]
         if len(found) != 1:
-            raise ValueError(f"{file}: one column must hold the images' bytes, found {found} among {schema.names}")
+            raise ValueError(f"{file}: exactly one column must contain bytes; found {found} among {schema.names}")
         return found[0]
 
 
 def _as_ids(value: Any) -> list[str]:
-    """List the ids in a cell: pandas writes numbers among which one is missing as floats, and that one as NaN."""
+    """Return the ids in a cell; pandas writes integers with missing values as floats, and missing values as NaN."""
     values = value if isinstance(value, list) else [value]
     numbers = [int(item) if isinstance(item, float) and item.is_integer() else item for item in values]
     return [str(item) for item in numbers if item is not None and not isinstance(item, float) and str(item).strip()]

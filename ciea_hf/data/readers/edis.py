@@ -1,7 +1,8 @@
 """EDIS: news queries over a million images with their headlines; no text documents.
 
-`EDIS_{train,val,test}.json` and `EDIS_candidates_1m.json`, JSON lists all, beside the folder of the images. Of the
-judgements 1 to 3 only 3 is relevant. Without the file of all candidates, those of the queries are the corpus.
+The files are `EDIS_{train,val,test}.json` and `EDIS_candidates_1m.json`, all JSON lists, next to the folder of images.
+Of the judgements 1 to 3 only 3 is relevant. Without the file of all candidates, the corpus consists of the queries'
+candidates.
 """
 
 from __future__ import annotations
@@ -24,27 +25,28 @@ if TYPE_CHECKING:
 CANDIDATES = "EDIS_candidates_1m.json"
 SPLITS = {"train": "train", "dev": "val", "test": "test"}
 _RELEVANT = 3
-_TRIED = 1000  # paths of images, to find the folder that they start from
+_TRIED = 1000  # number of image paths that are tried to find their root folder
 
 
 def recognises(path: str) -> bool:
-    """Whether a folder holds EDIS's files."""
+    """Return whether a folder contains the files of EDIS."""
     return any(Path(path).glob("EDIS_*.json"))
 
 
 class Edis(DatasetReader):
-    """EDIS. The images' paths are taken from the folder itself, its parent, or the folders in either.
+    """Reader of EDIS.
 
-    The first place where one of the first thousand candidates' images is found serves for all.
+    Image paths are relative to the folder itself, its parent, or a folder in either. The first of these that contains
+    an image of the first thousand candidates is used for all images.
     """
 
     @property
     def splits(self) -> list[str]:
-        """Those with a file of queries."""
+        """Splits with a file of queries."""
         return [split for split in SPLITS if self._file(split).is_file()]
 
     def documents(self, corpus: str) -> Iterator[CorpusEntry]:  # noqa: ARG002
-        """Iterate over the candidates."""
+        """Yield the candidates."""
         if (Path(self.path) / CANDIDATES).is_file():
             for entry in json_entries(Path(self.path) / CANDIDATES, self.report):
                 yield from self._document(entry, "id")
@@ -54,27 +56,27 @@ class Edis(DatasetReader):
             for entry in json_entries(self._file(split), self.report):
                 for candidate in self._candidates(entry, self.report):
                     for document in self._document(candidate, "candidate_id"):
-                        if first(document.place, document.id, (document.text, document.image)):
+                        if first(document.location, document.id, (document.text, document.image)):
                             yield document
 
     def queries(self, split: str) -> Iterator[Query]:
-        """Iterate over the queries."""
+        """Yield the queries."""
         for entry in json_entries(self._file(split), self.report):
             name = required_id(entry, "id", self.report)
             if name is not None:
-                yield Query(entry.place, name, str(entry.value.get("query") or ""))
+                yield Query(entry.location, name, str(entry.value.get("query") or ""))
 
     def judgements(self, split: str) -> Iterator[Judgement]:
-        """Iterate over the judged candidates: 1 for what EDIS scores 3, else 0."""
+        """Yield the judged candidates: 1 for a judgement of 3 in EDIS, else 0."""
         for entry in json_entries(self._file(split), self.report):
             query = entry.value.get("id")
             for candidate in self._candidates(entry, self.report):
                 name = required_id(candidate, "candidate_id", self.report)
                 score = candidate.value.get("score")
                 if not isinstance(score, int):
-                    self.report("unreadable", entry.place, name, f"'score' must be a whole number; got {score!r}")
+                    self.report("unreadable", entry.location, name, f"'score' must be an integer; got {score!r}")
                 elif name is not None:
-                    yield Judgement(entry.place, str(query), name, int(score >= _RELEVANT))
+                    yield Judgement(entry.location, str(query), name, int(score >= _RELEVANT))
 
     def _file(self, split: str) -> Path:
         return Path(self.path) / f"EDIS_{SPLITS[split]}.json"
@@ -83,13 +85,13 @@ class Edis(DatasetReader):
         name = str(entry.value.get("id"))
         found = entry.value.get("candidates") or []
         if not isinstance(found, list):
-            report("unreadable", entry.place, name, f"'candidates' must be a list; got {type(found).__name__}")
+            report("unreadable", entry.location, name, f"'candidates' must be a list; got {type(found).__name__}")
             return
         for candidate in found:
             if isinstance(candidate, dict):
                 yield entry._replace(value=candidate, key=name)
             else:
-                report("unreadable", entry.place, name, "a candidate must be an object")
+                report("unreadable", entry.location, name, "a candidate must be an object")
 
     def _document(self, entry: Entry, key: str) -> Iterator[CorpusEntry]:
         name = required_id(entry, key, self.report)
@@ -106,7 +108,7 @@ class Edis(DatasetReader):
         return next((root for path in tried for root in roots if _is_there(root / path)), folder)
 
     def _paths(self) -> Iterator[str]:
-        """Iterate over the paths of images, to find where they start."""
+        """Yield image paths, to find their root folder."""
         if (Path(self.path) / CANDIDATES).is_file():
             for entry in json_entries(Path(self.path) / CANDIDATES, ignore):
                 if isinstance(path := entry.value.get("image"), str):
@@ -128,5 +130,5 @@ def _folders(base: Path) -> list[Path]:
 def _is_there(file: Path) -> bool:
     try:
         return file.is_file()
-    except OSError:  # not ours to look at, or a name that no file can have
+    except OSError:  # no permission, or an invalid file name
         return False

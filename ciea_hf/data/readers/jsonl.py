@@ -1,8 +1,8 @@
-"""The own form as JSON lines, which BEIR's folders are, too.
+"""BEIR-style JSON lines, with images.
 
-`corpus.jsonl` (id, text, image: a path in the folder), `queries.jsonl` or `queries/{split}.jsonl` (id, text), and
-judgements for each split: `qrels/{split}.tsv`, `.txt` or `.jsonl` (query-id, corpus-id, score). A corpus may
-stand alone, to be searched.
+The files are `corpus.jsonl` (id, text, image: a path in the folder), `queries.jsonl` or `queries/{split}.jsonl` (id,
+text), and judgements for each split, `qrels/{split}.tsv`, `.txt` or `.jsonl` (query-id, corpus-id, score). Queries and
+judgements may be missing from a corpus that is only searched.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 def recognises(path: str) -> bool:
-    """Whether a folder holds a corpus."""
+    """Return whether a folder contains a corpus."""
     return (Path(path) / "corpus.jsonl").is_file()
 
 
 class JsonlReader(DatasetReader):
-    """The own form as JSON lines."""
+    """Reader of BEIR-style JSON lines."""
 
     @property
     def splits(self) -> list[str]:
-        """Those with judgements."""
+        """Splits with judgements."""
         return list(self._judged)
 
     def documents(self, corpus: str) -> Iterator[CorpusEntry]:  # noqa: ARG002
-        """Iterate over the corpus; of BEIR's title and text both."""
+        """Yield the documents of the corpus; title and text of BEIR are joined."""
         folder = Path(self.path).resolve()
         for entry in json_lines(folder / "corpus.jsonl", self.report):
             name = self._name(entry)
@@ -45,21 +45,21 @@ class JsonlReader(DatasetReader):
                 parts = [entry.value.get(key) for key in ("title", "text")]
                 text = " ".join(part.strip() for part in parts if isinstance(part, str) and part.strip()) or None
                 if image is not None and text is None and entry.value.get("text") is None:
-                    yield CorpusEntry(entry.place, name, None, image)  # an image alone
+                    yield CorpusEntry(entry.location, name, None, image)  # an image without a caption
                 else:
                     yield document_of(entry, name, text, image, self.report)
 
     def queries(self, split: str) -> Iterator[Query]:
-        """Iterate over the queries of a split: its own file, or those of the common one that are judged in it."""
+        """Yield the queries of a split: its own file, or those of the common file that it judges."""
         own = Path(self.path) / "queries" / f"{split}.jsonl"
         judged = None if own.is_file() else {judgement.query for judgement in self.judgements(split)}
         for entry in json_lines(own if judged is None else Path(self.path) / "queries.jsonl", self.report):
             name = self._name(entry)
             if name is not None and (judged is None or name in judged):
-                yield Query(entry.place, name, str(entry.value.get("text") or ""))
+                yield Query(entry.location, name, str(entry.value.get("text") or ""))
 
     def judgements(self, split: str) -> Iterator[Judgement]:
-        """Iterate over the judgements."""
+        """Yield the judgements."""
         if self._judged[split].suffix != ".jsonl":
             yield from judgements(self._judged[split], self.report)
             return
@@ -67,19 +67,19 @@ class JsonlReader(DatasetReader):
             query, document = (required_id(entry, key, self.report) for key in ("query-id", "corpus-id"))
             score = entry.value.get("score")
             if not isinstance(score, int):
-                self.report("unreadable", entry.place, query, f"'score' must be a whole number; got {score!r}")
+                self.report("unreadable", entry.location, query, f"'score' must be an integer; got {score!r}")
             elif query is not None and document is not None:
-                yield Judgement(entry.place, query, document, score)
+                yield Judgement(entry.location, query, document, score)
 
     def _image(self, entry: Entry, name: str, folder: Path) -> EncodedImage | None:
-        """Read the path of an image, alone or as a table holds it; one of no known form is not to be had."""
+        """Return the image at a path, given as a string or in the encoded form; other values are missing images."""
         value = entry.value.get("image")
         path = value.get("path") if isinstance(value, dict) else value
         if not value or (isinstance(value, dict) and not path and not value.get("bytes")):
             return None
         if isinstance(path, str) and path:
             return {"bytes": None, "path": str(folder / path)}
-        self.report("unreadable", entry.place, name, f"'image' must be a path in the folder; got {str(value)[:80]}")
+        self.report("unreadable", entry.location, name, f"'image' must be a path in the folder; got {str(value)[:80]}")
         return UNAVAILABLE
 
     def _name(self, entry: Entry) -> str | None:

@@ -1,8 +1,8 @@
-"""M-BEIR's files: queries, a pool of candidates, judgements with a task, all named after their task.
+"""M-BEIR: queries, a pool of candidates, and judgements with a task, in files named after the task.
 
-Wherever they stand below the folder: `query/{split}/NAME_{split}.jsonl`, `cand_pool/local/NAME_cand_pool.jsonl`,
-`qrels/{split}/NAME_{split}_qrels.txt`, with the images under M-BEIR's own root (`mbeir_images/...`). Where a folder
-holds several tasks, the path of a pool of candidates chooses one.
+The files `query/{split}/NAME_{split}.jsonl`, `cand_pool/local/NAME_cand_pool.jsonl` and
+`qrels/{split}/NAME_{split}_qrels.txt` may be anywhere below the folder; images are below M-BEIR's root
+(`mbeir_images/...`). If a folder contains several tasks, the path of a pool of candidates selects one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SPLITS = {"train": "train", "dev": "val", "test": "test"}
 
 
 def recognises(path: str) -> bool:
-    """Whether a path is a pool of candidates, or a folder with one or more in it."""
+    """Return whether a path is a pool of candidates, or a folder that contains any."""
     return path.endswith(POOL) or (Path(path).is_dir() and next(_pools(Path(path)), None) is not None)
 
 
@@ -35,15 +35,15 @@ def _pools(folder: Path) -> Iterator[Path]:
 
 
 class MBeir(DatasetReader):
-    """One task of M-BEIR.
+    """Reader of a task of M-BEIR.
 
     Args:
-        path: The folder of the task, or its pool of candidates.
-        report: Takes the faults that reading meets.
+        path: Folder of the task, or its pool of candidates.
+        report: Handler of issues.
 
     Raises:
-        ValueError: If the folder holds several pools.
-        FileNotFoundError: If it holds none.
+        ValueError: If the folder contains several pools.
+        FileNotFoundError: If it contains no pool.
     """
 
     def __init__(self, path: str, report: IssueHandler = raise_on_error) -> None:
@@ -53,36 +53,36 @@ class MBeir(DatasetReader):
 
     @property
     def name(self) -> str:
-        """The task."""
+        """Name of the task."""
         return self._task
 
     @property
     def splits(self) -> list[str]:
-        """Those with a file of queries."""
+        """Splits with a file of queries."""
         return list(self._queries)
 
     def documents(self, corpus: str) -> Iterator[CorpusEntry]:  # noqa: ARG002
-        """Iterate over the pool of candidates."""
+        """Yield the pool of candidates."""
         for entry in json_lines(self.pool, self.report):
             name = required_id(entry, "did", self.report)
             path = entry.value.get("img_path")
             if path and not isinstance(path, str):
-                self.report("unreadable", entry.place, name, f"'img_path' must be a path; got {str(path)[:80]}")
+                self.report("unreadable", entry.location, name, f"'img_path' must be a path; got {str(path)[:80]}")
             elif name is not None:
                 image = {"bytes": None, "path": str(self._image_root / path)} if path else None
                 yield document_of(entry, name, entry.value.get("txt"), image, self.report)
 
     def queries(self, split: str) -> Iterator[Query]:
-        """Iterate over the queries; one with an image is at fault: queries are texts here."""
+        """Yield the queries; queries with an image are an issue, because only text queries are supported."""
         for entry in self._entries(split):
             if entry.value.get("query_img_path"):
-                message = "the query has an image; only queries of text can be searched for"
-                self.report("unreadable", entry.place, str(entry.value["qid"]), message)
+                message = "the query has an image; only text queries are supported"
+                self.report("unreadable", entry.location, str(entry.value["qid"]), message)
             else:
-                yield Query(entry.place, str(entry.value["qid"]), str(entry.value.get("query_txt") or ""))
+                yield Query(entry.location, str(entry.value["qid"]), str(entry.value.get("query_txt") or ""))
 
     def judgements(self, split: str) -> Iterator[Judgement]:
-        """Iterate over the positives, of the judgements' file if there is one, then over the source's negatives."""
+        """Yield the positives (from the file of judgements, if it exists), then the data set's negatives."""
         file = self._find(f"{self._task}_{SPLITS[split]}_qrels.txt")
         if file is not None:
             yield from judgements(file, self.report)
@@ -90,13 +90,13 @@ class MBeir(DatasetReader):
             query = str(entry.value["qid"])
             positives = id_list(entry, "pos_cand_list", self.report)
             if file is None:
-                yield from (Judgement(entry.place, query, name, 1) for name in positives)
+                yield from (Judgement(entry.location, query, name, 1) for name in positives)
             for name in id_list(entry, "neg_cand_list", self.report):
                 if positives and name not in positives:
-                    yield Judgement(entry.place, query, name, 0)
+                    yield Judgement(entry.location, query, name, 0)
 
     def corpus_files(self, corpus: str) -> list[Path]:  # noqa: ARG002
-        """List the pool of candidates."""
+        """Return the file of the pool of candidates."""
         return [self.pool]
 
     def _entries(self, split: str) -> Iterator[Entry]:
@@ -111,7 +111,7 @@ class MBeir(DatasetReader):
 
     @cached_property
     def _folders(self) -> list[Path]:
-        """Where files are looked for: the folder given, or those above a pool that was given."""
+        """Return the folders to search: the given one, or those above a given pool."""
         given = Path(self.path).resolve()
         return [given] if given.is_dir() else list(given.parents)[:3]
 
@@ -132,7 +132,7 @@ class MBeir(DatasetReader):
     def _only_pool(self, folder: Path) -> Path:
         pools = list(dict.fromkeys(_pools(folder)))
         if not pools:
-            raise FileNotFoundError(f"{folder} holds no pool of candidates (NAME{POOL})")
+            raise FileNotFoundError(f"{folder} contains no pool of candidates (NAME{POOL})")
         if len(pools) > 1:
-            raise ValueError(f"{folder} holds several tasks: give the path of one, such as {pools[0]}")
+            raise ValueError(f"{folder} contains several tasks: give the path of one, such as {pools[0]}")
         return pools[0]

@@ -1,8 +1,8 @@
-"""The project's own form, on disk or on the Hub, which is that of mteb's data sets, too.
+"""BEIR-style parquet format of this package and of mteb, on disk or on the Hub.
 
-Configurations `corpus`, `queries` and `qrels` as folders of parquet files, where the header of `README.md` says
-they are, or as single files: `corpus.parquet`, `queries-test.parquet`.
-mteb's other names are read as well: `query` for `queries`, `default` for `qrels`, `_id` for `id`.
+The configurations `corpus`, `queries` and `qrels` are folders of parquet files, the files listed in the header of
+`README.md`, or single files such as `corpus.parquet` and `queries-test.parquet`. The other names of mteb are also
+supported: `query` for `queries`, `default` for `qrels`, `_id` for `id`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     import datasets
 
 NAMES = {"corpus": ("corpus",), "queries": ("queries", "query"), "qrels": ("qrels", "default")}
-"""Each configuration, and what it may be called."""
-ALONE = ["queries", "qrels"]  # what a corpus lacks that can only be searched
+"""Possible names of each configuration."""
+ALONE = ["queries", "qrels"]  # missing from a corpus that can only be searched
 
 
 def recognises(path: str) -> bool:
-    """Whether a path is a folder with the configurations of the own form, or the id of a data set on the Hub."""
+    """Return whether a path is a folder with these configurations, or the id of a data set on the Hub."""
     folder = Path(path)
     if not folder.exists():
         return re.fullmatch(r"[\w.-]+/[\w.-]+", path) is not None
@@ -38,12 +38,12 @@ def recognises(path: str) -> bool:
         return any((folder / name).is_dir() for names in NAMES.values() for name in names) or bool(
             _tables(folder, "corpus")
         )
-    except ValueError:  # of a data card that cannot be read
+    except ValueError:  # invalid data card
         return False
 
 
 def _tables(folder: Path, config: str) -> dict[str, list[Path]]:
-    """List a configuration's parquet files by split."""
+    """Return the parquet files of a configuration by split."""
     for name in NAMES[config]:
         found = shards_by_split(folder / name) or _declared(folder, name) or _single_files(folder, name, config)
         if found:
@@ -52,8 +52,8 @@ def _tables(folder: Path, config: str) -> dict[str, list[Path]]:
 
 
 def _single_files(folder: Path, name: str, config: str) -> dict[str, list[Path]]:
-    """List the files of a configuration that stand in the folder itself: NAME.parquet or NAME-SPLIT.parquet."""
-    whole = "train" if config == "qrels" else config  # as `datasets` calls the split of files without one
+    """Return the files of a configuration in the folder itself: NAME.parquet or NAME-SPLIT.parquet."""
+    whole = "train" if config == "qrels" else config  # the split that `datasets` assigns to files without one
     return {
         whole if stem == name else stem[len(name) + 1 :]: files
         for stem, files in shards_by_split(folder).items()
@@ -62,7 +62,7 @@ def _single_files(folder: Path, name: str, config: str) -> dict[str, list[Path]]
 
 
 def _declared(folder: Path, config: str) -> dict[str, list[Path]]:
-    """List the parquet files that the header of the data card gives a configuration.
+    """Return the parquet files of a configuration in the header of the data card.
 
     Raises:
         ValueError: If the header cannot be read.
@@ -87,10 +87,10 @@ def _declared(folder: Path, config: str) -> dict[str, list[Path]]:
 
 
 def _patterns(written: Any) -> dict[str, list[str]]:
-    """Bring the `data_files` of a header into one form: a pattern or several, for one split or by split."""
+    """Normalise the `data_files` of a header, which may be one or several patterns, for one split or by split."""
     items = written if isinstance(written, list) else [written] if written else []
     if all(isinstance(item, str) for item in items):
-        items = [{"split": "train", "path": items}]  # what `datasets` makes of files without a split
+        items = [{"split": "train", "path": items}]  # as `datasets` does
     found: dict[str, list[str]] = {}
     for item in items:
         if isinstance(item, dict) and "split" in item and "path" in item:
@@ -99,14 +99,14 @@ def _patterns(written: Any) -> dict[str, list[str]]:
 
 
 class ParquetReader(DatasetReader):
-    """A data set in the own form.
+    """Reader of the BEIR-style parquet format.
 
     Args:
-        path: The folder, or the id on the Hub.
-        report: Takes the faults that reading meets.
+        path: Folder, or id on the Hub.
+        report: Handler of issues.
 
     Raises:
-        FileNotFoundError: If a folder lacks a configuration.
+        FileNotFoundError: If a configuration is missing from a folder.
     """
 
     def __init__(self, path: str, report: IssueHandler = raise_on_error) -> None:
@@ -116,19 +116,21 @@ class ParquetReader(DatasetReader):
             lacking = [config for config in NAMES if not _tables(self._folder, config)]
             if lacking and lacking != ALONE:
                 needs = ", ".join(NAMES)
-                raise FileNotFoundError(f"{self._folder / lacking[0]} holds no parquet file; a data set needs {needs}")
+                raise FileNotFoundError(
+                    f"{self._folder / lacking[0]} contains no parquet file; a data set requires {needs}"
+                )
 
     @property
     def splits(self) -> list[str]:
-        """Those of the queries, or of the judgements where all queries stand in one split of another name."""
+        """Splits of the queries, or of the judgements if all queries are in one split of another name."""
         queries, judged = self._splits("queries"), self._splits("qrels")
         return in_order(judged if len(queries) == 1 and not queries.keys() & judged.keys() else queries)
 
     def corpus_name(self, split: str) -> str:
-        """Name the corpus of a split; one that stands alone serves all.
+        """Return the name of a split's corpus; a single corpus serves all splits.
 
         Raises:
-            ValueError: If there are several, and none of the split.
+            ValueError: If there are several, but none for the split.
         """
         corpora = list(self._splits("corpus"))
         if split in corpora:
@@ -138,7 +140,7 @@ class ParquetReader(DatasetReader):
         raise ValueError(f"{self.path}: corpus has no split {split!r}; it has {corpora}")
 
     def documents(self, corpus: str) -> Iterator[CorpusEntry]:
-        """Iterate over the rows of a corpus."""
+        """Yield the rows of a corpus."""
         for entry in self._rows("corpus", corpus, [], ["id", "_id", "text", "image", "modality"]):
             name = self._name(entry)
             if name is None:
@@ -146,38 +148,38 @@ class ParquetReader(DatasetReader):
             try:
                 image = encoded_image(entry.value.get("image"))
             except ValueError as error:
-                self.report("unreadable", entry.place, name, str(error))
+                self.report("unreadable", entry.location, name, str(error))
                 continue
             if image is not None and "text" not in str(entry.value.get("modality") or "text"):
-                yield CorpusEntry(entry.place, name, entry.value.get("text") or None, image)
+                yield CorpusEntry(entry.location, name, entry.value.get("text") or None, image)
             else:
                 yield document_of(entry, name, entry.value.get("text"), image, self.report)
 
     def queries(self, split: str) -> Iterator[Query]:
-        """Iterate over the queries."""
+        """Yield the queries."""
         there = self._splits("queries")
         shared = split not in there
         judged = {judgement.query for judgement in self.judgements(split)} if shared else set()
         for entry in self._rows("queries", next(iter(there)) if shared else split, ["text"], ["id", "_id"]):
             name, text = self._name(entry), entry.value["text"]
             if name is not None and (not shared or name in judged):
-                yield Query(entry.place, name, "" if text is None else str(text))
+                yield Query(entry.location, name, "" if text is None else str(text))
 
     def judgements(self, split: str) -> Iterator[Judgement]:
-        """Iterate over the judgements."""
+        """Yield the judgements."""
         for entry in self._rows("qrels", split, QRELS_COLUMNS, []):
             query, document = (required_id(entry, column, self.report) for column in QRELS_COLUMNS[:2])
             score = entry.value["score"]
             if not isinstance(score, int | float) or not float(score).is_integer():
-                self.report("unreadable", entry.place, query, f"'score' must be a whole number; got {score!r}")
+                self.report("unreadable", entry.location, query, f"'score' must be an integer; got {score!r}")
             elif query is not None and document is not None:
-                yield Judgement(entry.place, query, document, int(score))
+                yield Judgement(entry.location, query, document, int(score))
 
     def corpus(self, corpus: str) -> datasets.Dataset:
         """Return a corpus, memory-mapped.
 
         Raises:
-            ValueError: If a column is missing, or an id occurs twice.
+            ValueError: If a column is missing, or an id repeats.
         """
         table = self._table("corpus", corpus)
         name = next((column for column in ("id", "_id") if column in table.column_names), None)
@@ -190,7 +192,7 @@ class ParquetReader(DatasetReader):
         return table
 
     def corpus_files(self, corpus: str) -> list[Path]:
-        """List the corpus's files on disk."""
+        """Return the files of the corpus on disk."""
         return self._splits("corpus")[corpus]
 
     def _name(self, entry: Entry) -> str | None:
@@ -198,7 +200,7 @@ class ParquetReader(DatasetReader):
 
     @cached_property
     def _configs(self) -> dict[str, str]:
-        """What the configurations are called on the Hub."""
+        """Return the names of the configurations on the Hub."""
         there = import_optional("datasets", extra="eval").get_dataset_config_names(self.path)
         found = {config: [name for name in NAMES[config] if name in there] for config in NAMES}
         lacking = [config for config, names in found.items() if not names]

@@ -1,4 +1,4 @@
-"""Parquet files as readers see them: which there are, and their rows with the place of each."""
+"""Parquet files: their shards, and their rows with locations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROWS_AT_ONCE = 200
 
 
 def shards(folder: Path, name: str) -> list[Path]:
-    """List the parquet files of a table: `NAME.parquet`, `NAME-00000-of-00002.parquet`, or all in a folder."""
+    """Return the files of a table: `NAME.parquet`, `NAME-00000-of-00002.parquet`, or all in a folder."""
     single = folder / f"{name}.parquet"
     if single.is_file():
         return [single]
@@ -29,7 +29,7 @@ def shards(folder: Path, name: str) -> list[Path]:
 
 
 def shards_by_split(folder: Path) -> dict[str, list[Path]]:
-    """List the parquet files in a folder by split, which their names begin with."""
+    """Return the parquet files of a folder by split, with which their names begin."""
     found: dict[str, list[Path]] = {}
     for file in sorted(folder.glob("*.parquet")):
         found.setdefault(re.sub(r"-\d{5}(-of-\d{5})?$", "", file.stem), []).append(file)
@@ -40,7 +40,7 @@ def columns_of(file: Path) -> list[str]:
     """Return the names of a parquet file's columns.
 
     Raises:
-        ValueError: If it is no parquet file.
+        ValueError: If it is not a parquet file.
     """
     try:
         names: list[str] = import_optional("pyarrow.parquet", extra="eval").read_schema(file).names
@@ -52,7 +52,7 @@ def columns_of(file: Path) -> list[str]:
 def rows(
     files: Sequence[Path], needed: Sequence[str], optional: Sequence[str], report: IssueHandler
 ) -> Iterator[Entry]:
-    """Iterate over the rows of parquet files, of the columns that are asked for."""
+    """Yield the rows of parquet files, with the requested columns."""
     for file in files:
         try:
             there = columns_of(file)
@@ -77,8 +77,8 @@ def _batches(file: Path, columns: Sequence[str], report: IssueHandler) -> Iterat
         while True:
             try:
                 batch = next(batches, None)
-            except (OSError, ValueError) as error:  # what pyarrow raises for broken files
-                message = f"cannot be read from here on: {_one_line(error)}"
+            except (OSError, ValueError) as error:  # pyarrow raises either for corrupt files
+                message = f"cannot be read from here: {_one_line(error)}"
                 report("unreadable", Location(str(file), number, "row"), None, message)
                 return
             if batch is None:
@@ -95,7 +95,7 @@ def mapped(files: Sequence[Path]) -> datasets.Dataset:
     """Load parquet files as one memory-mapped table.
 
     Raises:
-        ValueError: If a file is broken; the message names it.
+        ValueError: If a file is corrupt; the message names it.
     """
     library = import_optional("datasets", extra="eval")
     parquet = import_optional("pyarrow.parquet", extra="eval")
@@ -116,10 +116,10 @@ def mapped(files: Sequence[Path]) -> datasets.Dataset:
 
 
 def _read_through(file: Path) -> None:
-    """Read a file once, whole.
+    """Read all of a file once.
 
     Raises:
-        ValueError: If that cannot be done.
+        ValueError: If it cannot be read.
     """
     try:
         with import_optional("pyarrow.parquet", extra="eval").ParquetFile(file) as table:
@@ -130,10 +130,10 @@ def _read_through(file: Path) -> None:
 
 
 def refuse_repeated(ids: Sequence[str], where: str) -> None:
-    """Raise an error if an id stands in two rows.
+    """Check that ids are unique.
 
     Raises:
-        ValueError: Naming the id and its rows.
+        ValueError: If an id repeats; the message names it and its rows.
     """
     if len(set(ids)) == len(ids):
         return
@@ -142,7 +142,7 @@ def refuse_repeated(ids: Sequence[str], where: str) -> None:
         if first.setdefault(name, row) != row:
             repeated = len(ids) - len(set(ids))
             raise ValueError(
-                f"{where}: {name!r} is the id of row {first[name]} and of row {row}; {repeated} ids occur again "
+                f"{where}: rows {first[name]} and {row} have the same id {name!r}; {repeated} ids repeat "
                 "(`ciea data check --fix` writes a copy without them)"
             )
 
@@ -150,15 +150,16 @@ def refuse_repeated(ids: Sequence[str], where: str) -> None:
 def corpus_of_columns(
     table: datasets.Dataset, name: str, text: str | None, image: str | None, where: str, all_images: bool = False
 ) -> datasets.Dataset:
-    """Make a corpus of the columns of a memory-mapped table; the images stay where they are.
+    """Create a corpus from columns of a memory-mapped table, without reading images.
 
     Args:
-        table: The table.
-        name: Its column of ids.
-        text: Its column of texts or captions, or None.
-        image: Its column of images, bytes or dicts of bytes and path, or None.
-        where: The table's name, for errors.
-        all_images: Whether each row is an image; one without any is not to be had. Otherwise it is a text.
+        table: Table.
+        name: Column of ids.
+        text: Column of texts or captions, or `None`.
+        image: Column of images (bytes, or dicts of bytes and path), or `None`.
+        where: Name of the table, for errors.
+        all_images: Whether every row is an image, which is missing if the cell is empty; otherwise such a row is a
+            text.
 
     Raises:
         ValueError: If a row has no id.
@@ -177,7 +178,7 @@ def corpus_of_columns(
     lacking = [no_image and not all_images for no_image in compute.and_(*without).to_pylist()]
     ids = column_values(table, name)
     if None in ids:
-        raise ValueError(f"{where}, row {ids.index(None) + 1}: needs {name!r}, a text or a number; got nothing")
+        raise ValueError(f"{where}, row {ids.index(None) + 1}: {name!r} must be a text or a number; got nothing")
     narrow = {
         "id": list(map(str, ids)),
         "text": ["" if value is None and no_image else value for value, no_image in zip(texts, lacking, strict=True)],
@@ -191,10 +192,10 @@ def corpus_of_columns(
 
 
 def encoded_image(value: Any) -> dict[str, Any] | None:
-    """Bring an image as tables hold it, bytes or a dict of bytes and path, into one form; None for none.
+    """Convert an image in a table, bytes or a dict of bytes and path, to the encoded form; `None` stays `None`.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If it has another type.
     """
     if value is None:
         return None

@@ -1,8 +1,8 @@
-"""WebQA as UniVL-DR and MARVEL package it, and what follows its form.
+"""WebQA in the format of UniVL-DR and MARVEL, which other data sets also use.
 
-`train.json`, `dev.json`, `test.json`, `all_docs.json`, `all_imgs.json` (JSON lines all), `imgs.tsv` with
-its index `imgs.lineidx.new`, and judgements `{split}_qrels.txt` where there are some. WebQA-Multi searches texts
-and images, WebQA-Image the images alone.
+The files are `train.json`, `dev.json`, `test.json`, `all_docs.json`, `all_imgs.json` (all JSON lines), `imgs.tsv` with
+its index `imgs.lineidx.new`, and optionally judgements in `{split}_qrels.txt`. The corpus of WebQA-Multi consists of
+texts and images, that of WebQA-Image of images only.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _NEGATIVES = ("img_negFacts", "txt_negFacts", "all_negFacts")
 
 
 def recognises(path: str) -> bool:
-    """Whether a folder holds captions, a TSV file of images and its index, or two of the three."""
+    """Return whether a folder contains at least two of captions, a TSV file of images, and its index."""
     return sum((Path(path) / name).is_file() for name in (CAPTIONS, IMAGES, INDEX)) > 1
 
 
 class WebQA(DatasetReader):
-    """WebQA-Multi, or WebQA-Image.
+    """Reader of WebQA-Multi or WebQA-Image.
 
     Args:
-        path: The folder.
-        report: Takes the faults that reading meets.
-        images_only: Leave out the text documents, and the queries that one of them answers.
+        path: Folder of the files.
+        report: Handler of issues.
+        images_only: Whether to exclude text documents, and queries answered by one.
     """
 
     def __init__(self, path: str, report: IssueHandler = raise_on_error, images_only: bool = False) -> None:
@@ -47,15 +47,15 @@ class WebQA(DatasetReader):
         if (self.folder / IMAGES).is_file():
             self.images = TsvImages(self.folder / IMAGES, (offset for offset, _ in self.index.values()))
         else:
-            report("missing-file", Location(str(self.folder / IMAGES)), None, "there is no such file")
+            report("missing-file", Location(str(self.folder / IMAGES)), None, "file not found")
 
     @property
     def splits(self) -> list[str]:
-        """Those with a file of queries."""
+        """Splits with a file of queries."""
         return [split for split in SPLITS if (self.folder / f"{split}.json").is_file()]
 
     def documents(self, corpus: str) -> Iterator[CorpusEntry]:  # noqa: ARG002
-        """Iterate over the text documents, then over the images with their captions."""
+        """Yield the text documents, then the images with their captions."""
         if not self.images_only and (self.folder / TEXTS).is_file():
             for entry in json_lines(self.folder / TEXTS, self.report):
                 name = required_id(entry, "snippet_id", self.report)
@@ -67,35 +67,35 @@ class WebQA(DatasetReader):
                 continue
             image = UNAVAILABLE
             if name not in self.index:
-                self.report("image-not-indexed", entry.place, name, f"the image is not in {INDEX}")
+                self.report("image-not-indexed", entry.location, name, f"the image is missing from {INDEX}")
             elif self.images is not None:
                 image = self.images.encoded(name, self.index[name][0])
             yield document_of(entry, name, entry.value.get("caption"), image, self.report)
 
     def queries(self, split: str) -> Iterator[Query]:
-        """Iterate over the questions."""
+        """Yield the questions."""
         for name, entry in self._entries(split):
-            yield Query(entry.place, name, str(entry.value.get("Q") or ""))
+            yield Query(entry.location, name, str(entry.value.get("Q") or ""))
 
     def judgements(self, split: str) -> Iterator[Judgement]:
-        """Iterate over the positives, of the judgements' file if there is one, then over the source's negatives."""
+        """Yield the positives (from the file of judgements, if it exists), then the data set's negatives."""
         file = self.folder / f"{split}_qrels.txt"
         facts: dict[str, tuple[Location, dict[str, None]]] = {}
-        for query, entry in self._entries(split):  # of queries with one id the first counts
-            facts.setdefault(query, (entry.place, self._positives(entry)))
+        for query, entry in self._entries(split):  # the first query of each id counts
+            facts.setdefault(query, (entry.location, self._positives(entry)))
         if file.is_file():
             yield from self._judged(file, facts)
         else:
-            for query, (place, positives) in facts.items():
-                yield from (Judgement(place, query, name, 1) for name in positives)
+            for query, (location, positives) in facts.items():
+                yield from (Judgement(location, query, name, 1) for name in positives)
         for query, entry in self._entries(split):
-            place, positives = facts[query]
-            for name in self._negatives(entry) if positives and entry.place == place else ():
+            location, positives = facts[query]
+            for name in self._negatives(entry) if positives and entry.location == location else ():
                 if name not in positives:
-                    yield Judgement(entry.place, query, name, 0)
+                    yield Judgement(entry.location, query, name, 0)
 
     def _judged(self, file: Path, facts: dict[str, tuple[Location, dict[str, None]]]) -> Iterator[Judgement]:
-        """Iterate over the file of judgements, and report where it says otherwise than the queries."""
+        """Yield the judgements of the file, and report where they differ from the queries' positives."""
         relevant: dict[str, set[str]] = {}
         for judgement in judgements(file, self.report):
             if self.images_only and not (judgement.query in facts and judgement.document in self.index):
@@ -103,11 +103,11 @@ class WebQA(DatasetReader):
             if judgement.score > 0:
                 relevant.setdefault(judgement.query, set()).add(judgement.document)
             yield judgement
-        for query, (place, positives) in facts.items():
+        for query, (location, positives) in facts.items():
             other = relevant.get(query, set()).symmetric_difference(positives)
             if other:
                 message = f"{file.name} and the query disagree whether {min(other)!r} is relevant"
-                self.report("disagreement", place, query, message)
+                self.report("disagreement", location, query, message)
 
     def _entries(self, split: str) -> Iterator[tuple[str, Entry]]:
         for entry in json_lines(self.folder / f"{split}.json", self.report):

@@ -1,7 +1,7 @@
-"""WebQA as its authors publish it: one JSON object by guid, each question with its facts in full.
+"""WebQA as published by its authors: one JSON object by guid, in which each question contains its facts.
 
-`WebQA_train_val.json` beside `imgs.tsv` and `imgs.lineidx`, in which line `image_id % 10000000` is the offset
-of an image. The facts of all questions together are the corpus.
+The files are `WebQA_train_val.json`, `imgs.tsv` and `imgs.lineidx`, in which line `image_id % 10000000` is the offset
+of an image. The corpus consists of the facts of all questions.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _IDS_PER_INDEX = 10_000_000
 
 
 def recognises(path: str) -> bool:
-    """Whether a folder holds the questions."""
+    """Return whether a folder contains the file of questions."""
     return (Path(path) / QUESTIONS).is_file()
 
 
 class OriginalWebQA(DatasetReader):
-    """WebQA-Multi or WebQA-Image, of the facts of all questions.
+    """Reader of WebQA-Multi or WebQA-Image in the original format.
 
     Args:
-        path: The folder.
-        report: Takes the faults that reading meets.
-        images_only: Leave out the text facts, and the questions that have no image among their positives.
+        path: Folder of the files.
+        report: Handler of issues.
+        images_only: Whether to exclude text facts, and questions without an image among their positives.
     """
 
     def __init__(self, path: str, report: IssueHandler = raise_on_error, images_only: bool = False) -> None:
@@ -48,39 +48,39 @@ class OriginalWebQA(DatasetReader):
         if (self.folder / IMAGES).is_file():
             self.images = TsvImages(self.folder / IMAGES, (offset for offset, _ in self._offsets.values()))
         else:
-            report("missing-file", Location(str(self.folder / IMAGES)), None, "there is no such file")
+            report("missing-file", Location(str(self.folder / IMAGES)), None, "file not found")
 
     @property
     def splits(self) -> list[str]:
-        """`train` and `dev`; the test questions are published without answers."""
+        """`train` and `dev`; the test questions were published without answers."""
         return list(SPLITS)
 
     def documents(self, corpus: str) -> Iterator[CorpusEntry]:  # noqa: ARG002
-        """Iterate over the facts, each where it occurs first."""
+        """Yield the facts, each at its first occurrence."""
         first = DuplicateFilter(self.report)
         for entry in self._questions():
             for key in _FACTS:
                 for name, fact in self._facts(entry, key):
                     if key.startswith("txt"):
-                        if first(entry.place, name, fact.get("fact")):
+                        if first(entry.location, name, fact.get("fact")):
                             yield document_of(entry, name, fact.get("fact"), None, self.report)
-                    elif first(entry.place, name, fact.get("caption")):
+                    elif first(entry.location, name, fact.get("caption")):
                         yield document_of(entry, name, fact.get("caption"), self._image(entry, name), self.report)
 
     def queries(self, split: str) -> Iterator[Query]:
-        """Iterate over the questions of a split."""
+        """Yield the questions of a split."""
         for entry in self._questions(split):
-            yield Query(entry.place, entry.key or "", str(entry.value.get("Q") or ""))
+            yield Query(entry.location, entry.key or "", str(entry.value.get("Q") or ""))
 
     def judgements(self, split: str) -> Iterator[Judgement]:
-        """Iterate over the facts, positive and negative."""
+        """Yield the facts, positive and negative."""
         for entry in self._questions(split):
             found = [(name, score) for key, score in _FACTS.items() for name, _ in self._facts(entry, key)]
             if any(score > 0 for _, score in found):
-                yield from (Judgement(entry.place, entry.key or "", name, score) for name, score in found)
+                yield from (Judgement(entry.location, entry.key or "", name, score) for name, score in found)
 
     def indexed(self, name: str) -> tuple[int, Location] | None:
-        """Say where the line of an image begins, one that no fact names, too."""
+        """Return offset and index location of an image's line, also for images that no fact refers to."""
         return self._offsets.get(int(name) % _IDS_PER_INDEX) if name.isdecimal() else None
 
     def _questions(self, split: str | None = None) -> Iterator[Entry]:
@@ -97,24 +97,24 @@ class OriginalWebQA(DatasetReader):
         for fact in entry.value.get(key) or []:
             name = fact.get("snippet_id" if key.startswith("txt") else "image_id") if isinstance(fact, dict) else None
             if name is None:
-                self.report("unreadable", entry.place, entry.key, f"a fact in {key!r} has no id")
+                self.report("unreadable", entry.location, entry.key, f"a fact in {key!r} has no id")
             else:
                 yield str(name), fact
 
     def _image(self, entry: Entry, name: str) -> EncodedImage:
         number = int(name) % _IDS_PER_INDEX if name.isdecimal() else -1
         if self.images is None or number not in self._offsets:
-            self.report("image-not-indexed", entry.place, name, f"the image is not in {INDEX}")
+            self.report("image-not-indexed", entry.location, name, f"the image is missing from {INDEX}")
             return UNAVAILABLE
-        self.index[name] = self._offsets[number]  # an index of numbers: the facts tell whose they are
+        self.index[name] = self._offsets[number]  # the index has no ids; the facts assign them
         return self.images.encoded(name, self._offsets[number][0])
 
     def _read_offsets(self) -> dict[int, tuple[int, Location]]:
-        """Read the index: number of the line, from 0, to the offset in it."""
+        """Read the index: offset by line number, from 0."""
         found = {}
-        for place, line in text_lines(self.folder / INDEX, self.report):
+        for location, line in text_lines(self.folder / INDEX, self.report):
             if line.isdecimal():
-                found[(place.number or 1) - 1] = (int(line), place)
+                found[(location.number or 1) - 1] = (int(line), location)
             else:
-                self.report("unreadable", place, None, f"a line is an offset; got {line[:80]!r}")
+                self.report("unreadable", location, None, f"a line must be an offset; got {line[:80]!r}")
         return found

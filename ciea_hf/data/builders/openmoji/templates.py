@@ -1,7 +1,7 @@
-"""What the texts of the embedded benchmark say: templates of captions, text documents and queries.
+"""Templates of captions, text documents and queries of the embedded benchmark.
 
-Some templates are kept for the test split. They are made of words that the others use as well, so that they test the
-wording and not the vocabulary.
+Some templates are reserved for the test split. They consist of words that also occur in the others, so that they test
+the wording and not the vocabulary.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class Templates(NamedTuple):
-    """Templates with one field, `{names}`: those of every split, and those that only the test split uses."""
+    """Templates with the field `{names}`: those of all splits, and those of the test split only."""
 
     common: tuple[str, ...]
     test_only: tuple[str, ...]
 
     def choose(self, split: str, rng: np.random.Generator) -> str:
-        """Choose one template that `split` may use."""
+        """Choose a template of a split."""
         allowed = self.common + self.test_only if split == "test" else self.common
         return allowed[int(rng.integers(len(allowed)))]
 
@@ -69,7 +69,7 @@ TEXT_QUERIES = Templates(
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Join names as prose does: `the fox, the kite and the owl`."""
+    """Join names in prose: `the fox, the kite and the owl`."""
     listed = [f"the {name}" for name in names]
     if len(listed) < 2:
         return "".join(listed)
@@ -77,6 +77,6 @@ def join_names(names: Sequence[str]) -> str:
 
 
 def write_text(templates: Templates, names: Sequence[str], split: str, rng: np.random.Generator) -> str:
-    """Write one text about `names` in a template and an order of the names chosen by `rng`."""
+    """Write a text about `names`, with template and order chosen by `rng`."""
     shuffled = [names[i] for i in rng.permutation(len(names))]
     return templates.choose(split, rng).format(names=join_names(shuffled))
