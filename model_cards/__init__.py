@@ -1,4 +1,4 @@
-"""Model cards, filled from a run's own files."""
+"""Model cards, generated from the files of a model and its training run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a card is filled from: the record of a run, its results, and the model's own files."""
+"""Reads the contents of a model card: the record of a training run, its results, and the files of the model."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ciea_hf.utils import atomic_write
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-BEST = "best"  # what training calls the best model of a stage, in the stage's folder
+BEST = "best"  # folder of the best model, inside the folder of a training stage
 RUN_FILE = "run.json"
 RESULTS_FILE = "eval_results.json"
 CONFIGURATION_FILES = ("training_config.yaml", "training_config.yml", "training_config.json")
-# the folders of an absolute path, of POSIX or of Windows, anywhere in a text; addresses such as https://... are none
+# The folders of an absolute path, POSIX or Windows, anywhere in a text. URLs such as https://... do not match.
 ABSOLUTE_FOLDER = re.compile(r"(?<![\w/:.])(?:~?/(?:[^\s'\"/=,]+/)+|[A-Za-z]:[\\/](?:[^\s'\"\\/=,]+[\\/])*)")
 RUN_KEYS = (
     "command", "config", "versions", "git_revision", "seed", "dataset", "data_fingerprint", "base_model", "license",
@@ -35,11 +35,11 @@ class Evaluation:
 
     Attributes:
         dataset: Name of the data set, or its id on the Hub.
-        split: Its split, if known.
+        split: Split of the data set, if known.
         metrics: Metric name to value over all queries.
-        by_kind: The same for the queries of each kind of positive.
+        by_kind: Metric name to value, for each kind of relevant document.
         counts: Number of documents and queries.
-        settings: How the evaluation was made.
+        settings: Settings of the evaluation.
     """
 
     dataset: str
@@ -50,30 +50,30 @@ class Evaluation:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def collect_run(folder: Path, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Put a run's record together: what is given, before what the files in and beside the folder say.
+def collect_run(folder: Path, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Collect the record of a training run from the files in and above the folder, and from overrides.
 
     Args:
-        folder: The model's folder. Its `run.json` and `training_config.yaml` (or `.json`) are read; where it is `best`,
-            the best model of a run, those of its parent, the run's folder, too.
-        given: Any of `RUN_KEYS`.
+        folder: Folder of the model. Its `run.json` and `training_config.yaml` (or `.json`) are read; if the folder is
+            named `best`, those of its parent, the folder of the run, are read first.
+        overrides: Values by key, any of `RUN_KEYS`; these take precedence over the files.
 
     Returns:
-        The record; unknown values are left out, absolute paths are cut to their last part.
+        The record; unknown values are omitted, absolute paths are shortened to their last component.
 
     Raises:
         ValueError: If a key is unknown, or a file cannot be read.
     """
-    unknown = sorted(set(given or {}) - set(RUN_KEYS))
+    unknown = sorted(set(overrides or {}) - set(RUN_KEYS))
     if unknown:
         raise ValueError(f"`run` has unknown key(s) {', '.join(unknown)}; valid keys: {', '.join(RUN_KEYS)}")
     record: dict[str, Any] = {}
-    for place in (folder.parent, folder) if folder.name == BEST else (folder,):
-        record.update(_read_mapping(place / RUN_FILE))
-        configuration = next((place / name for name in CONFIGURATION_FILES if (place / name).is_file()), None)
-        if configuration is not None:
-            record["config"] = _read_mapping(configuration)
-    record.update(given or {})
+    for location in (folder.parent, folder) if folder.name == BEST else (folder,):
+        record.update(_read_mapping(location / RUN_FILE))
+        configurations = [location / name for name in CONFIGURATION_FILES if (location / name).is_file()]
+        if configurations:
+            record["config"] = _read_mapping(configurations[0])
+    record.update(overrides or {})
     config = record.get("config") or {}
     for key in ("seed", "dataset"):
         if record.get(key) is None:
@@ -82,40 +82,46 @@ def collect_run(folder: Path, given: Mapping[str, Any] | None) -> dict[str, Any]
     return {key: without_private_paths(value) for key, value in known.items()}
 
 
-def collect_results(folder: Path, given: Mapping[str, Any] | None, run: Mapping[str, Any]) -> list[Evaluation]:
-    """Bring evaluation results into one form.
+def collect_results(folder: Path, results: Mapping[str, Any] | None, run: Mapping[str, Any]) -> list[Evaluation]:
+    """Convert evaluation results to [`Evaluation`] objects.
 
     Args:
-        folder: The model's folder, whose `eval_results.json` is read if nothing is given.
-        given: What `EvaluationResult.to_dict()` gives, several of those by name, or metrics alone.
-        run: The run's record, which names the data set where the results do not.
+        folder: Folder of the model; its `eval_results.json` is read if `results` is None.
+        results: Output of `EvaluationResult.to_dict()`, several outputs by name, or metrics by name.
+        run: Record of the training run; its data set is used if the results do not name one.
 
     Returns:
         One entry for each evaluation.
 
     Raises:
-        ValueError: If the results have none of these forms.
+        ValueError: If the results have an unsupported form.
     """
-    if given is None:
-        given = _read_mapping(folder / RESULTS_FILE)
-    if not given:
+    if results is None:
+        results = _read_mapping(folder / RESULTS_FILE)
+    if not results:
         return []
-    if "metrics" in given:
-        entries = [dict(given)]
-    elif all(isinstance(value, dict) and "metrics" in value for value in given.values()):
-        entries = [{"split": name, **value} for name, value in given.items()]
-    elif all(isinstance(value, int | float) for value in given.values()):
-        entries = [{"metrics": dict(given)}]
+    if "metrics" in results:
+        entries = [dict(results)]
+    elif all(isinstance(value, dict) and "metrics" in value for value in results.values()):
+        entries = [{"split": name, **value} for name, value in results.items()]
+    elif all(isinstance(value, int | float) for value in results.values()):
+        entries = [{"metrics": dict(results)}]
     else:
         raise ValueError(
-            "`results` must be an evaluation as `EvaluationResult.to_dict()` gives it, several by name, or metrics by "
-            f"name; got the keys {', '.join(map(repr, given))}"
+            "`results` must be the output of `EvaluationResult.to_dict()`, several outputs by name, or metrics by "
+            f"name; got the keys {', '.join(map(repr, results))}"
         )
     return [_evaluation(entry, str(run.get("dataset") or "unknown data set")) for entry in entries]
 
 
 def save_record(folder: Path, run: Mapping[str, Any], results: Mapping[str, Any] | None) -> None:
-    """Write what was given into the folder, so that its card can be made again wherever the folder goes."""
+    """Write `run.json` and `eval_results.json`, so that the card can be generated again.
+
+    Args:
+        folder: Folder of the model.
+        run: Record of the training run; not written if empty.
+        results: Results as for [`collect_results`]; not written if empty.
+    """
     files: tuple[tuple[str, Mapping[str, Any] | None], ...] = ((RUN_FILE, run), (RESULTS_FILE, results))
     for name, content in files:
         if content:
@@ -124,28 +130,37 @@ def save_record(folder: Path, run: Mapping[str, Any], results: Mapping[str, Any]
 
 
 def read_model_facts(folder: Path) -> dict[str, Any]:
-    """Read what the model's own files say about it.
+    """Read the facts about a model from its files.
 
     Args:
-        folder: A folder as `save_pretrained` writes it.
+        folder: Folder written by `save_pretrained`.
 
     Returns:
-        The configuration, the processor's configuration, and the number of `parameters`.
+        The `config`, the configuration of the `processor`, and the number of `parameters`.
 
     Raises:
         FileNotFoundError: If there is no `config.json`.
     """
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder}: no config.json; a card describes a folder that `save_pretrained` wrote")
+        raise FileNotFoundError(
+            f"{folder}: config.json not found; a model card needs a folder written by `save_pretrained`"
+        )
     return {
         "config": _read_mapping(folder / "config.json"),
         "processor": _read_mapping(folder / "processor_config.json"),
-        "parameters": sum(map(_parameters, sorted(folder.glob("*.safetensors")))),
+        "parameters": sum(map(_count_parameters, sorted(folder.glob("*.safetensors")))),
     }
 
 
 def without_private_paths(value: Any) -> Any:
-    """Cut absolute paths in nested values, and within texts, to their last part: cards go public."""
+    """Shorten absolute paths in nested values to their last component, because cards are published.
+
+    Args:
+        value: Any nested value; paths are found within strings too.
+
+    Returns:
+        The value with shortened paths.
+    """
     if isinstance(value, dict):
         return {key: without_private_paths(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -167,7 +182,7 @@ def _evaluation(entry: Mapping[str, Any], dataset: str) -> Evaluation:
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
-    """Read a JSON or YAML file that holds a mapping; an absent file is an empty one."""
+    """Read a JSON or YAML file that contains a mapping; empty if the file is missing."""
     if not path.is_file():
         return {}
     try:
@@ -178,11 +193,11 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a mapping, found {type(content).__name__}")  # noqa: TRY004
+        raise ValueError(f"{path}: must contain a mapping; got {type(content).__name__}")  # noqa: TRY004
     return content
 
 
-def _parameters(weights: Path) -> int:
-    """Count the numbers in a safetensors file by its header."""
+def _count_parameters(weights: Path) -> int:
+    """Count the parameters in a safetensors file from its header."""
     with safe_open(weights, framework="numpy") as tensors:
         return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118

@@ -1,4 +1,4 @@
-"""Fixtures that several test files share."""
+"""Fixtures shared by several test files."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryHub]:
-    """A Hub in memory, which this process's client takes for the real one."""
+    """A Hub in memory; the client of this process is configured to use it."""
     with loopback_hub(tmp_path, monkeypatch) as hub:
         yield hub
 
 
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to train from: a data set, backbones, and a model that does not drop out."""
+    """A folder to train from: a data set, backbones, and a model without dropout."""
     from tests.support.toy_training import save_backbones, save_start, save_training_data
 
     folder = tmp_path_factory.mktemp("toy")
@@ -37,14 +37,14 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the test's own."""
+    """An empty cache for one test."""
     monkeypatch.setenv("CIEA_HF_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 @pytest.fixture
 def fresh_engine(cache: Path) -> None:
-    """Begin a run anew, though Accelerate keeps its state as long as the process lives, and with an empty cache."""
+    """Reset Accelerate, whose state would otherwise last as long as the process, and use an empty cache."""
     from tests.support.toy_training import reset_engine
 
     reset_engine()
@@ -52,7 +52,7 @@ def fresh_engine(cache: Path) -> None:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a saved model."""
+    """Folder of a saved model."""
     from tests.support.helpers import tiny_model
 
     folder = tmp_path_factory.mktemp("model")
@@ -62,7 +62,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a saved data set."""
+    """Folder of a saved data set."""
     from ciea_hf.data import save_retrieval_dataset
     from tests.support.toy_retrieval import toy_dataset
 
@@ -73,7 +73,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def transformers_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What transformers, and the model with its logger, have logged."""
+    """Log records of transformers and of the model, which uses its logger."""
     logger = logging.getLogger("transformers")
     logger.propagate = True
     yield caplog

@@ -1,4 +1,4 @@
-"""Model cards: what they say, where it comes from, and that the Hub takes their metadata."""
+"""Model cards: contents, sources, and metadata that the Hub accepts."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def folder(saved: Path, tmp_path: Path) -> Path:
     return shutil.copytree(saved, tmp_path / "run" / "best")
 
 
-def test_card_tells_the_run_and_its_results(folder: Path) -> None:
+def test_the_card_reports_the_run_and_its_results(folder: Path) -> None:
     text = write_model_card(folder, run=RUN, results=RESULTS, repo_id="org/ciea-demo").read_text()
     assert 'AutoModel.from_pretrained("org/ciea-demo", revision=REVISION, trust_remote_code=True)' in text
     assert 'SentenceTransformer("org/ciea-demo", revision=REVISION, trust_remote_code=True)' in text
     assert "accelerate launch training/train.py --preset demo --output_dir 'a b'" in text
     assert "| all (60)   | 0.4124 |" in text
     assert "| image (50) | 0.3900 |" in text
-    for fact in ("`0123abc`", "`fe12`", "torch 2.13.0", "- Seed: 3", "- Data: scenes", "1.5 minutes", "4 patches"):
+    for fact in ("`0123abc`", "`fe12`", "torch 2.13.0", "- Seed: 3", "- Dataset: scenes", "1.5 minutes", "4 patches"):
         assert fact in text, fact
     configuration = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
     assert configuration == {"dataset": "scenes", "seed": 3, "learning_rate": 5e-6, "adam_betas": [0.9, 0.98]}
-    for heading in ("Usage", "Search", "Sentence Transformers", "Evaluation", "Training", "Limits", "Citation"):
+    for heading in ("Usage", "Search", "Sentence Transformers", "Evaluation", "Training", "Limitations", "Citation"):
         assert re.search(rf"^##+ {heading}$", text, re.MULTILINE), heading
     assert "zeng-etal-2025" in text
     assert "zhou-etal-2024-marvel" in text
@@ -70,7 +70,7 @@ def test_card_tells_the_run_and_its_results(folder: Path) -> None:
     assert "\n\n\n" not in text
 
 
-def test_metadata_is_what_the_hub_reads_and_passes_its_rules(folder: Path) -> None:
+def test_metadata_is_complete_and_follows_the_rules_of_the_hub(folder: Path) -> None:
     run = {
         **RUN,
         "dataset": "org/scenes",
@@ -106,11 +106,11 @@ def test_metadata_is_what_the_hub_reads_and_passes_its_rules(folder: Path) -> No
         ),
     ],
 )
-def test_the_rules_refuse_what_the_hub_refuses(change: dict[str, Any], error: str) -> None:
+def test_the_rules_reject_invalid_metadata(change: dict[str, Any], error: str) -> None:
     assert any(found.startswith(error) for found in metadata_errors(f"---\n{yaml.safe_dump(change)}---\n"))
 
 
-def test_local_names_do_not_reach_the_metadata(folder: Path, tmp_path: Path) -> None:
+def test_local_paths_are_not_in_the_card(folder: Path, tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["_name_or_path"] = str(tmp_path / "t5")
     (folder / "config.json").write_text(json.dumps(config))
@@ -124,7 +124,7 @@ def test_local_names_do_not_reach_the_metadata(folder: Path, tmp_path: Path) -> 
     assert str(tmp_path) not in text
 
 
-def test_base_models_come_from_the_towers_and_bring_their_terms(folder: Path) -> None:
+def test_base_models_and_their_licence_come_from_the_towers(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["_name_or_path"] = "google/t5-base"
     (folder / "config.json").write_text(json.dumps(config))
@@ -133,45 +133,47 @@ def test_base_models_come_from_the_towers_and_bring_their_terms(folder: Path) ->
     assert ModelCard(render_model_card(folder, run={"license": "mit"})).data.license == "mit"
 
 
-def test_the_record_as_the_training_writes_it(folder: Path) -> None:
+def test_the_record_written_by_training(folder: Path) -> None:
     command = ["/somewhere/training/train.py", "--preset", "demo", "--output-dir", "/home/me/runs/ciea"]
     run = {"command": command, "data_fingerprint": {"train": "aa", "dev": "bb"}}
     text = write_model_card(folder, run=run).read_text()
     assert "\naccelerate launch training/train.py --preset demo --output-dir ciea\n" in text
-    assert "- Fingerprint of the data: train `aa`, dev `bb`" in text
+    assert "- Data fingerprint: train `aa`, dev `bb`" in text
     assert 'AutoModel.from_pretrained("path/to/model"' in text
 
 
-def test_a_bare_folder_gets_a_card_without_claims(folder: Path) -> None:
+def test_the_card_of_a_folder_without_records_makes_no_claims(folder: Path) -> None:
     text = write_model_card(folder).read_text()
     assert metadata_errors(text) == []
-    assert "no record of how the model was trained" in text
-    assert "no evaluation results" in text
+    assert "No record of the training run is available." in text
+    assert "No evaluation results are available." in text
     assert ModelCard(text).data.eval_results is None
     assert not (folder / "run.json").exists()
 
 
-def test_files_beside_the_folder_are_read(folder: Path) -> None:
+def test_files_of_the_run_folder_are_read(folder: Path) -> None:
     (folder.parent / "training_config.yaml").write_text("seed: 11\ndataset: /data/x/scenes\n")
     (folder.parent / "run.json").write_text(json.dumps({"git_revision": "beef", "command": "train --seed 11"}))
     (folder / "eval_results.json").write_text(json.dumps({"test": RESULTS, "caption only": {**RESULTS, "split": None}}))
     text = render_model_card(folder)
-    for part in ("- Seed: 11", "`beef`", "train --seed 11", "OpenMoji Scenes (small), test", "dataset: scenes"):
-        assert part in text, part
-    (folder / "run.json").write_text(json.dumps({"git_revision": "cafe"}))  # the model's own record comes first
+    for fact in ("- Seed: 11", "`beef`", "train --seed 11", "OpenMoji Scenes (small), test", "dataset: scenes"):
+        assert fact in text, fact
+    (folder / "run.json").write_text(
+        json.dumps({"git_revision": "cafe"})
+    )  # takes precedence over the record of the run folder
     assert "`cafe`" in render_model_card(folder)
 
 
-def test_files_beside_a_folder_of_no_run_are_left_alone(folder: Path, tmp_path: Path) -> None:
+def test_files_next_to_unrelated_folders_are_not_read(folder: Path, tmp_path: Path) -> None:
     other = shutil.copytree(folder, tmp_path / "models" / "mine")
     (other.parent / "eval_results.json").write_text(json.dumps(RESULTS))
     (other.parent / "run.json").write_text("[1, 2]")
-    (folder.parent / "eval_results.json").write_text(json.dumps(RESULTS))  # of whatever was evaluated there
-    for place in (other, folder):
-        assert "OpenMoji Scenes" not in render_model_card(place)
+    (folder.parent / "eval_results.json").write_text(json.dumps(RESULTS))  # results of another model
+    for location in (other, folder):
+        assert "OpenMoji Scenes" not in render_model_card(location)
 
 
-def test_what_was_given_is_kept_so_that_the_card_can_be_made_again(folder: Path, tmp_path: Path) -> None:
+def test_the_record_is_saved_so_that_the_card_can_be_generated_again(folder: Path, tmp_path: Path) -> None:
     first = write_model_card(folder, run=RUN, results=RESULTS).read_text()
     moved = shutil.copytree(folder, tmp_path / "elsewhere" / "best")
     assert render_model_card(moved) == first
@@ -179,31 +181,31 @@ def test_what_was_given_is_kept_so_that_the_card_can_be_made_again(folder: Path,
     assert 'from_pretrained("org/name"' in render_model_card(moved, repo_id="org/name")
 
 
-def test_marvel_mode_is_named(tmp_path: Path) -> None:
+def test_the_card_of_a_marvel_model(tmp_path: Path) -> None:
     tiny_model(use_extractor=False).save_pretrained(tmp_path / "m")
     text = write_model_card(tmp_path / "m").read_text()
     assert "# MARVEL" in text
     assert "| Extractor | no |" in text
 
 
-def test_errors_name_what_is_wrong(folder: Path, tmp_path: Path) -> None:
+def test_invalid_arguments_raise_errors(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown key\(s\) sede; valid keys: command, config"):
         write_model_card(folder, run={"sede": 1})
-    with pytest.raises(ValueError, match="`results` must be an evaluation"):
+    with pytest.raises(ValueError, match="`results` must be the output of"):
         write_model_card(folder, results={"mrr@10": "high"})
-    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"config\.json not found"):
         write_model_card(tmp_path)
     (folder / "run.json").write_text("{")
     with pytest.raises(ValueError, match=r"run\.json: cannot be read"):
         write_model_card(folder)
 
 
-def test_a_card_made_by_hand_is_told_from_a_generated_one(folder: Path) -> None:
+def test_generated_cards_are_recognised(folder: Path) -> None:
     assert is_generated(render_model_card(folder))
     assert not is_generated("# My model\n")
 
 
-def test_is_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_ids_are_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "best").mkdir(parents=True)
     assert is_hub_id("google/t5-base")
@@ -223,5 +225,5 @@ def test_is_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"a": ["/x/y/z", 1, None]}, {"a": ["z", 1, None]}),
     ],
 )
-def test_absolute_paths_are_cut(value: Any, expected: Any) -> None:
+def test_absolute_paths_are_shortened(value: Any, expected: Any) -> None:
     assert without_private_paths(value) == expected

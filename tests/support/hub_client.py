@@ -1,4 +1,4 @@
-"""The real huggingface_hub client, in this process or another, pointed at the Hub in memory."""
+"""Connects the real huggingface_hub client, in this process or a subprocess, to the Hub in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-# makes a process in which the package is not installed
+# Hides the package from a subprocess, as if it were not installed.
 HIDE_THE_PACKAGE = """
 import sys
 class Hidden:
@@ -33,7 +33,15 @@ sys.meta_path.insert(0, Hidden())
 
 @contextmanager
 def loopback_hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryHub]:
-    """Start a Hub; this process's client talks to it, with a writer's token, and waits no time between attempts."""
+    """Start a Hub that the client of this process uses with a write token; retries do not wait.
+
+    Args:
+        cache: Parent folder of the client's cache.
+        monkeypatch: Fixture that restores the configuration of the client.
+
+    Yields:
+        The Hub.
+    """
     with MemoryHub() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
@@ -50,7 +58,17 @@ def loopback_hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Memor
 def python_without_the_package(
     code: str, folder: Path, hub: MemoryHub | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run code where ciea_hf cannot be imported, with a cache of its own in `folder`."""
+    """Run code in a process that cannot import ciea_hf.
+
+    Args:
+        code: Python code.
+        folder: Working directory, which also contains the Hugging Face cache of the process.
+        hub: Hub that the process uses; offline mode if None.
+        **environment: Further environment variables.
+
+    Returns:
+        The completed process, with its output.
+    """
     variables = {
         **os.environ,
         "OMP_NUM_THREADS": "1",

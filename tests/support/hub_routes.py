@@ -1,4 +1,4 @@
-"""The routes of the Hub that huggingface_hub asks for, and what of the server answers them."""
+"""Routes of the Hub that huggingface_hub requests, with the method of the server for each."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The Hub's rules for a model card's metadata, as its documentation and its error messages state them.
+"""Rules of the Hub for the metadata of model cards, from its documentation and its error messages.
 
-https://github.com/huggingface/hub-docs/blob/main/modelcard.md says which fields there are; the patterns and the wording
-of the errors are those that people report from refused pushes. Written apart from the code that makes the cards.
+The fields are those of https://github.com/huggingface/hub-docs/blob/main/modelcard.md; the patterns and the wording of
+the errors come from public reports of rejected pushes. The rules share no code with the generation of the cards.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ DATASET_TYPE = re.compile(r"(?:[\w-]+/)?[\w.-]+")
 
 
 def metadata_errors(card: str) -> list[str]:
-    """What the Hub would refuse; empty where the card may be pushed."""
+    """List the errors that the Hub would report; empty if it accepts the card."""
     block = BLOCK.search(card)
     if block is None:
-        return []  # a warning on the Hub: "empty or missing yaml metadata in repo card"
+        return []  # the Hub only warns: "empty or missing yaml metadata in repo card"
     try:
         data = yaml.safe_load(block.group(2))
     except yaml.YAMLError as error:
         return [f"YAML: {error}"]
     if not isinstance(data, dict):
         return ['"metadata" must be of type object']
-    errors = _texts(data) + _lists(data) + _ids(data)
+    errors = _string_errors(data) + _list_errors(data) + _id_errors(data)
     if data.get("license") is not None and data["license"] not in LICENSES:
         errors.append(f'"license" must be one of [{", ".join(sorted(LICENSES))}]')
     if data.get("license") == "other" and not data.get("license_name"):
         errors.append('"license_name" is required')
     if "pipeline_tag" in data and data["pipeline_tag"] not in PIPELINE_TAGS:
         errors.append(f'"pipeline_tag" must be one of [{", ".join(sorted(PIPELINE_TAGS))}]')
-    return errors + _model_index(data.get("model-index", []))
+    return errors + _model_index_errors(data.get("model-index", []))
 
 
-def _texts(data: dict[str, Any]) -> list[str]:
+def _string_errors(data: dict[str, Any]) -> list[str]:
     return [
         f'"{key}" must be a string'
         for key in ("license", "library_name", "pipeline_tag")
@@ -51,7 +51,7 @@ def _texts(data: dict[str, Any]) -> list[str]:
     ]
 
 
-def _lists(data: dict[str, Any]) -> list[str]:
+def _list_errors(data: dict[str, Any]) -> list[str]:
     errors = []
     for key in ("tags", "datasets", "metrics"):
         if key in data and not isinstance(data[key], list):
@@ -63,7 +63,7 @@ def _lists(data: dict[str, Any]) -> list[str]:
     return errors
 
 
-def _ids(data: dict[str, Any]) -> list[str]:
+def _id_errors(data: dict[str, Any]) -> list[str]:
     errors = []
     base = data.get("base_model", [])
     for name, values, where in (
@@ -85,23 +85,23 @@ def _ids(data: dict[str, Any]) -> list[str]:
     return errors
 
 
-def _model_index(index: Any) -> list[str]:
+def _model_index_errors(index: Any) -> list[str]:
     if not isinstance(index, list):
         return ['"model-index" must be an array']
     errors = []
     for i, model in enumerate(index):
         where = f"model-index[{i}]"
-        errors += _required(model, where, "name", "results")
+        errors += _missing_keys(model, where, "name", "results")
         for j, result in enumerate(model.get("results", [])):
-            errors += _result(result, f"{where}.results[{j}]")
+            errors += _result_errors(result, f"{where}.results[{j}]")
     return errors
 
 
-def _result(result: dict[str, Any], where: str) -> list[str]:
-    errors = _required(result, where, "task", "dataset", "metrics")
-    errors += _required(result.get("task", {}), f"{where}.task", "type")
+def _result_errors(result: dict[str, Any], where: str) -> list[str]:
+    errors = _missing_keys(result, where, "task", "dataset", "metrics")
+    errors += _missing_keys(result.get("task", {}), f"{where}.task", "type")
     dataset = result.get("dataset", {})
-    errors += _required(dataset, f"{where}.dataset", "type", "name")
+    errors += _missing_keys(dataset, f"{where}.dataset", "type", "name")
     if not DATASET_TYPE.fullmatch(str(dataset.get("type", ""))):
         errors.append(
             f'"{where}.dataset.type" with value "{dataset.get("type")}" fails to match the required pattern: '
@@ -113,9 +113,14 @@ def _result(result: dict[str, Any], where: str) -> list[str]:
         if key in dataset and not isinstance(dataset[key], str)
     ]
     for k, metric in enumerate(result.get("metrics", [])):
-        errors += _required(metric, f"{where}.metrics[{k}]", "type", "value")
+        errors += _missing_keys(metric, f"{where}.metrics[{k}]", "type", "value")
     return errors
 
 
-def _required(holder: dict[str, Any], where: str, *keys: str) -> list[str]:
-    return [f'"{where}.{key}" is required' for key in keys if holder.get(key) is None]
+def _missing_keys(mapping: dict[str, Any], where: str, *keys: str) -> list[str]:
+    return [f'"{where}.{key}" is required' for key in keys if mapping.get(key) is None]
+
+
+def error_list(errors: list[str]) -> dict[str, Any]:
+    """Format errors as in the responses of the Hub."""
+    return {"errors": [{"message": message} for message in errors], "warnings": []}

@@ -1,7 +1,7 @@
-"""A small Hugging Face Hub in memory, on loopback: enough of its HTTP interface for the real client.
+"""A small Hugging Face Hub in memory, on loopback, with the part of the HTTP interface that the real client needs.
 
-Its state is that of Git: repositories of commits, each a mapping of paths to blobs, reached through branches and pull
-requests. A commit is applied whole or not at all. Faults can be injected into any route.
+The state is modelled on Git: repositories contain commits, each a mapping of paths to contents, with branches and pull
+requests as references. Commits are atomic. Errors can be injected into any route.
 """
 
 from __future__ import annotations
@@ -14,20 +14,37 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.support.hub_routes import ROUTES
-from tests.support.hub_rules import metadata_errors
-from tests.support.hub_state import GITATTRIBUTES, Fault, Refusal, Repository, applied, entry, is_lfs, oid, sha256
+from tests.support.hub_rules import error_list, metadata_errors
+from tests.support.hub_state import (
+    GITATTRIBUTES,
+    Fault,
+    Rejection,
+    Repository,
+    apply_operations,
+    is_lfs,
+    oid,
+    sha256,
+    tree_entry,
+)  # fmt: skip
 
 WRITER, READER = "hf_writer", "hf_reader"  # tokens
 
 
 class MemoryHub:
-    """The server, and what it knows."""
+    """The server and its state.
+
+    Attributes:
+        repositories: Repositories by id.
+        objects: Contents of large files by SHA-256.
+        faults: Errors to inject.
+        requests: Method, path and number of received bytes of every request.
+    """
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
-        self.objects: dict[str, bytes] = {}  # large files by SHA-256
+        self.objects: dict[str, bytes] = {}
         self.faults: list[Fault] = []
-        self.requests: list[tuple[str, str, int]] = []  # method, path, bytes received
+        self.requests: list[tuple[str, str, int]] = []
         self.lock = threading.RLock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": self}))
         self.server.daemon_threads = True
@@ -47,11 +64,11 @@ class MemoryHub:
         return repository
 
     def received(self, pattern: str) -> list[str]:
-        """Requests that match a pattern on "METHOD /path"."""
+        """Return the requests that match a pattern, each as "METHOD /path"."""
         return [f"{method} {path}" for method, path, _ in self.requests if re.search(pattern, f"{method} {path}")]
 
     def snapshot(self) -> dict[str, tuple[dict[str, str], int]]:
-        """Every reference and the number of commits, to see that nothing has changed."""
+        """Return references and number of commits of each repository, to check that nothing changed."""
         return {name: (dict(repo.refs), len(repo.commits)) for name, repo in self.repositories.items()}
 
     def take_fault(self, request: str, after: bool) -> Fault | None:
@@ -65,7 +82,9 @@ class MemoryHub:
         repository = self.repositories.get(repo_id)
         if repository is None or (repository.private and token is None):
             status = 404 if token else 401
-            raise Refusal(status, "Repository not found" if token else "Invalid username or password.", "RepoNotFound")
+            raise Rejection(
+                status, "Repository not found" if token else "Invalid username or password.", "RepoNotFound"
+            )
         return repository
 
 
@@ -80,23 +99,23 @@ class Handler(BaseHTTPRequestHandler):
     def handle_one(self) -> None:
         address = urlsplit(self.path)
         path, self.query = unquote(address.path), parse_qs(address.query)
-        raw = address.path  # references such as refs%2Fpr%2F1 are one part of it
+        raw = address.path  # still quoted, because references such as refs%2Fpr%2F1 are one path segment
         request = f"{self.command} {path}"
         fault = self.hub.take_fault(request, after=False)
         length = int(self.headers.get("Content-Length") or 0)
         if fault is not None and fault.status is None:
-            self.rfile.read(length // 2)  # in the middle of the upload
+            self.rfile.read(length // 2)  # drop the connection in the middle of the upload
             return self.drop()
         self.body = self.read_body(length)
         self.hub.requests.append((self.command, path, len(self.body)))
         try:
             with self.hub.lock:
-                answer = self.route(raw, fault)
+                response = self.route(raw, fault)
             if self.hub.take_fault(request, after=True):
                 return self.drop()
-            self.answer(*answer)
-        except Refusal as refusal:
-            self.refuse(refusal)
+            self.respond(*response)
+        except Rejection as rejection:
+            self.reject(rejection)
         return None
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_one  # noqa: N815 (names of the standard library)
@@ -117,15 +136,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def route(self, raw: str, fault: Fault | None) -> tuple[Any, dict[str, str]]:
         if fault is not None:
-            raise Refusal(fault.status or 500, fault.message)
+            raise Rejection(fault.status or 500, fault.message)
         for method, pattern, action in ROUTES:
-            found = re.fullmatch(pattern, raw)
-            if found and self.command in method.split("|"):
-                result = getattr(self, action)(*(unquote(part) for part in found.groups()))
+            match = re.fullmatch(pattern, raw)
+            if match and self.command in method.split("|"):
+                result = getattr(self, action)(*(unquote(group) for group in match.groups()))
                 return result if isinstance(result, tuple) else (result, {})
-        raise Refusal(404, f"no route {self.command} {raw}", "EntryNotFound")
+        raise Rejection(404, f"no route {self.command} {raw}", "EntryNotFound")
 
-    def answer(self, content: Any, headers: dict[str, str], status: int = 200) -> None:
+    def respond(self, content: Any, headers: dict[str, str], status: int = 200) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         if self.headers.get("Range") and status == 200:
             first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
@@ -138,50 +157,50 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def refuse(self, refusal: Refusal) -> None:
-        headers = {"X-Error-Message": refusal.message, **({"X-Error-Code": refusal.code} if refusal.code else {})}
-        self.answer({"error": refusal.message, **(refusal.content or {})}, headers, refusal.status)
+    def reject(self, rejection: Rejection) -> None:
+        headers = {"X-Error-Message": rejection.message, **({"X-Error-Code": rejection.code} if rejection.code else {})}
+        self.respond({"error": rejection.message, **(rejection.content or {})}, headers, rejection.status)
 
-    # who is asking
+    # authentication
 
     @property
     def token(self) -> str | None:
-        given = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
-        if given not in (None, WRITER, READER):
-            raise Refusal(401, "Invalid credentials in Authorization header")
-        return given
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
+        if token not in (None, WRITER, READER):
+            raise Rejection(401, "Invalid credentials in Authorization header")
+        return token
 
     def writable(self, repo_id: str, pull_request: bool = False) -> Repository:
         repository = self.hub.repository(repo_id, self.token)
         if self.token is None:
-            raise Refusal(401, "Invalid username or password.")
+            raise Rejection(401, "Invalid username or password.")
         if self.token != WRITER and not pull_request:
-            raise Refusal(403, f"You don't have the rights to write to {repo_id}")
+            raise Rejection(403, f"You don't have the rights to write to {repo_id}")
         return repository
 
     # routes
 
     def whoami(self) -> Any:
         if self.token is None:
-            raise Refusal(401, "Invalid username or password.")
+            raise Rejection(401, "Invalid username or password.")
         return {"type": "user", "name": "org", "orgs": [], "auth": {"accessToken": {"role": "write"}}}
 
     def create_repository(self) -> Any:
         wanted = json.loads(self.body)
         repo_id = f"{wanted.get('organization') or 'org'}/{wanted['name']}"
         if self.token is None:
-            raise Refusal(401, "Invalid username or password.")
+            raise Rejection(401, "Invalid username or password.")
         if self.token != WRITER:
-            raise Refusal(403, f"You don't have the rights to create a model under the namespace {repo_id}")
+            raise Rejection(403, f"You don't have the rights to create a model under the namespace {repo_id}")
         if repo_id in self.hub.repositories:
-            raise Refusal(409, "You already created this model repo", content={"url": f"{self.hub.url}/{repo_id}"})
+            raise Rejection(409, "You already created this model repo", content={"url": f"{self.hub.url}/{repo_id}"})
         self.hub.create(repo_id, private=wanted.get("visibility") == "private" or bool(wanted.get("private")))
         return {"url": f"{self.hub.url}/{repo_id}", "name": repo_id, "id": repo_id}
 
     def validate_yaml(self) -> Any:
         errors = metadata_errors(json.loads(self.body)["content"])
         if errors:
-            raise Refusal(400, "Invalid metadata", content=_listed(errors))
+            raise Rejection(400, "Invalid metadata", content=error_list(errors))
         return {"errors": [], "warnings": []}
 
     def preupload(self, repo_id: str, revision: str) -> Any:
@@ -211,14 +230,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def lfs_put(self, oid: str) -> Any:
         if sha256(self.body) != oid:
-            raise Refusal(400, "The content's hash is another one")
+            raise Rejection(400, "The hash does not match the content")
         self.hub.objects[oid] = self.body
         return b""
 
     def lfs_verify(self) -> Any:
         wanted = json.loads(self.body)
         if len(self.hub.objects.get(wanted["oid"], b"")) != wanted["size"]:
-            raise Refusal(404, "There is no such object")
+            raise Rejection(404, "Object not found")
         return {}
 
     def commit(self, repo_id: str, revision: str) -> Any:
@@ -228,13 +247,13 @@ class Handler(BaseHTTPRequestHandler):
         lines = [json.loads(line) for line in self.body.splitlines()]
         header = next(line["value"] for line in lines if line["key"] == "header")
         if header.get("parentCommit") not in (None, parent):
-            raise Refusal(412, "A commit has happened since. Please refresh and try again.")
-        files = applied(dict(repository.files(parent)), lines, self.hub.objects)
+            raise Rejection(412, "A commit has happened since. Please refresh and try again.")
+        files = apply_operations(dict(repository.files(parent)), lines, self.hub.objects)
         errors = metadata_errors(files["README.md"].decode()) if "README.md" in files else []
         if errors:
-            raise Refusal(400, "Invalid metadata", content=_listed(errors))
+            raise Rejection(400, "Invalid metadata", content=error_list(errors))
         number = sum(ref.startswith("refs/pr/") for ref in repository.refs) + 1
-        ref = f"refs/pr/{number}" if pull_request else self.full_ref(repository, revision)
+        ref = f"refs/pr/{number}" if pull_request else repository.full_ref(revision)
         commit = repository.add_commit(ref, files, header["summary"], parent)
         return {
             "success": True,
@@ -246,9 +265,9 @@ class Handler(BaseHTTPRequestHandler):
     def create_branch(self, repo_id: str, branch: str) -> Any:
         repository = self.writable(repo_id)
         if branch.startswith("refs/"):
-            raise Refusal(400, f"Invalid reference for a branch: {branch}")
+            raise Rejection(400, f"Invalid reference for a branch: {branch}")
         if f"refs/heads/{branch}" in repository.refs:
-            raise Refusal(409, "Reference already exists")
+            raise Rejection(409, "Reference already exists")
         repository.refs[f"refs/heads/{branch}"] = repository.resolve("main")
         return {}
 
@@ -264,9 +283,9 @@ class Handler(BaseHTTPRequestHandler):
     def tree(self, repo_id: str, revision: str, folder: str | None = None) -> Any:
         files = self.hub.repository(repo_id, self.token).files(revision)
         if folder is not None and not any(path.startswith(folder + "/") for path in files):
-            raise Refusal(404, f"{folder} does not exist", "EntryNotFound")
+            raise Rejection(404, f"{folder} does not exist", "EntryNotFound")
         return [
-            entry(path, content)
+            tree_entry(path, content)
             for path, content in sorted(files.items())
             if folder is None or path.startswith(folder + "/")
         ]
@@ -282,13 +301,5 @@ class Handler(BaseHTTPRequestHandler):
         commit = repository.resolve(revision)
         content = repository.commits[commit].get(path)
         if content is None:
-            raise Refusal(404, "Entry not found", "EntryNotFound")
+            raise Rejection(404, "Entry not found", "EntryNotFound")
         return content, {"X-Repo-Commit": commit, "ETag": f'"{oid(path, content)}"', "Accept-Ranges": "bytes"}
-
-    @staticmethod
-    def full_ref(repository: Repository, revision: str) -> str:
-        return revision if revision in repository.refs else f"refs/heads/{revision}"
-
-
-def _listed(errors: list[str]) -> dict[str, Any]:
-    return {"errors": [{"message": message} for message in errors], "warnings": []}

@@ -1,4 +1,4 @@
-"""What the Hub in memory keeps: repositories, their commits and references; and the faults that tests inject."""
+"""State of the Hub in memory: repositories with commits and references, and errors that tests inject."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-LFS_FROM = 1 << 20  # bytes from which a file goes to large file storage, whatever its ending
+LFS_MIN_BYTES = 1 << 20  # larger files use large file storage whatever their suffix
 GITATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 
 
@@ -20,11 +20,11 @@ def sha256(content: bytes) -> str:
 
 
 def is_lfs(path: str, size: int) -> bool:
-    return path.endswith((".safetensors", ".bin")) or size >= LFS_FROM
+    return path.endswith((".safetensors", ".bin")) or size >= LFS_MIN_BYTES
 
 
-class Refusal(Exception):  # noqa: N818
-    """An answer that is an error."""
+class Rejection(Exception):  # noqa: N818
+    """An error response."""
 
     def __init__(
         self, status: int, message: str, code: str | None = None, content: dict[str, Any] | None = None
@@ -35,9 +35,18 @@ class Refusal(Exception):  # noqa: N818
 
 @dataclass
 class Repository:
+    """A repository.
+
+    Attributes:
+        private: Whether reading needs a token.
+        commits: Files of each commit, by hash.
+        log: Parent and message of each commit, by hash.
+        refs: Commit of each reference.
+    """
+
     private: bool
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    log: dict[str, tuple[str | None, str]] = field(default_factory=dict)  # commit -> parent, message
+    log: dict[str, tuple[str | None, str]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
 
     def add_commit(self, ref: str, files: dict[str, bytes], message: str, parent: str | None) -> str:
@@ -52,7 +61,10 @@ class Repository:
                 return self.refs[name]
         if revision in self.commits:
             return revision
-        raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        raise Rejection(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+
+    def full_ref(self, revision: str) -> str:
+        return revision if revision in self.refs else f"refs/heads/{revision}"
 
     def files(self, revision: str = "main") -> dict[str, bytes]:
         return self.commits[self.resolve(revision)]
@@ -60,27 +72,37 @@ class Repository:
 
 @dataclass
 class Fault:
-    """What goes wrong, how often, and where: a pattern on "METHOD /path"."""
+    """An error to inject.
+
+    Attributes:
+        where: Pattern on "METHOD /path".
+        status: HTTP status; None drops the connection.
+        times: Number of requests that fail.
+        message: Message of the response.
+        after: Whether the request is executed and only its response is lost.
+    """
 
     where: str
-    status: int | None = None  # None drops the connection
+    status: int | None = None
     times: int = 1
     message: str = "injected"
-    after: bool = False  # the request is carried out, only its answer is lost
+    after: bool = False
 
 
-def applied(files: dict[str, bytes], lines: list[dict[str, Any]], objects: dict[str, bytes]) -> dict[str, bytes]:
-    """The files after a commit's operations."""
+def apply_operations(
+    files: dict[str, bytes], lines: list[dict[str, Any]], objects: dict[str, bytes]
+) -> dict[str, bytes]:
+    """Apply the operations of a commit to the files of its parent."""
     for line in lines:
         value = line["value"]
         if line["key"] == "file":
             files[value["path"]] = base64.b64decode(value["content"])
         elif line["key"] == "lfsFile":
             if value["oid"] not in objects:
-                raise Refusal(400, f"LFS pointer {value['oid']} points to nothing")
+                raise Rejection(400, f"LFS pointer {value['oid']} points to nothing")
             files[value["path"]] = objects[value["oid"]]
         elif line["key"] == "deletedFile" and files.pop(value["path"], None) is None:
-            raise Refusal(404, "A file with this name doesn't exist", "EntryNotFound")
+            raise Rejection(404, "A file with this name doesn't exist", "EntryNotFound")
     return files
 
 
@@ -88,8 +110,8 @@ def oid(path: str, content: bytes) -> str:
     return sha256(content) if is_lfs(path, len(content)) else sha1(content)
 
 
-def entry(path: str, content: bytes) -> dict[str, Any]:
-    """A file as the tree lists it."""
+def tree_entry(path: str, content: bytes) -> dict[str, Any]:
+    """Return the entry of a file in the listing of a tree."""
     plain = {"type": "file", "path": path, "size": len(content), "oid": sha1(content)}
     if not is_lfs(path, len(content)):
         return plain
