@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 METRICS = ("mrr@10", "ndcg@10", "recall@1", "recall@10")
 KINDS = ("image", "text")
+OUTCOMES = ("found first", "found, but not first", "not found")
 
 
 class Row(NamedTuple):
@@ -27,15 +28,12 @@ class Row(NamedTuple):
 
 def demo_table(rows: Sequence[Row]) -> str:
     """Format the table: image queries, text queries, and training time."""
-    head = ["system", *(f"{metric_title(name)} {kind}" for kind in KINDS for name in METRICS), "training s"]
-    lines = [
-        [row.title, *(f"{row.by_kind[kind][name]:.3f}" for kind in KINDS for name in METRICS), f"{row.seconds:.0f}"]
-        for row in rows
-    ]
-    return text_table([head, *lines])
-
-
-OUTCOMES = ("found first", "found, but not first", "not found")
+    columns = [(kind, name) for kind in KINDS for name in METRICS]
+    cells = [["system", *(f"{metric_title(name)} {kind}" for kind, name in columns), "training s"]]
+    for row in rows:
+        values = [f"{row.by_kind[kind][name]:.3f}" for kind, name in columns]
+        cells.append([row.title, *values, f"{row.seconds:.0f}"])
+    return text_table(cells)
 
 
 def example_queries(dataset: RetrievalDataset, run: Run, shown: int = 5) -> dict[str, str]:
@@ -52,8 +50,15 @@ def example_queries(dataset: RetrievalDataset, run: Run, shown: int = 5) -> dict
     kinds = dataset.query_kinds()
     chosen: dict[str, str] = {}
     for query, judged in dataset.qrels.items():
-        if kinds[query] == "image":
+        if kinds.get(query) == "image":
             hits = rank_documents(run.get(query, {}))[:shown]
-            rank = next((rank for rank, hit in enumerate(hits, start=1) if judged.get(hit, 0) > 0), None)
-            chosen.setdefault(OUTCOMES[2 if rank is None else min(rank, 2) - 1], query)
+            chosen.setdefault(_outcome(hits, judged), query)
     return {outcome: chosen[outcome] for outcome in OUTCOMES if outcome in chosen}
+
+
+def _outcome(hits: Sequence[str], judged: Mapping[str, int]) -> str:
+    first, later, missed = OUTCOMES
+    relevant = [judged.get(hit, 0) > 0 for hit in hits]
+    if not any(relevant):
+        return missed
+    return first if relevant[0] else later

@@ -17,7 +17,7 @@ from ciea_hf.demo.launching import launch_training
 from ciea_hf.demo.report import Row, demo_table, example_queries
 from ciea_hf.evaluation.metrics import rank_documents
 from ciea_hf.evaluation.runs import read_run, write_run
-from ciea_hf.utils import atomic_write, write_json
+from ciea_hf.utils import atomic_write, claim_manifest, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,15 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demonstration.
 
     Args:
-        arguments: Command line; `sys.argv` if `None`.
+        arguments: Command line; `sys.argv` if None.
 
     Returns:
         The exit status.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=FOLDER, help="output folder (default: demo)")
-    parser.add_argument("--steps", type=int, help="training steps of each system (default: the preset's)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="training steps of each system (default: that of the preset)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the training (default: 0)")
     parsed = parser.parse_args(arguments)
     run_demo(parsed.output, parsed.steps, parsed.seed)
     return 0
@@ -78,107 +78,99 @@ def run_demo(output: Path, steps: int | None = None, seed: int = 0) -> dict[str,
 
     Args:
         output: Output folder.
-        steps: Training steps of each system after the common warm-up; the preset's if `None`.
+        steps: Training steps of each system after the common warm-up; that of the preset if None.
         seed: Random seed of the training.
 
     Returns:
         Test results and training time by system.
     """
     start = time.perf_counter()
-    _claim(output, {"steps": steps, "seed": seed})
+    try:
+        claim_manifest(output / SETTINGS_FILE, {"steps": steps, "seed": seed})
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
     _say("1/6  Benchmark: OpenMoji Scenes, built on first use and cached")
     from ciea_hf.data import load_retrieval_dataset
     from ciea_hf.data.builders.openmoji.build import benchmark_folder
 
     _say(f"     {benchmark_folder()}")
-    _say("2/6  Warm-up of the language model on captions and text documents, the start of all systems")
-    warm = launch_training(output / "runs" / "warm_up", ("--stage", "warm_up", "--seed", str(seed)))
-    _say("3/6  Training: caption only, MARVEL (images, no extractor, no L_comp) and CIEA, with equal numbers of steps")
-    budget = () if steps is None else ("--max-steps", str(steps))
-    seconds = {}
-    for system in SYSTEMS:
-        _say(f"     {system.title}")
-        common = ("--stage", "in_batch", "--model", str(warm / "warm_up" / "best"), "--seed", str(seed), *budget)
-        folder = launch_training(output / "runs" / system.name, (*common, *system.arguments))
-        seconds[system.name] = _seconds(folder)
-    _say("4/6  Evaluation on the test split: 1,000 scenes and 250 texts with unseen templates and caption pairs")
     test = load_retrieval_dataset("demo", split="test")
-    results = {system.name: _evaluate(output, system, test) for system in SYSTEMS}
+    seconds = _train_systems(output / "runs", steps, seed)
+    _say("4/6  Evaluation on the test split: 1,000 scenes and 250 texts with unseen templates and caption pairs")
+    results = {system.name: _evaluate(output / "runs" / system.name, system, test) for system in SYSTEMS}
     rows = [Row(system.title, results[system.name]["by_kind"], seconds[system.name]) for system in SYSTEMS]
     table = demo_table(rows)
-    _say("\n" + table + "\n")
+    _say(f"\n{table}\n")
     with atomic_write(output / "table.md") as path:
         path.write_text(table + "\n", encoding="utf-8")
+    _say("5/6  The trained CIEA model, saved and loaded with AutoModel")
+    model = _export(output, results["ciea"])
     run = read_run(output / "runs" / "ciea" / RUN_FILE)
     examples = list(example_queries(test, run).values())
-    _say("5/6  The trained CIEA model, saved and loaded with AutoModel")
-    model = _export(output)
-    _encode_scenes(output, model, test, examples[0], run)
-    _say("6/6  Search: the first test queries of each outcome; relevant documents are marked *")
+    _compare_scenes(output, model, test, examples[0], run)
+    _say("6/6  Search: the first test query of each outcome; relevant documents are marked *")
     _search(output, model, examples)
-    _say(
-        f"\nDone in {(time.perf_counter() - start) / 60:.1f} minutes. Model: {model}  "
-        f"Contact sheet: {output / 'results.png'}"
-    )
+    minutes = (time.perf_counter() - start) / 60
+    _say(f"\nDone in {minutes:.1f} minutes. Model: {model}  Contact sheet: {output / 'results.png'}")
     return {name: {**results[name], "training_seconds": seconds[name]} for name in results}
 
 
-def _claim(output: Path, settings: dict[str, Any]) -> None:
-    path = output / SETTINGS_FILE
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
-        raise SystemExit(f"{output} contains a demonstration with other settings: delete it or set another --output")
-    write_json(path, settings)
+def _train_systems(folder: Path, steps: int | None, seed: int) -> dict[str, float]:
+    """Train all systems from a common warm-up, and return the training time of each in seconds."""
+    _say("2/6  Warm-up of the language model on captions and text documents, the start of all systems")
+    warm_up = launch_training(folder / "warm_up", ("--stage", "warm_up", "--seed", str(seed)))
+    _say("3/6  Training: caption only, MARVEL (images, no extractor, no L_comp) and CIEA, with equal numbers of steps")
+    common = ["--stage", "in_batch", "--model", str(warm_up / "warm_up" / "best"), "--seed", str(seed)]
+    if steps is not None:
+        common += ["--max-steps", str(steps)]
+    seconds = {}
+    for system in SYSTEMS:
+        _say(f"     {system.title}")
+        stage = launch_training(folder / system.name, (*common, *system.arguments)) / "in_batch"
+        seconds[system.name] = float(_read_json(stage / "result.json")["seconds"])
+    return seconds
 
 
-def _seconds(folder: Path) -> float:
-    result = json.loads((folder / "in_batch" / "result.json").read_text(encoding="utf-8"))
-    return float(result["seconds"])
-
-
-def _evaluate(output: Path, system: System, test: Any) -> dict[str, Any]:
-    path = output / "runs" / system.name / METRICS_FILE
+def _evaluate(folder: Path, system: System, test: RetrievalDataset) -> dict[str, Any]:
+    path = folder / METRICS_FILE
     if path.is_file():
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return content
-    from ciea_hf import CIEAModel
+        return _read_json(path)
     from ciea_hf.evaluation import evaluate
+    from ciea_hf.loading import load_encoder
 
-    model = CIEAModel.from_pretrained(output / "runs" / system.name / "in_batch" / "best")
-    result = evaluate(model, test, content=system.content)
-    write_run(result.run, path.with_name(RUN_FILE), tag=system.name)
+    result = evaluate(load_encoder(str(folder / "in_batch" / "best")), test, content=system.content)
+    write_run(result.run, folder / RUN_FILE, tag=system.name)
     write_json(path, result.to_dict())
     return result.to_dict()
 
 
-def _export(output: Path) -> Path:
-    """Load the best CIEA model with AutoModel and save it, with its test results in the card."""
+def _export(output: Path, results: dict[str, Any]) -> Path:
+    """Load the best CIEA model with AutoModel and save it, with its training run and test results in the card."""
     from transformers import AutoModel
 
-    import ciea_hf  # noqa: F401 (registers the model)
     from ciea_hf.model_cards import write_model_card
 
     folder = output / "ciea"
-    trained = output / "runs" / "ciea" / "in_batch"
-    AutoModel.from_pretrained(trained / "best").save_pretrained(folder)
-    run = json.loads((trained / "run.json").read_text(encoding="utf-8"))
-    known = {name: run[name] for name in ("command", "config", "versions", "git_revision", "seed")}
-    results = json.loads((output / "runs" / "ciea" / METRICS_FILE).read_text(encoding="utf-8"))
-    write_model_card(folder, run=known, results=results)
+    stage = output / "runs" / "ciea" / "in_batch"
+    AutoModel.from_pretrained(stage / "best").save_pretrained(folder)
+    run = _read_json(stage / "run.json")
+    record = {name: run[name] for name in ("command", "config", "versions", "git_revision", "seed")}
+    write_model_card(folder, run=record, results=results)
     return folder
 
 
-def _encode_scenes(output: Path, model_folder: Path, test: RetrievalDataset, query: str, run: Run) -> None:
+def _compare_scenes(output: Path, model_folder: Path, test: RetrievalDataset, query: str, run: Run) -> None:
     """Load the saved model, and compare a query with its relevant scene and with the best other one."""
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(model_folder)
     _say(f"     {model_folder}: {type(model).__name__}, embeddings of {model.config.hidden_size} dimensions")
-    text = test.queries["text"][test.queries["id"].index(query)]
-    wanted = next(iter(test.qrels[query]))
-    pictures = (hit for hit in rank_documents(run[query]) if test.document_kinds[hit] == "image")
-    other = next(hit for hit in pictures if hit not in test.qrels[query])
+    text = test.query_texts[query]
+    relevant = next(iter(test.qrels[query]))
+    images = [hit for hit in rank_documents(run[query]) if test.document_kinds[hit] == "image"]
+    other = next(hit for hit in images if hit not in test.qrels[query])
     _say(f'     "{text}"')
-    for name, document in (("scene.png", wanted), ("other.png", other)):
+    for name, document in (("scene.png", relevant), ("other.png", other)):
         row = test.corpus[test.corpus_ids.index(document)]
         row["image"].save(output / name)
         embedding = model.encode_document({"text": row["text"], "image": output / name})
@@ -190,11 +182,17 @@ def _search(output: Path, model: Path, queries: Sequence[str]) -> None:
     from ciea_hf.cli import main as ciea
 
     sheet = str(output / "results.png")
-    asked = [word for query in queries for word in ("--query-id", query)]
-    arguments = ["search", str(model), "demo", *asked, "--top-k", "5", "--contact-sheet", sheet, "--no-cache"]
+    arguments = ["search", str(model), "demo", "--top-k", "5", "--contact-sheet", sheet, "--no-cache"]
+    for query in queries:
+        arguments += ["--query-id", query]
     _say("     ciea " + " ".join(arguments))
     if status := ciea(arguments):
         raise SystemExit(status)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def _say(text: str) -> None:

@@ -21,10 +21,10 @@ from tests.support.hub_state import (
     Rejection,
     Repository,
     apply_operations,
-    is_lfs,
     oid,
     sha256,
     tree_entry,
+    upload_mode,
 )  # fmt: skip
 
 WRITER, READER = "hf_writer", "hf_reader"  # tokens
@@ -205,17 +205,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def preupload(self, repo_id: str, revision: str) -> Any:
         files = self.writable(repo_id, "create_pr" in self.query).files(revision)
-        return {
-            "files": [
-                {
-                    "path": file["path"],
-                    "uploadMode": "lfs" if is_lfs(file["path"], file["size"]) else "regular",
-                    "shouldIgnore": False,
-                    "oid": oid(file["path"], files[file["path"]]) if file["path"] in files else None,
-                }
-                for file in json.loads(self.body)["files"]
-            ]
-        }
+        requested = json.loads(self.body)["files"]
+        return {"files": [upload_mode(file["path"], file["size"], files) for file in requested]}
 
     def lfs_batch(self, repo_id: str) -> Any:
         self.writable(repo_id, pull_request=True)

@@ -110,6 +110,13 @@ def oid(path: str, content: bytes) -> str:
     return sha256(content) if is_lfs(path, len(content)) else sha1(content)
 
 
+def upload_mode(path: str, size: int, files: dict[str, bytes]) -> dict[str, Any]:
+    """Return how to upload a file, and the hash of the version that the repository has."""
+    mode = "lfs" if is_lfs(path, size) else "regular"
+    current = oid(path, files[path]) if path in files else None
+    return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": current}
+
+
 def tree_entry(path: str, content: bytes) -> dict[str, Any]:
     """Return the entry of a file in the listing of a tree."""
     plain = {"type": "file", "path": path, "size": len(content), "oid": sha1(content)}
