@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# what the checks and the demonstration need and no more threads than cores
+# silence the tokenizers' warning about forks
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install test test-lowest lint format demo tower benchmark clean
+# installs the package into a folder as users get it: tools that read source code see only a part of an editable install
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --upgrade --target
+
+.PHONY: help install test test-lowest lint docs format demo tower benchmark clean
 
 help:
-	@echo "make install | test | test-lowest | lint | format | demo | tower | benchmark | clean"
+	@echo "make install | test | test-lowest | lint | docs | format | demo | tower | benchmark | clean"
 
 install: $(READY)
 
@@ -28,15 +31,20 @@ test-lowest:
 	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt --editable ".[dev]"
 	$(VENV)-lowest/bin/python -m pytest
 
-# mypy and import-linter read the package as users install it: through an editable install of mapped folders they would
-# see only a part of it and silently pass
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 	rm -rf build
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/lint .
+	$(INSTALL) build/lint .
 	cd build/lint && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../setup.cfg -p ciea_hf
 	cd build/lint && ../../$(BIN)/lint-imports ../../setup.cfg
+
+# the site, in build/site; nothing is loaded from the network
+docs: $(READY)
+	rm -rf build
+	$(INSTALL) build/docs .
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

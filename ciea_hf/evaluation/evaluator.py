@@ -88,7 +88,7 @@ def evaluate(
     Raises:
         ValueError: If `top_k` is less than the highest cut-off, or no query has a judgement.
 
-    Example:
+    Examples:
         >>> evaluate(model, load_retrieval_dataset("my-data", split="test")).metrics["mrr@10"]  # doctest: +SKIP
         0.5312
     """

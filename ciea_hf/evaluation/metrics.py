@@ -64,7 +64,7 @@ def ranking_metrics(run: Run, qrels: Qrels, ks: Iterable[int] = DEFAULT_KS) -> d
     Raises:
         ValueError: If a cut-off is below 1, no query has a judgement, or a score is NaN.
 
-    Example:
+    Examples:
         >>> run = {"q1": {"d1": 0.9, "d2": 0.8}, "q2": {"d3": 0.5}}
         >>> ranking_metrics(run, {"q1": {"d2": 1}, "q2": {"d3": 1}}, ks=[10])["mrr@10"]
         0.75

@@ -38,7 +38,7 @@ class MTEBEncoder:
         meta: `ModelMeta` of mteb; built from the model if `None`.
         name: Name for a built `meta`, `organization/model`.
 
-    Example:
+    Examples:
         >>> import mteb  # doctest: +SKIP
         >>> encoder = MTEBEncoder(CIEAModel.from_pretrained("runs/ciea"))  # doctest: +SKIP
         >>> mteb.evaluate(encoder, mteb.get_tasks(tasks=["WebQAT2ITRetrieval"]))  # doctest: +SKIP

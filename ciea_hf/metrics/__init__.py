@@ -1,6 +1,6 @@
 """Metrics as modules of Hugging Face's `evaluate`, loaded from this package, without network access.
 
-Example:
+Examples:
     >>> import evaluate
     >>> import ciea_hf.metrics
     >>> metric = evaluate.load(ciea_hf.metrics.path("retrieval"))

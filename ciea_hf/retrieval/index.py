@@ -58,7 +58,7 @@ class FlatIndex:
     Raises:
         ValueError: If ids and embeddings differ in number, ids repeat, or the shards differ in width.
 
-    Example:
+    Examples:
         >>> index = FlatIndex(torch.eye(3), ids=["a", "b", "c"])
         >>> index.search(torch.tensor([[0.0, 1.0, 0.5]]), top_k=2).positions
         array([[1, 2]])

@@ -47,7 +47,7 @@ class Retriever:
         index: Index of the documents' embeddings.
         records: Id, kind and text of the indexed documents.
 
-    Example:
+    Examples:
         >>> retriever = Retriever.from_dataset(model, dataset)  # doctest: +SKIP
         >>> retriever.search("a cat beside a train", top_k=3)[0][0].id  # doctest: +SKIP
         'scene-0412'

@@ -51,7 +51,7 @@ class ContrastiveLoss(nn.Module):
         - ignored (Q, N) bool, optional: documents that are neither positive nor negative for a query
         - total, optional: number of queries that the sum is divided by; Q by default
 
-    Example:
+    Examples:
         >>> loss = ContrastiveLoss()
         >>> zeros = torch.zeros(4, 8)
         >>> round(loss(zeros, zeros, torch.eye(4).bool(), torch.tensor(1.0)).exp().item(), 4)

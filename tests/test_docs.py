@@ -1,0 +1,115 @@
+"""All commands and Python blocks of the README and the documentation run, on a tiny model in place of the demo's."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ciea_hf.cli import main
+from tests.support.helpers import picture, tiny_model
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ELSEWHERE = ('pip install ".[train,eval,search]"', "make demo", "make test")  # continuous integration runs these
+SHORT = ("--max-steps", "1", "--eval-steps", "1", "--batch-size", "8", "--eval-documents", "20")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Language and content of the code blocks of a page."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reader's folder after `make demo`, with a tiny random model, and with images and CSV files of their own."""
+    folder = tmp_path_factory.mktemp("docs")
+    tiny_model().save_pretrained(folder / "demo" / "ciea")
+    for name in ("scene.png", "other.png"):
+        picture(size=(112, 112)).save(folder / "demo" / name)
+    names = [f"{number}.png" for number in range(20)]
+    (folder / "photos").mkdir()
+    for number, name in enumerate(names):
+        picture(number).save(folder / "photos" / name)
+    for file, columns, rows in (
+        ("captions.csv", ("file", "caption"), [(name, f"photo number {name}") for name in names]),
+        ("queries.csv", ("query", "file"), [(f"where is the cat of {name}", name) for name in names]),
+    ):
+        with (folder / file).open("w", newline="", encoding="utf-8") as out:
+            csv.writer(out).writerows([columns, *rows])
+    return folder
+
+
+def run_training(command: str, folder: Path) -> None:
+    words = shlex.split(command.replace("training/train.py", str(ROOT / "training" / "train.py")))
+    assert words[:2] == ["accelerate", "launch"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu"]
+    done = subprocess.run([*launch, *words[2:], *SHORT], capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_blocks_run_in_their_order(
+    page: Path, reader: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(reader)
+    monkeypatch.setenv("CIEA_HF_CACHE", str(reader / "cache"))
+    for language, block in blocks(page):
+        if language == "python":
+            exec(compile(block, page.name, "exec"), {})  # noqa: S102 (our own page)
+            assert capsys.readouterr().out
+        for command in block.splitlines() if language == "bash" else ():
+            if command.startswith("accelerate launch"):
+                run_training(command, reader)
+            elif command.startswith("ciea "):
+                assert main(shlex.split(command)[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
+            else:
+                assert command in ELSEWHERE
+
+
+def test_the_pages_have_something_to_run() -> None:
+    found = [language for page in PAGES for language, _ in blocks(page)]
+    assert found.count("bash") >= 10
+    assert found.count("python") >= 6
+
+
+def test_targets_of_make_exist() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        assert set(re.findall(r"`make ([\w-]+)`", page.read_text(encoding="utf-8"))) <= targets
+
+
+def test_links_to_files_exist() -> None:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            generated = target in ("method.svg", "cli.md", "reference.md")
+            assert generated or (page.parent / target).exists(), (page.name, target)
+
+
+def test_stages_and_presets_are_those_of_the_code() -> None:
+    from ciea_hf.training.arguments import preset_names
+    from ciea_hf.training.config import STAGES
+
+    concepts = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", concepts, flags=re.MULTILINE) == list(STAGES)
+    train = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in train for name in preset_names())
+
+
+def test_the_reference_covers_real_names() -> None:
+    import importlib
+    import types
+
+    source = (ROOT / "docs" / "generate.py").read_text(encoding="utf-8").replace("import mkdocs_gen_files\n", "")
+    module = types.ModuleType("generate")
+    exec(compile(source.rpartition("main()")[0], "generate.py", "exec"), module.__dict__)  # noqa: S102 (our own script)
+    listed = {name for names in module.REFERENCE.values() for name in names}
+    assert listed == {name for names in module.MODULES.values() for name in names}
+    for path, names in module.MODULES.items():
+        for name in names:
+            assert hasattr(importlib.import_module(path), name), (path, name)
