@@ -93,8 +93,7 @@ def imported(file: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level:
             yield str(node.module).split(".")[0]
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_optional":
-            if isinstance(node.args[0], ast.Constant):
-                yield str(node.args[0].value).split(".")[0]
+            yield from (str(name.value).split(".")[0] for name in node.args if isinstance(name, ast.Constant))
 
 
 def test_every_import_is_declared() -> None:
