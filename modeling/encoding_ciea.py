@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from logging import INFO
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 from transformers.utils import logging
 
-from .inputs_ciea import ModelInput, load_image, parse_inputs
+from .embeddings_ciea import Embeddings, Precision, check_options, convert_embeddings, unit_rows
+from .inputs_ciea import ModelInput, is_batch, load_image, parse_inputs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
     from transformers import BatchFeature
 
@@ -29,10 +30,7 @@ else:
 
 logger = logging.get_logger(__name__)
 
-Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
-PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 TASK_PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}  # the first configured one is used
-Embeddings = Any  # np.ndarray, torch.Tensor or list[torch.Tensor], depending on the arguments
 
 
 class EncodingMixin(Base):
@@ -136,8 +134,8 @@ class EncodingMixin(Base):
             TypeError: If an input has an unsupported type, or several devices are given.
             FileNotFoundError: If a path does not name a file. All three name the position of the input.
         """
-        _check_choices(precision, batch_size, truncate_dim, self.config.hidden_size)
-        single = not _is_batch(inputs)
+        check_options(precision, batch_size, truncate_dim, self.config.hidden_size)
+        single = not is_batch(inputs)
         parsed = parse_inputs([inputs] if single else inputs)
         text_prompt = self._prompt(prompt_name, prompt)
         if isinstance(device, list | tuple):
@@ -151,7 +149,7 @@ class EncodingMixin(Base):
             embeddings = embeddings[:, :truncate_dim]
         if normalize_embeddings:
             embeddings = F.normalize(embeddings, dim=-1)
-        return _convert(embeddings, single, precision, convert_to_numpy, convert_to_tensor)
+        return convert_embeddings(embeddings, single, precision, convert_to_numpy, convert_to_tensor)
 
     @overload
     def encode_query(
@@ -225,11 +223,11 @@ class EncodingMixin(Base):
         Returns:
             Similarities, (a, b).
         """
-        return _unit_rows(embeddings1) @ _unit_rows(embeddings2).T
+        return unit_rows(embeddings1) @ unit_rows(embeddings2).T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
         """Compute the cosine of corresponding embeddings, in float32: two inputs (a, dimensions) give (a,)."""
-        return (_unit_rows(embeddings1) * _unit_rows(embeddings2)).sum(dim=-1)
+        return (unit_rows(embeddings1) * unit_rows(embeddings2)).sum(dim=-1)
 
     def _encode_as(
         self, role: str, inputs: Any, prompt_name: str | None, prompt: str | None, /, **kwargs: Any
@@ -282,22 +280,6 @@ class EncodingMixin(Base):
         return self.processor.process_decoded(texts, images)
 
 
-def _is_batch(inputs: Any) -> bool:
-    """Return whether the inputs are a batch: a list, a tuple, a column of a data set, or an array of objects."""
-    if isinstance(inputs, np.ndarray):
-        return inputs.ndim == 1 and inputs.dtype.kind in "UO"
-    return isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes)
-
-
-def _check_choices(precision: str, batch_size: int, truncate_dim: int | None, width: int) -> None:
-    if precision not in PRECISIONS:
-        raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be positive; got {batch_size}")
-    if truncate_dim is not None and not 1 <= truncate_dim <= width:
-        raise ValueError(f"`truncate_dim` must be between 1 and {width}; got {truncate_dim}")
-
-
 def _batches(inputs: list[ModelInput], batch_size: int) -> Iterator[list[int]]:
     """Yield the positions of inputs that share a batch: one kind, longest texts first."""
     for kind in ("image,text", "image", "text"):
@@ -316,37 +298,3 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         module.train(training)
-
-
-def _convert(
-    embeddings: torch.Tensor, single: bool, precision: Precision, convert_to_numpy: bool, convert_to_tensor: bool
-) -> Embeddings:
-    """Quantise, and convert to the requested container."""
-    if precision != "float32" and not len(embeddings):
-        width = embeddings.shape[1] // 8 if "binary" in precision else embeddings.shape[1]
-        embeddings = torch.empty(0, width, dtype=torch.uint8 if precision.startswith("u") else torch.int8)
-    elif precision != "float32":
-        embeddings = torch.from_numpy(np.asarray(_quantize(embeddings.cpu().numpy(), precision)))
-    result = embeddings[0] if single else embeddings
-    if convert_to_tensor:
-        return result
-    if convert_to_numpy:
-        return result.cpu().numpy()
-    return result if single else list(result)
-
-
-def _quantize(embeddings: np.ndarray[Any, Any], precision: Precision) -> Any:
-    try:
-        quantization = importlib.import_module("sentence_transformers.util.quantization")
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"`precision={precision!r}` requires sentence-transformers: pip install sentence-transformers"
-        ) from error
-    return quantization.quantize_embeddings(embeddings, precision=precision)
-
-
-def _unit_rows(embeddings: Any) -> torch.Tensor:
-    if isinstance(embeddings, list | tuple):
-        embeddings = torch.stack([torch.as_tensor(row) for row in embeddings])
-    rows = torch.as_tensor(embeddings).float()
-    return F.normalize(rows if rows.ndim > 1 else rows[None], dim=-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -56,6 +56,13 @@ def input_kind(text: str | None, image: Any) -> str:
     if image is None:
         return "text"
     return "image" if text is None else "image,text"
+
+
+def is_batch(inputs: Any) -> bool:
+    """Return whether the inputs are a batch: a list, a tuple, a column of a data set, or an array of objects."""
+    if isinstance(inputs, np.ndarray):
+        return inputs.ndim == 1 and inputs.dtype.kind in "UO"
+    return isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes)
 
 
 def parse_input(value: Any) -> ModelInput:
