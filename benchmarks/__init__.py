@@ -1,1 +1,1 @@
-"""Benchmarks: what the method and the code achieve; run one as `python -m benchmarks.NAME`."""
+"""Benchmarks of the method and the code; run one with `python -m benchmarks.NAME`."""

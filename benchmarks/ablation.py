@@ -1,10 +1,12 @@
-"""What each part of CIEA brings, on the embedded benchmark, several seeds, one budget.
+"""Ablation of CIEA: the effect of its components on OpenMoji Scenes, over several seeds, with equal training budget.
 
-  python -m benchmarks.ablation                              # goes on where the last call stopped
+Every finished run is saved as a small JSON file, and the table is updated after each run. A further call trains the
+runs that are missing.
+
+Examples:
+  python -m benchmarks.ablation
   python -m benchmarks.ablation --only marvel ciea --seeds 3
-  python -m benchmarks.ablation --report                     # draws the table from what is there, trains nothing
-
-Every finished run leaves a small JSON file, and the table is drawn again after each.
+  python -m benchmarks.ablation --report
 """
 
 from __future__ import annotations
@@ -26,10 +28,17 @@ WORK = Path("runs/ablation")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the ablation, or go on with it; return the exit status."""
-    parser = make_parser(__doc__)
+    """Run the missing runs of the ablation and write the result.
+
+    Args:
+        arguments: Command-line arguments; those of the process if None.
+
+    Returns:
+        Exit status.
+    """
+    parser = make_parser("ablation", __doc__)
     add_run_arguments(parser, seeds=5, work=WORK)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"these variants: {', '.join(VARIANTS)}")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"train only these variants: {', '.join(VARIANTS)}")
     parsed = parser.parse_args(arguments)
     try:
         variants = choose(parsed.only)
@@ -43,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(runs: Runs, output: Path) -> None:
-    """Draw the table and the chart from whatever is there."""
+    """Generate table and chart from the finished runs."""
     records = runs.records()
     if not records:
-        say(f"no finished run in {runs.folder}: there is no table to draw")
+        say(f"no finished runs in {runs.folder}; no table was written")
         return
     rows = make_rows(records)
     name = "ablation" if runs.steps == STEPS else f"ablation_{runs.steps}_steps"

@@ -1,11 +1,13 @@
-"""Peak memory and time of a training step, with and without gradient caching, at growing batch sizes.
+"""Peak memory and time of a training step, with and without gradient caching, for growing batch sizes.
 
-  python -m benchmarks.gradient_cache                         # 32, 128, 512 queries, chunks of 16
+Each value is measured in a separate process, as the memory that the step adds to the model, its gradients and the
+batch. Freed memory is returned to the system at once. Each query comes with a reduced query and a captioned image;
+the loss is L_c + lambda L_comp. Weights and inputs are random. The benchmark requires Linux, where a process can
+reset its peak memory.
+
+Examples:
+  python -m benchmarks.gradient_cache               # 32, 128 and 512 queries, chunks of 16 rows
   python -m benchmarks.gradient_cache --batches 32 64 --width 64 --layers 1
-
-Each figure comes from a process of its own: what the step adds to the resident memory of a process that holds the
-model, its gradients and the batch, where freed memory is given back at once. Every query comes with a reduced query and
-a captioned image; L = L_c + lambda L_comp. Random weights, random inputs; Linux, where a process's peak can be reset.
 """
 
 from __future__ import annotations
@@ -13,21 +15,32 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.common.files import make_parser, say
+from benchmarks.common.files import make_parser, say, write_page
 from benchmarks.common.memory import measure_in_child, reset_peak, resident
-from ciea_hf.utils import atomic_write
+from ciea_hf.evaluation.report import text_table
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
 
 NAME = "gradient_cache.md"
 QUERY_TOKENS, REDUCED_TOKENS, CAPTION_TOKENS, VOCABULARY = 16, 12, 24, 1000
 MB = 2**20
-# to glibc: keep nothing that is freed, so that resident memory is what is in use
-GIVING_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+# These make glibc return freed memory to the system at once, so that resident memory is memory in use.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
 
 class Setting(NamedTuple):
-    """What one process measures."""
+    """Setting of one measurement.
+
+    Attributes:
+        batch: Number of queries.
+        chunk: Chunk size of gradient caching in rows; None measures without caching.
+        width: Width of the language model.
+        layers: Number of layers of the encoder, and of the decoder.
+    """
 
     batch: int
     chunk: int | None
@@ -35,47 +48,65 @@ class Setting(NamedTuple):
     layers: int
 
 
-class Figure(NamedTuple):
-    """What it found: MB that the step added at its peak, MB of the batch, and seconds of the step."""
+class Result(NamedTuple):
+    """Result of one measurement.
+
+    Attributes:
+        peak: Memory added by the step at its peak, in MB.
+        inputs: Size of the batch, in MB.
+        seconds: Time of the step.
+    """
 
     peak: float
     inputs: float
     seconds: float
 
 
-def main() -> int:
-    """Measure, write the page and show it; return the exit status."""
-    parser = make_parser(__doc__)
-    parser.add_argument("--batches", type=int, nargs="+", default=[32, 128, 512], help="queries of a step")
-    parser.add_argument("--chunk", type=int, default=16, help="rows embedded at once with gradient caching")
-    parser.add_argument("--width", type=int, default=256, help="of the language model")
-    parser.add_argument("--layers", type=int, default=2, help="of the language model's encoder and decoder")
-    parser.add_argument("--child", help=f"of this script's own: a setting as JSON, {Setting._fields}")
-    arguments = parser.parse_args()
-    if arguments.child:
-        say(json.dumps(measure(Setting(*json.loads(arguments.child)))))
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure each batch size with and without caching, and write the result page.
+
+    Args:
+        arguments: Command-line arguments; those of the process if None.
+
+    Returns:
+        Exit status.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parsed = _parse(given)
+    if parsed.child:
+        say(json.dumps(measure(Setting(*json.loads(parsed.child)))))
         return 0
-    pairs = []
-    for batch in arguments.batches:
-        plain, cached = (
-            Figure(
-                *measure_in_child(
-                    "benchmarks.gradient_cache", Setting(batch, chunk, arguments.width, arguments.layers), GIVING_BACK
-                )
-            )
-            for chunk in (None, arguments.chunk)
-        )
+    rows = []
+    for batch in parsed.batches:
+        results = []
+        for chunk in (None, parsed.chunk):
+            setting = Setting(batch, chunk, parsed.width, parsed.layers)
+            results.append(Result(*measure_in_child("benchmarks.gradient_cache", setting, ALLOCATOR)))
+        plain, cached = results
         say(f"batch {batch}: plain {plain.peak:.0f} MB, cached {cached.peak:.0f} MB")
-        pairs.append((batch, plain, cached))
-    text = page(pairs, arguments)
-    with atomic_write(arguments.output / NAME) as path:
-        path.write_text(text, encoding="utf-8")
-    say(f"\n{text}\nwritten: {arguments.output / NAME}")
+        rows.append((batch, plain, cached))
+    setting = Setting(max(parsed.batches), parsed.chunk, parsed.width, parsed.layers)
+    write_page(parsed.output / NAME, page(rows, setting, given))
     return 0
 
 
-def measure(setting: Setting) -> Figure:
-    """Take a step of 16 queries, so that gradients and libraries are in place, and then the one that is measured."""
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = make_parser("gradient_cache", __doc__)
+    parser.add_argument(
+        "--batches", type=int, nargs="+", default=[32, 128, 512], help="batch sizes in queries (default: 32 128 512)"
+    )
+    parser.add_argument("--chunk", type=int, default=16, help="GradCache chunk size in rows (default: 16)")
+    parser.add_argument("--width", type=int, default=256, help="width of the language model (default: 256)")
+    parser.add_argument("--layers", type=int, default=2, help="layers of its encoder and of its decoder (default: 2)")
+    parser.add_argument("--child", help=f"internal: measure one setting, a JSON list of {', '.join(Setting._fields)}")
+    return parser.parse_args(arguments)
+
+
+def measure(setting: Setting) -> Result:
+    """Measure one training step.
+
+    A step with 16 queries runs first, so that gradients and libraries are already in memory.
+    """
     import torch
 
     torch.manual_seed(0)
@@ -88,11 +119,11 @@ def measure(setting: Setting) -> Figure:
     start = time.perf_counter()
     step(embedder, objective, batch)
     seconds = time.perf_counter() - start
-    return Figure((resident("VmHWM") - before) / MB, inputs / MB, seconds)
+    return Result((resident("VmHWM") - before) / MB, inputs / MB, seconds)
 
 
 def build(setting: Setting) -> tuple[Any, Any]:
-    """Build a model of the embedded benchmark's shape (49 patches), with its embedder and losses."""
+    """Build embedder and objective for a model with the vision tower of the embedded benchmark (49 patches)."""
     from transformers import CLIPVisionConfig, T5Config
 
     from ciea_hf import CIEAConfig, CIEAModel
@@ -120,7 +151,7 @@ def build(setting: Setting) -> tuple[Any, Any]:
 
 
 def make_batch(size: int, chunk: int | None) -> Any:
-    """Make a batch of so many queries, reduced queries and captioned images, each with a positive of its own."""
+    """Create a batch with `size` queries, reduced queries and captioned images; each query has one positive."""
     import torch
 
     from ciea_hf.training.data.batch import TrainingBatch
@@ -141,7 +172,7 @@ def make_batch(size: int, chunk: int | None) -> Any:
 
 
 def make_groups(kind: str, size: int, chunk: int | None) -> list[Any]:
-    """Make the forward passes of one kind of input."""
+    """Create the forward passes of one kind of input: `query`, `reduced` or `image`."""
     import torch
 
     from ciea_hf.training.data.batch import InputGroup
@@ -161,33 +192,40 @@ def make_groups(kind: str, size: int, chunk: int | None) -> list[Any]:
 
 
 def step(embedder: Any, objective: Any, batch: Any) -> None:
-    """Go forward and backward."""
+    """Run one forward and backward pass."""
     objective.total(objective(*embedder(batch.groups), batch)).backward()
 
 
-def page(pairs: list[tuple[int, Figure, Figure]], arguments: Any) -> str:
-    """Write the table."""
+def page(rows: Sequence[tuple[int, Result, Result]], setting: Setting, arguments: Sequence[str]) -> str:
+    """Generate the result page.
+
+    Args:
+        rows: Batch sizes, each with its results without and with caching.
+        setting: Setting of the measurements; its batch size is not used.
+        arguments: Command-line arguments of the benchmark.
+
+    Returns:
+        The page in Markdown.
+    """
     import torch
 
-    peaks = [cached.peak for _, _, cached in pairs]
-    spread = max(peaks) / min(peaks) - 1
-    lines = [
-        "# Gradient caching: memory of a step",
-        "",
-        f"What a step adds to the memory of the process beside the model, its gradients and the batch; chunks of "
-        f"{arguments.chunk} rows. T5 of width {arguments.width} with {arguments.layers} + {arguments.layers} layers, "
-        f"49 patches, dropout on, CPU, fp32, torch {torch.__version__}. `{' '.join(['python', *sys.argv])}`",
-        "",
-        "| batch | plain, MB | cached, MB | plain, s | cached, s | batch itself, MB |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for batch, plain, cached in pairs:
-        lines.append(
-            f"| {batch} | {plain.peak:.0f} | {cached.peak:.0f} | {plain.seconds:.1f} | {cached.seconds:.1f} | "
-            f"{cached.inputs:.0f} |"
-        )
-    lines += ["", f"With caching, the highest peak is {spread:.0%} above the lowest.", ""]
-    return "\n".join(lines)
+    table = [["batch", "plain, MB", "cached, MB", "plain, s", "cached, s", "batch itself, MB"]]
+    for batch, plain, cached in rows:
+        peaks = [f"{plain.peak:.0f}", f"{cached.peak:.0f}"]
+        seconds = [f"{plain.seconds:.1f}", f"{cached.seconds:.1f}"]
+        table.append([str(batch), *peaks, *seconds, f"{cached.inputs:.0f}"])
+    cached_peaks = [cached.peak for _, _, cached in rows]
+    increase = max(cached_peaks) / min(cached_peaks) - 1
+    return f"""# Gradient caching: memory of a training step
+
+Memory that one training step adds to the model, its gradients and the batch; chunks of {setting.chunk} rows. T5 of
+width {setting.width} with {setting.layers} + {setting.layers} layers, 49 patches, with dropout, CPU, fp32,
+torch {torch.__version__}. Command: `{" ".join(["python -m benchmarks.gradient_cache", *arguments])}`
+
+{text_table(table)}
+
+With caching, the highest peak is {increase:.0%} above the lowest.
+"""
 
 
 if __name__ == "__main__":

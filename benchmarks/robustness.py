@@ -1,9 +1,10 @@
-"""How much does a system lean on captions? MRR@10 of image queries against the share of captions spoiled.
+"""Robustness to corrupted captions: MRR@10 of image queries by the share of captions that are corrupted.
 
-  python -m benchmarks.robustness                      # MARVEL and CIEA as `make demo` trained them
+Captions of images are either removed (`drop`) or swapped between images (`swap`) in the evaluation.
+
+Examples:
+  python -m benchmarks.robustness                   # MARVEL and CIEA as trained by `make demo`
   python -m benchmarks.robustness MODEL_A MODEL_B
-
-`drop` takes captions away from pictures, `swap` passes them around among pictures.
 """
 
 from __future__ import annotations
@@ -24,50 +25,70 @@ if TYPE_CHECKING:
 
 METRIC = "mrr@10"
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-SPOILERS = {"drop": "captions taken away", "swap": "captions exchanged"}
+CORRUPTIONS = {"drop": "captions removed", "swap": "captions swapped"}
 
 
 class Point(NamedTuple):
-    """A point of the curve: what was spoiled, how much of it, the two systems there and their intervals."""
+    """Comparison of two systems at one share of corrupted captions.
 
-    spoiler: str
+    Attributes:
+        corruption: Name of the corruption.
+        share: Share of corrupted captions, from 0 to 1.
+        comparison: Comparison of the systems.
+        intervals: Bootstrap interval of each system.
+    """
+
+    corruption: str
     share: float
     comparison: Comparison
     intervals: tuple[tuple[float, float], tuple[float, float]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the curves and write them; return the exit status."""
-    parser = make_parser(__doc__)
+    """Measure the curves and write the result.
+
+    Args:
+        arguments: Command-line arguments; those of the process if None.
+
+    Returns:
+        Exit status.
+    """
+    parser = make_parser("robustness", __doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"two models (default: {MARVEL} {CIEA})")
-    parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="shares of captions, from 0 to 1")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of captions")
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs="+",
+        default=SHARES,
+        help=f"shares of captions, from 0 to 1 (default: {' '.join(map(str, SHARES))})",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the selected captions (default: 0)")
     parsed = parser.parse_args(arguments)
     models = parsed.models or [MARVEL, CIEA]
     if len(models) != 2:
-        parser.error(f"two models are compared; got {len(models)}")
+        parser.error(f"two models are required; got {len(models)}")
     require_models(models)
     from ciea_hf.loading import load_dataset, load_encoder
 
     dataset = load_dataset("demo", "test")
     points = measure([load_encoder(model) for model in models], dataset, parsed.shares, parsed.seed)
     titles = model_titles(models)
-    told = {"models": models, "shares": list(parsed.shares), "seed": parsed.seed}
-    write_result(parsed.output, "robustness", page(points, titles), draw(points, titles), told, dataset)
+    configuration = {"models": models, "shares": list(parsed.shares), "seed": parsed.seed}
+    write_result(parsed.output, "robustness", page(points, titles), draw(points, titles), configuration, dataset)
     return 0
 
 
 def measure(models: Sequence[Encoder], dataset: RetrievalDataset, shares: Sequence[float], seed: int) -> list[Point]:
-    """Compare two systems on the image queries at every share of every spoiler.
+    """Compare two systems on the image queries for each corruption and share.
 
     Args:
         models: The two systems.
-        dataset: What is searched.
+        dataset: Evaluation data.
         shares: Shares of captions, from 0 to 1.
-        seed: Of the choice of captions.
+        seed: Random seed of the selected captions.
 
     Returns:
-        The points, spoiler by spoiler, shares in their order.
+        The points, ordered by corruption and then as in `shares`.
     """
     from ciea_hf.evaluation import evaluate
     from ciea_hf.evaluation.metrics import metric_columns
@@ -77,62 +98,86 @@ def measure(models: Sequence[Encoder], dataset: RetrievalDataset, shares: Sequen
 
     kinds = dataset.query_kinds()
     qrels = {query: judged for query, judged in dataset.qrels.items() if kinds.get(query) == "image"}
-    measured: dict[tuple[str | None, ...], list[Mapping[str, Mapping[str, float]]]] = {}
+    evaluated: dict[tuple[str | None, ...], list[Mapping[str, Mapping[str, float]]]] = {}
     points = []
-    for spoiler in SPOILERS:
+    for corruption in CORRUPTIONS:
         for share in shares:
-            captions = corrupt_captions(dataset, **{spoiler: share}, seed=seed)
-            if tuple(captions) not in measured:  # a share of 0 is the same for every spoiler
+            captions = corrupt_captions(dataset, **{corruption: share}, seed=seed)
+            key = tuple(captions)
+            if key not in evaluated:  # with a share of 0, all corruptions are equal
                 view = DocumentView(dataset, captions=captions)
-                measured[tuple(captions)] = [evaluate(model, dataset, content=view).run for model in models]
-            first, second = measured[tuple(captions)]
+                evaluated[key] = [evaluate(model, dataset, content=view).run for model in models]
+            first, second = evaluated[key]
             comparison = compare_runs(first, second, qrels, [METRIC])[0]
-            intervals = tuple(bootstrap_interval(metric_columns(r, qrels, [10])[1][METRIC]) for r in (first, second))
-            points.append(Point(spoiler, share, comparison, (intervals[0], intervals[1])))
-            say(f"{spoiler} {share:.2f}: {comparison.a:.4f} {comparison.b:.4f}")
+            intervals = tuple(
+                bootstrap_interval(metric_columns(run, qrels, [10])[1][METRIC]) for run in (first, second)
+            )
+            points.append(Point(corruption, share, comparison, (intervals[0], intervals[1])))
+            say(f"{corruption} {share:.2f}: {comparison.a:.4f} {comparison.b:.4f}")
     return points
 
 
 def page(points: Sequence[Point], titles: Sequence[str]) -> str:
-    """Write the curves as a Markdown page."""
+    """Generate the result page.
+
+    Args:
+        points: Points of the curves.
+        titles: Titles of the two systems.
+
+    Returns:
+        The page in Markdown.
+    """
     from ciea_hf.evaluation.report import text_table
 
-    head = ["spoiled", "share", *(f"{title} MRR@10" for title in titles), "difference", "95 % interval", "p"]
-    rows = [
-        [
-            SPOILERS[point.spoiler], f"{point.share:.2f}", f"{point.comparison.a:.3f}", f"{point.comparison.b:.3f}",
-            f"{point.comparison.difference:+.3f}", f"{point.comparison.low:+.3f} to {point.comparison.high:+.3f}",
-            f"{point.comparison.p_value:.4f}",
-        ]
-        for point in points
-    ]  # fmt: skip
-    return f"""# Robustness to spoiled captions
+    rows = [["corruption", "share", *(f"{title} MRR@10" for title in titles), "difference", "95 % interval", "p"]]
+    for point in points:
+        comparison = point.comparison
+        rows.append(
+            [
+                CORRUPTIONS[point.corruption],
+                f"{point.share:.2f}",
+                f"{comparison.a:.3f}",
+                f"{comparison.b:.3f}",
+                f"{comparison.difference:+.3f}",
+                f"{comparison.low:+.3f} to {comparison.high:+.3f}",
+                f"{comparison.p_value:.4f}",
+            ]
+        )
+    return f"""# Robustness to corrupted captions
 
-MRR@10 of the {points[0].comparison.queries} image queries of OpenMoji Scenes (test) when a share of the captions of
-pictures is taken away or exchanged at evaluation; one trained model of each system. The difference is {titles[1]} minus
-{titles[0]}, with a bootstrap interval and a paired randomisation test over queries.
+MRR@10 of {points[0].comparison.queries} image queries of OpenMoji Scenes (test split) when a share of the captions is
+removed, or swapped between images, in the evaluation. One trained model per system. The difference is {titles[1]}
+minus {titles[0]}, with a bootstrap interval and a paired randomisation test over queries.
 
-{text_table([head, *rows])}
+{text_table(rows)}
 
-![curves](robustness.png)
+![chart](robustness.png)
 """
 
 
 def draw(points: Sequence[Point], titles: Sequence[str]) -> Figure:
-    """Draw the curves: a panel for each spoiler, a line with its interval for each system."""
+    """Draw the curves of both systems with their intervals, in one panel for each corruption.
+
+    Args:
+        points: Points of the curves.
+        titles: Titles of the two systems.
+
+    Returns:
+        The figure.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4))
-    panels = figure.subplots(1, len(SPOILERS), sharey=True)
-    for panel, (spoiler, title) in zip(panels, SPOILERS.items(), strict=True):
-        mine = [point for point in points if point.spoiler == spoiler]
-        shares = [point.share for point in mine]
+    panels = figure.subplots(1, len(CORRUPTIONS), sharey=True)
+    for panel, (corruption, title) in zip(panels, CORRUPTIONS.items(), strict=True):
+        curve = [point for point in points if point.corruption == corruption]
+        shares = [point.share for point in curve]
         for number, name in enumerate(titles):
-            means = [(point.comparison.a, point.comparison.b)[number] for point in mine]
-            low, high = zip(*(point.intervals[number] for point in mine), strict=True)
+            means = [(point.comparison.a, point.comparison.b)[number] for point in curve]
+            low, high = zip(*(point.intervals[number] for point in curve), strict=True)
             panel.plot(shares, means, marker="o", color=f"C{number}", label=name)
             panel.fill_between(shares, low, high, color=f"C{number}", alpha=0.15, linewidth=0)
-        panel.set(title=title, xlabel="share of pictures", xticks=shares)
+        panel.set(title=title, xlabel="share of images", xticks=shares)
         panel.grid(alpha=0.3)
     panels[0].set(ylabel="MRR@10 of image queries", ylim=(0, None))
     panels[0].legend()

@@ -1,10 +1,11 @@
-"""All stages on the embedded benchmark, and the dev metric after each, over several seeds.
+"""Dev metrics after each training stage on the embedded benchmark, over several seeds.
 
-  python -m benchmarks.stages                               # 3 seeds, the preset's steps
-  python -m benchmarks.stages --seeds 1 --steps 20          # to see that it runs
-  python -m benchmarks.stages -- --hard_negatives.learning-rate 5e-4  # what follows -- goes to the training
+Finished runs are reused, and interrupted runs continue. Arguments after `--` are passed to the training.
 
-A run that is finished is left as it is, and one that was interrupted goes on.
+Examples:
+  python -m benchmarks.stages                       # 3 seeds, steps of the preset
+  python -m benchmarks.stages --seeds 1 --steps 20
+  python -m benchmarks.stages -- --hard_negatives.learning-rate 5e-4
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.common.files import make_parser, say
+from benchmarks.common.ablation_report import spread
+from benchmarks.common.files import make_parser, say, write_page
 from ciea_hf.demo.launching import launch_training
-from ciea_hf.utils import atomic_write
+from ciea_hf.evaluation.report import text_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 NAME = "stages.md"
 STAGES = ("warm_up", "align", "in_batch", "mine", "hard_negatives")
 METRICS = ("mrr@10", "mrr@10/image", "mrr@10/text", "ndcg@10", "recall@1", "recall@10")
+COMPARISONS = (("in_batch", "align"), ("hard_negatives", "in_batch"))
 WORK = Path("runs/stages")
 
 Metrics = dict[str, float]
@@ -32,67 +35,88 @@ Table = dict[str, list[Metrics]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, write the page and show it; return the exit status."""
+    """Train all seeds and write the result page.
+
+    Args:
+        arguments: Command-line arguments; those of the process if None.
+
+    Returns:
+        Exit status.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    given, told = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
-    parser = make_parser(__doc__)
-    parser.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
-    parser.add_argument("--steps", type=int, help="of every stage (default: the preset's)")
-    parser.add_argument("--work", type=Path, default=WORK, help=f"where the runs are written (default: {WORK})")
+    overrides = []
+    if "--" in given:
+        separator = given.index("--")
+        given, overrides = given[:separator], given[separator + 1 :]
+    parser = make_parser("stages", __doc__)
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
+    parser.add_argument("--steps", type=int, help="steps of each stage (default: those of the preset)")
+    parser.add_argument("--work", type=Path, default=WORK, help=f"folder of the trained models (default: {WORK})")
     parsed = parser.parse_args(given)
     if parsed.steps is not None:
-        told = ["--max-steps", str(parsed.steps), *told]
+        overrides = ["--max-steps", str(parsed.steps), *overrides]
     table: Table = {}
     for seed in range(parsed.seeds):
-        folder = launch_training(
-            parsed.work / f"seed-{seed}", ["--stage", ",".join(STAGES), "--seed", str(seed), *told]
-        )
+        training = ["--stage", ",".join(STAGES), "--seed", str(seed), *overrides]
+        folder = launch_training(parsed.work / f"seed-{seed}", training)
         for stage, metrics in read_metrics(folder).items():
             table.setdefault(stage, []).append(metrics)
             say(f"seed {seed}, {stage}: " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-    text = page(table, told)
-    with atomic_write(parsed.output / NAME) as path:
-        path.write_text(text, encoding="utf-8")
-    say(f"\n{text}\nwritten: {parsed.output / NAME}")
+    write_page(parsed.output / NAME, page(table, overrides))
     return 0
 
 
 def read_metrics(folder: Path) -> dict[str, Metrics]:
-    """Read the dev metrics of each stage's best model."""
-    results = {stage: json.loads((folder / stage / "result.json").read_text(encoding="utf-8")) for stage in STAGES}
-    return {
-        stage: {name: result["metrics"][name] for name in METRICS if name in result["metrics"]}
-        for stage, result in results.items()
-        if "metrics" in result
-    }
+    """Read the dev metrics of the best model of each stage.
+
+    Args:
+        folder: Output folder of a training.
+
+    Returns:
+        Metrics by stage. Stages without metrics are omitted.
+    """
+    metrics = {}
+    for stage in STAGES:
+        result = json.loads((folder / stage / "result.json").read_text(encoding="utf-8"))
+        if "metrics" in result:
+            metrics[stage] = {name: result["metrics"][name] for name in METRICS if name in result["metrics"]}
+    return metrics
 
 
-def page(table: Table, told: Sequence[str]) -> str:
-    """Write means and standard deviations by stage, and who beat whom by seed."""
-    seeds = len(next(iter(table.values())))
-    lines = [
-        "# Stages: the dev metric after each",
-        "",
-        f"The embedded benchmark, dev split, preset `demo`{' with `' + ' '.join(told) + '`' if told else ''}, {seeds} "
-        "seed(s): mean and standard deviation. Each stage starts from the best model of the one before.",
-        "",
-        "| stage | " + " | ".join(METRICS) + " |",
-        "| :--- |" + " ---: |" * len(METRICS),
-    ]
+def page(table: Table, overrides: Sequence[str]) -> str:
+    """Generate the result page.
+
+    Args:
+        table: Metrics of all seeds by stage.
+        overrides: Training arguments in addition to the preset.
+
+    Returns:
+        The page in Markdown: mean and standard deviation by stage, and the gains of later stages by seed.
+    """
+    rows = [["stage", *METRICS]]
     for stage, runs in table.items():
-        cells = [_cell([run[name] for run in runs]) if name in runs[0] else "" for name in METRICS]
-        lines.append(f"| {stage} | " + " | ".join(cells) + " |")
-    lines.append("")
-    for better, worse in (("in_batch", "align"), ("hard_negatives", "in_batch")):
-        gains = [a[METRICS[0]] - b[METRICS[0]] for a, b in zip(table[better], table[worse], strict=True)]
-        shown = ", ".join(f"{gain:+.4f}" for gain in gains)
-        lines.append(f"- {better} over {worse}, {METRICS[0]} by seed: {shown}")
-    return "\n".join(lines) + "\n"
+        cells = []
+        for name in METRICS:
+            values = [run[name] for run in runs if name in run]
+            deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
+            cells.append(spread(statistics.mean(values), deviation) if values else "")
+        rows.append([stage, *cells])
+    gains = []
+    for better, worse in COMPARISONS:
+        pairs = zip(table[better], table[worse], strict=True)
+        by_seed = ", ".join(f"{after[METRICS[0]] - before[METRICS[0]]:+.4f}" for after, before in pairs)
+        gains.append(f"- {better} minus {worse}, {METRICS[0]} by seed: {by_seed}")
+    extra = f" with `{' '.join(overrides)}`" if overrides else ""
+    seeds = len(next(iter(table.values())))
+    return f"""# Dev metrics by training stage
 
+Embedded benchmark, dev split, preset `demo`{extra}, {seeds} seed(s). Mean ± standard deviation over seeds. Each stage
+starts from the best model of the previous stage.
 
-def _cell(values: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{spread}"
+{text_table(rows)}
+
+{chr(10).join(gains)}
+"""
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What the benchmarks share."""
+"""Modules shared by the benchmarks."""

@@ -1,4 +1,4 @@
-"""Where results are written: a Markdown page, a picture and the configuration beside each other."""
+"""Command-line arguments of the benchmarks, and their result files: a Markdown page, a chart and the configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ciea_hf.data import RetrievalDataset
 
 RESULTS = Path("benchmarks/results")
-TRAINED = Path("demo/runs")  # what `make demo` leaves
+TRAINED = Path("demo/runs")  # output of `make demo`
 BEST = Path("in_batch/best")
 MARVEL, CIEA = (str(TRAINED / name / BEST) for name in ("marvel", "ciea"))
 DPI = 120
@@ -29,39 +29,57 @@ STEPS = 400
 
 
 def say(text: str) -> None:
-    """Write a line to standard output at once."""
+    """Write a line to standard output and flush it."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
-def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """Make a parser that shows a script's docstring and knows `--output`."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=RESULTS, help=f"where results are written (default: {RESULTS})")
+def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Create the parser of a benchmark, with the option `--output`.
+
+    Args:
+        name: Name of the benchmark's module.
+        description: Docstring of the module, shown as the description.
+
+    Returns:
+        The parser.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help=f"folder of the results (default: {RESULTS})")
     return parser
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, seeds: int, work: Path) -> None:
-    """Add what every benchmark takes that trains variants over seeds: their number, steps and folder."""
-    parser.add_argument("--seeds", type=int, default=seeds, help=f"runs of each variant (default: {seeds})")
+    """Add the arguments of benchmarks that train variants over several seeds.
+
+    Args:
+        parser: The parser.
+        seeds: Default number of seeds.
+        work: Default folder of the trained models.
+    """
+    parser.add_argument("--seeds", type=int, default=seeds, help=f"number of seeds per variant (default: {seeds})")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of each training (default: {STEPS})")
-    parser.add_argument("--warm-up-steps", type=int, help="steps of each warm-up (default: the preset's)")
-    parser.add_argument("--report", action="store_true", help="train nothing, draw the table from what is there")
-    parser.add_argument("--work", type=Path, default=work, help=f"where models are trained (default: {work})")
+    parser.add_argument("--warm-up-steps", type=int, help="steps of each warm-up (default: those of the preset)")
+    parser.add_argument("--report", action="store_true", help="write the table of the finished runs without training")
+    parser.add_argument("--work", type=Path, default=work, help=f"folder of the trained models (default: {work})")
 
 
 def write_result(
     folder: Path, name: str, page: str, figure: Figure, configuration: Mapping[str, Any], data: RetrievalDataset
 ) -> None:
-    """Write a Markdown page, its picture and its configuration beside each other: `NAME.md`, `.png`, `.yaml`.
+    """Write the files of a result: `NAME.md`, `NAME.png` and `NAME.yaml`.
 
     Args:
-        folder: Where to.
-        name: Of the files.
-        page: The page.
-        figure: The picture.
-        configuration: What the result depends on; versions, git revision and the data's fingerprint are added.
-        data: What the result was measured on.
+        folder: Folder of the results.
+        name: Name of the files.
+        page: Result page in Markdown.
+        figure: Chart.
+        configuration: Conditions of the result; versions, git revision and the fingerprint of the data are added.
+        data: Evaluation data.
     """
     record = run_record(load_preset("demo"), {data.split: data.fingerprint})
     content = {**configuration, **{key: record[key] for key in ("versions", "git_revision", "data")}}
@@ -74,28 +92,46 @@ def write_result(
     say(f"written: {folder / name}.md, .png and .yaml")
 
 
-def model_titles(folders: Sequence[str]) -> list[str]:
-    """Name trained models by the runs that left them: `demo/runs/marvel/in_batch/best` is `marvel`.
+def write_page(path: Path, page: str) -> None:
+    """Write a Markdown page, and show it on standard output.
 
-    Where two would be of one name, all keep their folders.
+    Args:
+        path: File of the page.
+        page: The page.
     """
-    paths = [Path(folder) for folder in folders]
-    short = [
-        path.parents[1].name if path.name == BEST.name and len(path.parts) > len(BEST.parts) else path.name
-        for path in paths
-    ]
-    return short if len(set(short)) == len(folders) else list(folders)
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    say(f"\n{page}\nwritten: {path}")
 
 
-def require_models(folders: list[str]) -> None:
-    """Stop with a plain word if a trained model is not there.
+def model_titles(folders: Sequence[str]) -> list[str]:
+    """Return short titles of trained models: `marvel` for `demo/runs/marvel/in_batch/best`.
+
+    Args:
+        folders: Folders of the models.
+
+    Returns:
+        The titles, or the folders if two titles would be equal.
+    """
+    titles = []
+    for path in map(Path, folders):
+        is_best = path.name == BEST.name and len(path.parts) > len(BEST.parts)
+        titles.append(path.parents[1].name if is_best else path.name)
+    return titles if len(set(titles)) == len(folders) else list(folders)
+
+
+def require_models(folders: Sequence[str]) -> None:
+    """Check that the trained models exist.
+
+    Args:
+        folders: Folders of the models.
 
     Raises:
-        SystemExit: If a folder is missing.
+        SystemExit: If a model is missing.
     """
     missing = [folder for folder in folders if not (Path(folder) / "config.json").is_file()]
     if missing:
         raise SystemExit(
-            f"there is no model at {', '.join(missing)}: run `make demo` first, which trains those that are compared "
-            "by default, or name folders of trained models"
+            f"model not found: {', '.join(missing)}; run `make demo` to train the default models, or pass folders of "
+            "trained models"
         )

@@ -1,4 +1,4 @@
-"""Do the complement weights matter? MRR@10 of a trained model when others stand in their place."""
+"""MRR@10 of a trained model when its complement weights are replaced, which shows whether the weights matter."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def _inverted(weights: torch.Tensor) -> torch.Tensor:
 
 
 INTERVENTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "the model's own": lambda weights: weights,
-    "their mean, for every patch": _mean,
-    "shuffled among patches": _shuffled,
-    "turned round within each picture": _inverted,
+    "unchanged": lambda weights: weights,
+    "mean over patches": _mean,
+    "shuffled over patches": _shuffled,
+    "inverted within each image": _inverted,
 }
 
 
@@ -41,16 +41,18 @@ def scores_by_weights(model: Any, dataset: RetrievalDataset) -> dict[str, float]
     """Evaluate a trained model with its complement weights replaced.
 
     Args:
-        model: A model with an extractor.
-        dataset: What is searched.
+        model: Model with an extractor.
+        dataset: Evaluation data.
 
     Returns:
-        Intervention to MRR@10 of image queries.
+        MRR@10 of image queries by name of the intervention.
     """
+    # A model loaded with remote code has its own copy of the modeling module, so the function is replaced in the module
+    # that defines the class of this model.
     module = sys.modules[type(model).__module__]
-    own = module.complement_weights
+    original = module.complement_weights
     scores = {}
     for name, change in INTERVENTIONS.items():
-        with patch.object(module, "complement_weights", lambda *inputs, change=change: change(own(*inputs))):
+        with patch.object(module, "complement_weights", lambda *inputs, change=change: change(original(*inputs))):
             scores[name] = evaluate(model, dataset).by_kind["image"]["mrr@10"]
     return scores

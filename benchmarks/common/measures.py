@@ -1,4 +1,4 @@
-"""Measures of complementarity: what the image part scores highly, and which patches the extractor weighs most."""
+"""Measures of complementarity: scores of image-only embeddings, and complement weights of patches."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 ABSENT, CAPTIONED, HIDDEN = range(3)
-KINDS = {"captioned": CAPTIONED, "hidden": HIDDEN, "background": ABSENT}  # of patches
+KINDS = {"captioned": CAPTIONED, "hidden": HIDDEN, "background": ABSENT}  # kinds of patches
 TEMPLATE = IMAGE_QUERIES.common[1]
-SEED, TEST_SPLIT = 0, 2  # what the embedded benchmark draws its test scenes from
-COVERED = 0.25  # share of a patch that an object must cover
+SEED, TEST_SPLIT = 0, 2  # random seed and split index that the embedded benchmark draws its test scenes with
+COVERED = 0.25  # minimum share of a patch that objects of one kind must cover
 
 
 class Scores(NamedTuple):
-    """How a kind of embedding tells scenes that show a concept from scenes that do not, concept by concept.
+    """How well a kind of embedding separates scenes with and without each concept.
 
     Attributes:
-        captioned: ROC-AUC of scenes that caption the concept against scenes without it, (concepts,).
-        hidden: ROC-AUC of scenes that hide it against scenes without it, (concepts,).
-        hidden_captioned: ROC-AUC of scenes that hide it against scenes that caption it, (concepts,).
+        captioned: ROC-AUC of scenes that caption the concept versus scenes without it, (concepts,).
+        hidden: ROC-AUC of scenes where it is hidden versus scenes without it, (concepts,).
+        hidden_captioned: ROC-AUC of scenes where it is hidden versus scenes that caption it, (concepts,).
         captioned_gap: Mean cosine of scenes that caption it minus that of scenes without it, (concepts,).
-        hidden_gap: The same for scenes that hide it.
+        hidden_gap: Mean cosine of scenes where it is hidden minus that of scenes without it, (concepts,).
     """
 
     captioned: Array
@@ -47,13 +47,13 @@ class Scores(NamedTuple):
     hidden_gap: Array
 
 
-class Measured(NamedTuple):
-    """What was measured of a model.
+class Measurement(NamedTuple):
+    """Measurement of one model.
 
     Attributes:
-        scores: Kind of embedding to its scores.
-        weights: Kind of patch to the complement weights of all such patches; empty without an extractor.
-        interventions: What [`scores_by_weights`] gives; empty without an extractor.
+        scores: Scores by kind of embedding.
+        weights: Complement weights of all patches, by kind of patch; empty without an extractor.
+        interventions: Result of [`scores_by_weights`]; empty without an extractor.
     """
 
     scores: dict[str, Scores]
@@ -61,37 +61,45 @@ class Measured(NamedTuple):
     interventions: dict[str, float]
 
 
-def measure(model: Any, dataset: RetrievalDataset, plan: SplitPlan) -> Measured:
+def measure(model: Any, dataset: RetrievalDataset, plan: SplitPlan) -> Measurement:
     """Measure a model on the scenes of the embedded benchmark's test split.
 
     Args:
         model: A CIEA model.
-        dataset: The split.
-        plan: Its plan: what each scene holds and which of it its caption names.
+        dataset: Test split.
+        plan: Plan of the split: the objects of each scene, and which of them its caption names.
+
+    Returns:
+        The measurement.
+
+    Raises:
+        ValueError: If the scenes of the plan and the data set differ, or no concept has scenes of all three kinds.
     """
     scenes = [document for document in plan.documents if document.is_scene]
     rows = dataset.corpus.select(range(len(scenes)))
     if rows["id"][:] != [scene.id for scene in scenes]:
-        raise ValueError("the plan is not that of the data set: their scenes differ")
-    parts = embed_images(model, rows["image"][:], [scene.text for scene in scenes])
+        raise ValueError("the plan does not belong to the data set: their scenes differ")
+    embeddings = embed_images(model, rows["image"][:], [scene.text for scene in scenes])
     names = [concept.name for concept in choose_concepts(CONCEPT_COUNT, CONCEPT_SEED)]
     texts = [TEMPLATE.format(names=join_names([name])) for name in names]
     queries = model.encode_query(texts, convert_to_tensor=True, normalize_embeddings=True).float()
-    kinds = {"whole document": parts.documents, "image part, projected": parts.projected}
-    if parts.weights is not None:
-        kinds["image part, extracted"] = parts.extracted
+    kinds = {"full document": embeddings.documents, "image-only, projected": embeddings.projected}
+    if embeddings.weights is not None:
+        kinds["image-only, extracted"] = embeddings.extracted
     labels = concept_labels(scenes)
-    scores = {kind: concept_scores((rows @ queries.T).cpu().numpy(), labels) for kind, rows in kinds.items()}
-    if parts.weights is None:
-        return Measured(scores, {}, {})
-    covers = patch_kinds(object_maps(scenes), labels, int(parts.weights.shape[1]))
-    weights = parts.weights.float().cpu().numpy()
-    by_kind = {name: weights[covers == kind] for name, kind in KINDS.items()}
-    return Measured(scores, by_kind, scores_by_weights(model, dataset))
+    scores = {}
+    for kind, vectors in kinds.items():
+        scores[kind] = concept_scores((vectors @ queries.T).cpu().numpy(), labels)
+    if embeddings.weights is None:
+        return Measurement(scores, {}, {})
+    shown = patch_kinds(object_maps(scenes), labels, int(embeddings.weights.shape[1]))
+    weights = embeddings.weights.float().cpu().numpy()
+    by_kind = {name: weights[shown == kind] for name, kind in KINDS.items()}
+    return Measurement(scores, by_kind, scores_by_weights(model, dataset))
 
 
 def concept_labels(scenes: Sequence[PlannedDocument]) -> Array:
-    """Say what each concept is in each scene, (scenes, concepts): absent, captioned or hidden."""
+    """Return whether each concept is absent, captioned or hidden in each scene, (scenes, concepts)."""
     labels = np.full((len(scenes), CONCEPT_COUNT), ABSENT)
     for row, scene in zip(labels, scenes, strict=True):
         row[list(scene.objects)] = HIDDEN
@@ -100,11 +108,19 @@ def concept_labels(scenes: Sequence[PlannedDocument]) -> Array:
 
 
 def concept_scores(cosines: Array, labels: Array) -> Scores:
-    """Compare the scores of scenes concept by concept; concepts that lack one of the three kinds are left out.
+    """Compare the scores of scenes for each concept.
+
+    Concepts without a captioned, a hidden or an absent scene are skipped.
 
     Args:
-        cosines: Of image parts and concept queries, (scenes, concepts).
-        labels: What [`concept_labels`] gives.
+        cosines: Cosine similarities of scenes and concept queries, (scenes, concepts).
+        labels: Result of [`concept_labels`].
+
+    Returns:
+        The scores.
+
+    Raises:
+        ValueError: If all concepts are skipped.
     """
     rows = []
     for column, label in zip(cosines.T, labels.T, strict=True):
@@ -113,21 +129,30 @@ def concept_scores(cosines: Array, labels: Array) -> Scores:
             gaps = captioned.mean() - absent.mean(), hidden.mean() - absent.mean()
             rows.append((roc_auc(captioned, absent), roc_auc(hidden, absent), roc_auc(hidden, captioned), *gaps))
     if not rows:
-        raise ValueError("no concept is captioned in one scene, hidden in another and absent from a third")
+        raise ValueError(
+            "at least one concept must be captioned in one scene, hidden in another and absent from a third"
+        )
     return Scores(*np.array(rows, dtype=np.float64).T)
 
 
 def roc_auc(positives: Array, negatives: Array) -> float:
-    """Probability that a positive scores above a negative, a tie counting half."""
+    """Return the probability that a positive scores above a negative. A tie counts half."""
     ordered = np.sort(negatives)
     below, not_above = (np.searchsorted(ordered, positives, side=side) for side in ("left", "right"))
     return float((below + not_above).mean() / (2 * len(negatives)))
 
 
 def object_maps(scenes: Sequence[PlannedDocument]) -> Array:
-    """Draw the test scenes again, each pixel with its object's number: (scenes, height, width), -1 for background.
+    """Return the object of each pixel of the test scenes.
 
-    The objects are painted in colours that no background has, at the places that the same random numbers give.
+    The scenes are drawn again from the same random numbers, so that the objects have the same positions, but each
+    object is painted in one colour that encodes its number and does not occur in backgrounds.
+
+    Args:
+        scenes: Planned scenes of the test split, in their order.
+
+    Returns:
+        Object numbers, (scenes, height, width); -1 for background.
     """
     rng = np.random.default_rng((SEED, TEST_SPLIT))
     atlas = [_painted(glyphs) for glyphs in glyph_atlas(CONCEPT_COUNT, CONCEPT_SEED)]
@@ -136,7 +161,7 @@ def object_maps(scenes: Sequence[PlannedDocument]) -> Array:
 
 
 def _painted(glyphs: Array) -> Array:
-    """Glyphs of one opaque colour: red is the number and one, green and blue are 0."""
+    """Paint glyphs in one opaque colour: red is the number plus one; green and blue are 0."""
     painted = np.zeros_like(glyphs)
     solid = glyphs[..., 3] > 0.5
     numbers = np.broadcast_to(np.arange(1, len(glyphs) + 1)[:, None, None], solid.shape)
@@ -146,18 +171,21 @@ def _painted(glyphs: Array) -> Array:
 
 
 def patch_kinds(maps: Array, labels: Array, patches: int) -> Array:
-    """Say what each patch shows, (scenes, P): captioned or hidden objects, or background; -1 if it is mixed.
+    """Classify the patches by the objects that they show.
 
     Args:
-        maps: What [`object_maps`] gives.
-        labels: What [`concept_labels`] gives.
-        patches: P, a square number that divides the picture.
+        maps: Result of [`object_maps`].
+        labels: Result of [`concept_labels`].
+        patches: Number P of patches, a square number; its root divides the side of the image.
+
+    Returns:
+        Kinds of patches, (scenes, P): captioned or hidden objects, or only background; -1 for mixed patches and patches
+        with little of an object.
     """
     side = round(patches**0.5)
     scenes, height, width = maps.shape
-    shown = np.where(
-        maps < 0, ABSENT, np.take_along_axis(labels, maps.clip(min=0).reshape(scenes, -1), 1).reshape(maps.shape)
-    )
+    object_kinds = np.take_along_axis(labels, maps.clip(min=0).reshape(scenes, -1), 1).reshape(maps.shape)
+    shown = np.where(maps < 0, ABSENT, object_kinds)
     tiles = shown.reshape(scenes, side, height // side, side, width // side)
     captioned, hidden = ((tiles == kind).mean(axis=(2, 4)).reshape(scenes, patches) for kind in (CAPTIONED, HIDDEN))
     kinds = np.full((scenes, patches), -1)
@@ -168,5 +196,5 @@ def patch_kinds(maps: Array, labels: Array, patches: int) -> Array:
 
 
 def weight_aucs(weights: dict[str, Array]) -> dict[str, float]:
-    """Probability that a patch of a hidden object, or of background, weighs more than one of a captioned object."""
+    """Return the probabilities that a hidden or a background patch has a larger weight than a captioned patch."""
     return {kind: roc_auc(weights[kind], weights["captioned"]) for kind in ("hidden", "background")}

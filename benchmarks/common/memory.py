@@ -1,4 +1,4 @@
-"""A process's memory, as Linux tells it, and processes of their own to measure it in."""
+"""Memory of a process, as reported by Linux, and measurements in separate processes."""
 
 from __future__ import annotations
 
@@ -14,53 +14,58 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-_SECONDS_BETWEEN = 0.05
+_INTERVAL = 0.05  # seconds
 
 
 def measure_in_child(module: str, setting: Sequence[Any], environment: Mapping[str, str] | None = None) -> list[Any]:
-    """Run a benchmark script in a new process, with `--child` and a setting.
+    """Run a benchmark in a new process, with the option `--child` and a setting.
 
     Args:
-        module: Dotted name of the script's module.
-        setting: What the new process measures.
-        environment: Variables to set beside the present ones.
+        module: Dotted name of the benchmark's module.
+        setting: Setting that the new process measures.
+        environment: Additional environment variables.
 
     Returns:
-        The last line that it writes, a JSON list.
+        The JSON list in the last line of its output.
     """
     command = [sys.executable, "-m", module, "--child", json.dumps(setting)]
     variables = os.environ | dict(environment or {})
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=variables)
-    found: list[Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def reset_peak() -> int:
-    """Forget the peak of this process's resident memory so far; return its resident memory now, in bytes."""
+    """Reset the peak of this process's resident memory, and return its current resident memory in bytes."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return resident("VmRSS")
 
 
 def resident(name: str) -> int:
-    """Read a line of the process's status, in bytes: `VmRSS` is resident now, `VmHWM` at the peak.
+    """Return a value of `/proc/self/status` in bytes.
 
-    `RssAnon` is what is resident now and no file's: pages of memory maps, which the system takes back, aside.
+    Args:
+        name: `VmRSS` for the current resident memory, `VmHWM` for its peak, or `RssAnon` for the current resident
+            memory without memory-mapped files, whose pages the system can reclaim.
+
+    Returns:
+        The value in bytes.
     """
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
 
 
 class AnonymousPeak:
-    """Watches what is resident and no file's, twenty times a second.
+    """Context manager that samples the resident memory without memory-mapped files, twenty times per second.
 
     Attributes:
-        bytes: The highest value seen.
+        bytes: Peak in bytes.
     """
 
     def __init__(self) -> None:
         self.bytes = 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> AnonymousPeak:
         self._thread.start()
@@ -69,11 +74,11 @@ class AnonymousPeak:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join()
 
-    def _watch(self) -> None:
+    def _sample(self) -> None:
         while True:
             self.bytes = max(self.bytes, resident("RssAnon"))
-            if self._over.wait(_SECONDS_BETWEEN):
+            if self._stopped.wait(_INTERVAL):
                 return

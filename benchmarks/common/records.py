@@ -1,4 +1,4 @@
-"""Records of finished runs: one small JSON file for each, from which tables are drawn."""
+"""Records of finished runs: one small JSON file per run. The tables are generated from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ciea_hf.evaluation.metrics import per_query_metrics
-from ciea_hf.utils import atomic_write
+from ciea_hf.utils import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,24 +26,24 @@ _DIGITS = 5
 
 @dataclass(frozen=True)
 class Record:
-    """What a run came to.
+    """Result of one run.
 
     Attributes:
-        variant: Its variant's name.
-        seed: Of its training.
-        steps: Of its training, after the warm-up.
-        settings: Stage to what the training was told.
-        data: Fingerprint of what it was evaluated on.
-        revision: Git revision of the code that trained it.
-        training_seconds: Wall time of the training, on whatever else the machine did.
-        metrics: Kind of query to metrics.
-        ranks: For each image query, in the data's order, the rank of the first relevant document; 0 below rank 10.
+        variant: Name of the variant.
+        seed: Random seed of the training.
+        steps: Training steps after the warm-up.
+        overrides: Options of each stage that differ from the training's defaults.
+        data: Fingerprint of the evaluation data.
+        revision: Git revision of the training code.
+        training_seconds: Wall time of the training, including the effect of other load on the machine.
+        metrics: Metrics by kind of query.
+        ranks: Rank of the first relevant document of each image query, in the order of the data; 0 if it is below 10.
     """
 
     variant: str
     seed: int
     steps: int
-    settings: dict[str, dict[str, Any]]
+    overrides: dict[str, dict[str, Any]]
     data: str
     revision: str | None
     training_seconds: float
@@ -52,31 +52,34 @@ class Record:
 
     @property
     def reciprocal_ranks(self) -> NDArray[np.float64]:
-        """MRR@10 of each image query."""
+        """Reciprocal rank at 10 of each image query; their mean is MRR@10."""
         ranks = np.array(self.ranks, dtype=np.float64)
         return np.divide(1.0, ranks, out=np.zeros_like(ranks), where=ranks > 0)
 
     def write(self, folder: Path) -> None:
-        """Write the record among others."""
-        with atomic_write(folder / f"{self.variant}-seed{self.seed}.json") as path:
-            path.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+        """Write the record to a folder, under the name of its variant and seed."""
+        write_json(folder / f"{self.variant}-seed{self.seed}.json", asdict(self), indent=None)
 
 
 def read_records(folder: Path) -> list[Record]:
-    """Read the records of a folder, in the order of their names; none if there is no folder."""
+    """Read the records of a folder, sorted by file name; an empty list if the folder does not exist."""
     return [Record(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json"))]
 
 
 def rounded_metrics(result: EvaluationResult) -> dict[str, dict[str, float]]:
-    """Metrics by kind of query, rounded for a record."""
-    return {kind: {name: round(v, _DIGITS) for name, v in values.items()} for kind, values in result.by_kind.items()}
+    """Return the metrics by kind of query, rounded for a record."""
+    rounded = {}
+    for kind, values in result.by_kind.items():
+        rounded[kind] = {name: round(value, _DIGITS) for name, value in values.items()}
+    return rounded
 
 
 def first_ranks(run: Mapping[str, Mapping[str, float]], dataset: RetrievalDataset) -> list[int]:
-    """Rank of the first relevant document of each image query, 0 below rank 10."""
+    """Return the rank of the first relevant document of each image query, 0 if it is below 10."""
     kinds = dataset.query_kinds()
     name = f"mrr@{DEPTH}"
-    found = per_query_metrics(run, dataset.qrels, [DEPTH])
-    return [
-        round(1 / values[name]) if values[name] else 0 for query, values in found.items() if kinds.get(query) == "image"
-    ]
+    ranks = []
+    for query, values in per_query_metrics(run, dataset.qrels, [DEPTH]).items():
+        if kinds.get(query) == "image":
+            ranks.append(round(1 / values[name]) if values[name] else 0)
+    return ranks

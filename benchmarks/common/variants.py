@@ -1,4 +1,4 @@
-"""The variants of the ablation: what each one's training is told, and where it stands in the table."""
+"""Variants of the ablation: their training arguments and their rows in the table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ PROJECTED = ("--complement-patches", "projected")
 MASK = ("--query-reduction", "mask")
 FAMILIES = {"bart": "BART", "bert": "BERT", "gpt2": "GPT-2"}
 
-# what a run's place and pace decide, not what it computes
+# These options decide where and how fast a training runs, but not what it computes. Records do not contain them, so
+# that runs from different machines can be combined.
 IGNORED_OPTIONS = frozenset(
     ("output_dir", "model", "resume", "seed", "stage", "stages", "all_stages", "trackers", "workers", "save_steps",
      "keep_checkpoints", "cache_vision_features")
@@ -31,12 +32,12 @@ class Variant:
     """One system of the ablation.
 
     Attributes:
-        name: Of its records and on the command line.
-        arguments: What its training is told beside the preset.
-        content: What it sees of a document when it is evaluated.
-        family: Its language model.
-        baseline: The variant that it is compared with.
-        important: Whether its further seeds come before those of the others.
+        name: Name in records and on the command line.
+        arguments: Training arguments in addition to the preset.
+        content: Content of documents in the evaluation.
+        family: Family of the language model.
+        baseline: Name of the variant that this one is compared with.
+        important: Whether further seeds of this variant run before those of the other variants.
     """
 
     name: str
@@ -47,27 +48,27 @@ class Variant:
     important: bool = False
 
     def warm_up(self, steps: int | None = None) -> tuple[str, ...]:
-        """Arguments of the warm-up that it starts from, which variants of one family share."""
+        """Return the arguments of the warm-up, which is shared by all variants of a family."""
         budget = () if steps is None else ("--max-steps", str(steps))
-        tower = () if self.family == "t5" else ("--text-model", f"demo-{self.family}")
-        return ("--stage", "warm_up", *tower, *budget)
+        text_model = () if self.family == "t5" else ("--text-model", f"demo-{self.family}")
+        return ("--stage", "warm_up", *text_model, *budget)
 
     def training(self, steps: int) -> tuple[str, ...]:
-        """Arguments of its training."""
+        """Return the arguments of the training after the warm-up."""
         return ("--stage", "in_batch", "--max-steps", str(steps), *self.arguments)
 
 
-def _of_the_demo(name: str) -> Variant:
+def _demo_variant(name: str) -> Variant:
     system = next(system for system in SYSTEMS if system.name == name)
     return Variant(name, system.arguments, system.content, important=True)
 
 
 _ALL = (
-    _of_the_demo("caption_only"),
-    _of_the_demo("marvel"),
+    _demo_variant("caption_only"),
+    _demo_variant("marvel"),
     Variant("extractor", NO_LOSS, important=True),
     Variant("complementary_loss", NO_EXTRACTOR, important=True),
-    _of_the_demo("ciea"),
+    _demo_variant("ciea"),
     Variant("lambda_0.1", ("--lambda", "0.1"), important=True),
     Variant("projected", PROJECTED, important=True),
     Variant("mask", MASK, important=True),
@@ -84,9 +85,9 @@ _ALL = (
 )
 VARIANTS = {variant.name: variant for variant in _ALL}
 
-# Groups of the table: title of the row to variant. A variant may stand in several groups.
+# Groups of the table, each a mapping from row title to variant. A variant may occur in several groups.
 GROUPS: dict[str, dict[str, str]] = {
-    "parts": {
+    "components": {
         "caption only": "caption_only",
         "image only": "image_only",
         "MARVEL": "marvel",
@@ -94,11 +95,11 @@ GROUPS: dict[str, dict[str, str]] = {
         "+ L_comp": "complementary_loss",
         "CIEA (both)": "ciea",
     },
-    "extractor's weights": {
+    "extractor weights": {
         "complement": "ciea",
         "uniform": "uniform",
     },
-    "form of L_comp": {
+    "variant of L_comp": {
         "extracted, delete": "ciea",
         "extracted, mask": "mask",
         "projected, delete": "projected",
@@ -121,37 +122,48 @@ GROUPS: dict[str, dict[str, str]] = {
 
 
 def choose(names: Sequence[str] | None) -> list[Variant]:
-    """Choose variants by name, in the order of the work; all of them if None.
+    """Select variants by name.
+
+    Args:
+        names: Names of variants; None selects all.
+
+    Returns:
+        The variants, in the order in which they are trained.
 
     Raises:
-        ValueError: If there is no such variant.
+        ValueError: If a name is unknown.
     """
     unknown = [name for name in names or () if name not in VARIANTS]
     if unknown:
-        raise ValueError(f"there is no variant {unknown[0]!r}; choose from {', '.join(VARIANTS)}")
+        raise ValueError(f"unknown variant {unknown[0]!r}; choose from {', '.join(VARIANTS)}")
     return [variant for variant in _ALL if names is None or variant.name in names]
 
 
 def in_order(variants: Sequence[Variant], seeds: int) -> Iterator[tuple[Variant, int]]:
-    """Order the work: the first seed of every variant, then the further seeds, important variants first."""
+    """Yield variants and seeds: the first seed of every variant, then further seeds, important variants first."""
     yield from ((variant, 0) for variant in variants if seeds)
     for important in (True, False):
         for seed in range(1, seeds):
             yield from ((variant, seed) for variant in variants if variant.important is important)
 
 
-def settings(variant: Variant, steps: int, warm_up_steps: int | None = None) -> dict[str, dict[str, Any]]:
-    """Resolve what a variant's stages are told, whatever the seed.
+def stage_overrides(variant: Variant, steps: int, warm_up_steps: int | None = None) -> dict[str, dict[str, Any]]:
+    """Collect the options of a variant's stages that affect the result and differ from the training's defaults.
+
+    Args:
+        variant: The variant.
+        steps: Training steps after the warm-up.
+        warm_up_steps: Steps of the warm-up; those of the preset if None.
 
     Returns:
-        Stage to the values that bear on the result and differ from the training's defaults.
+        Options and their values by stage. They are the same for all seeds.
     """
     stages = {"warm_up": variant.warm_up(warm_up_steps), "in_batch": variant.training(steps)}
-    return {stage: dict(_settings(stage, arguments)) for stage, arguments in stages.items()}
+    return {stage: dict(_overrides(stage, arguments)) for stage, arguments in stages.items()}
 
 
 @lru_cache
-def _settings(stage: str, arguments: tuple[str, ...]) -> dict[str, Any]:
-    usual = config_as_dict(TrainingConfig())
-    mine = config_as_dict(config_from_arguments(["--preset", "demo", *arguments]).for_stage(stage))
-    return {name: value for name, value in mine.items() if value != usual[name] and name not in IGNORED_OPTIONS}
+def _overrides(stage: str, arguments: tuple[str, ...]) -> dict[str, Any]:
+    defaults = config_as_dict(TrainingConfig())
+    options = config_as_dict(config_from_arguments(["--preset", "demo", *arguments]).for_stage(stage))
+    return {name: value for name, value in options.items() if value != defaults[name] and name not in IGNORED_OPTIONS}
