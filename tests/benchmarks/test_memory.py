@@ -34,4 +34,4 @@ def test_queries_find_their_documents_among_random_directions() -> None:
     assert result.mrr > 0.95
     assert result.disk == 400 * 32 * 2
     page = large_corpus.page({400: result}, 50, 32)
-    assert f"| {result.mrr:.3f} |" in page.splitlines()[-1]
+    assert f" {result.mrr:.3f} |" in page.splitlines()[-1]
