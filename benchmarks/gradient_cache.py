@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.common.files import make_parser, say, write_page
 from benchmarks.common.memory import measure_in_child, reset_peak, resident
@@ -25,8 +25,16 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from torch import Tensor
+
+    from ciea_hf.training.data.batch import InputGroup, TrainingBatch
+    from ciea_hf.training.loss.embedder import Embedder
+    from ciea_hf.training.loss.objective import Objective
+
 NAME = "gradient_cache.md"
-QUERY_TOKENS, REDUCED_TOKENS, CAPTION_TOKENS, VOCABULARY = 16, 12, 24, 1000
+VOCABULARY = 1000
+IMAGE_TOKEN, IMAGE_START, IMAGE_END = VOCABULARY - 3, VOCABULARY - 2, VOCABULARY - 1
+QUERY_TOKENS, REDUCED_TOKENS, CAPTION_TOKENS, PATCHES = 16, 12, 24, 49
 MB = 2**20
 # These make glibc return freed memory to the system at once, so that resident memory is memory in use.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
@@ -122,7 +130,7 @@ def measure(setting: Setting) -> Result:
     return Result((resident("VmHWM") - before) / MB, inputs / MB, seconds)
 
 
-def build(setting: Setting) -> tuple[Any, Any]:
+def build(setting: Setting) -> tuple[Embedder, Objective]:
     """Build embedder and objective for a model with the vision tower of the embedded benchmark (49 patches)."""
     from transformers import CLIPVisionConfig, T5Config
 
@@ -139,18 +147,17 @@ def build(setting: Setting) -> tuple[Any, Any]:
         vocab_size=VOCABULARY, d_model=setting.width, d_kv=setting.width // 8, d_ff=4 * setting.width,
         num_layers=setting.layers, num_heads=8,
     )  # fmt: skip
-    ids = {
-        "image_token_id": VOCABULARY - 3,
-        "image_start_token_id": VOCABULARY - 2,
-        "image_end_token_id": VOCABULARY - 1,
-    }
-    model = CIEAModel(CIEAConfig(vision_config=vision, text_config=text, **ids))
+    config = CIEAConfig(
+        vision_config=vision, text_config=text, image_token_id=IMAGE_TOKEN, image_start_token_id=IMAGE_START,
+        image_end_token_id=IMAGE_END,
+    )  # fmt: skip
+    model = CIEAModel(config)
     freeze(model, ["vision"])
     embedder = Embedder(model, "extracted", gradient_cache=setting.chunk is not None).train()
     return embedder, Objective({"contrastive": 1.0, "complementary": 0.1})
 
 
-def make_batch(size: int, chunk: int | None) -> Any:
+def make_batch(size: int, chunk: int | None) -> TrainingBatch:
     """Create a batch with `size` queries, reduced queries and captioned images; each query has one positive."""
     import torch
 
@@ -158,10 +165,11 @@ def make_batch(size: int, chunk: int | None) -> Any:
 
     rows = torch.arange(size)
     pairs = torch.stack([rows, rows], dim=1)
-    groups = [group for kind in ("query", "reduced", "image") for group in make_groups(kind, size, chunk)]
+    groups = []
+    for number, kind in enumerate(("query", "reduced", "image")):
+        groups += make_groups(kind, number * size + rows, chunk)
     return TrainingBatch(
         groups=groups,
-        order=torch.arange(3 * size),
         query_ids=[str(i) for i in range(size)],
         reduced=rows,
         documents=rows,
@@ -171,27 +179,36 @@ def make_batch(size: int, chunk: int | None) -> Any:
     )
 
 
-def make_groups(kind: str, size: int, chunk: int | None) -> list[Any]:
-    """Create the forward passes of one kind of input: `query`, `reduced` or `image`."""
+def make_groups(kind: str, positions: Tensor, chunk: int | None) -> list[InputGroup]:
+    """Create the forward passes of one kind of input.
+
+    Args:
+        kind: `query`, `reduced` or `image`.
+        positions: (rows,) positions of the inputs in the batch.
+        chunk: Maximum number of rows per pass; None for one pass.
+
+    Returns:
+        The forward passes.
+    """
     import torch
 
     from ciea_hf.training.data.batch import InputGroup
 
     groups = []
-    for start in range(0, size, chunk or size):
-        rows = min(chunk or size, size - start)
+    for block in positions.split(chunk or len(positions)):
+        rows = len(block)
         if kind == "image":
-            image = [VOCABULARY - 2] + [VOCABULARY - 3] * 49 + [VOCABULARY - 1]
-            caption = torch.randint(5, VOCABULARY - 3, (rows, CAPTION_TOKENS))
+            image = [IMAGE_START] + [IMAGE_TOKEN] * PATCHES + [IMAGE_END]
+            caption = torch.randint(5, IMAGE_TOKEN, (rows, CAPTION_TOKENS))
             ids = torch.cat([torch.tensor([image] * rows), caption], dim=1)
-            groups.append(InputGroup(ids, torch.ones_like(ids), torch.randn(rows, 3, 112, 112)))
+            groups.append(InputGroup(block, ids, torch.ones_like(ids), torch.randn(rows, 3, 112, 112)))
         else:
-            ids = torch.randint(5, VOCABULARY - 3, (rows, QUERY_TOKENS if kind == "query" else REDUCED_TOKENS))
-            groups.append(InputGroup(ids, torch.ones_like(ids)))
+            ids = torch.randint(5, IMAGE_TOKEN, (rows, QUERY_TOKENS if kind == "query" else REDUCED_TOKENS))
+            groups.append(InputGroup(block, ids, torch.ones_like(ids)))
     return groups
 
 
-def step(embedder: Any, objective: Any, batch: Any) -> None:
+def step(embedder: Embedder, objective: Objective, batch: TrainingBatch) -> None:
     """Run one forward and backward pass."""
     objective.total(objective(*embedder(batch.groups), batch)).backward()
 

@@ -123,7 +123,7 @@ def _draw_aucs(panel: Axes, measurements: Mapping[str, Measurement]) -> None:
 
 def _draw_weights(panel: Axes, model: str, weights: Mapping[str, NDArray[np.float32]]) -> None:
     joined = np.concatenate(list(weights.values()))
-    bins = np.linspace(joined.min(), joined.max(), 60)
+    bins = np.linspace(joined.min(), joined.max(), 60).tolist()
     for kind, patches in weights.items():
         panel.hist(patches, bins, density=True, histtype="step", label=f"{kind} ({patches.mean():.3f})")
     panel.set(title=f"complement weights of patches, {model}", xlabel="weight", yticks=[])

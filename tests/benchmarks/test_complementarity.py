@@ -11,8 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import complementarity
-from benchmarks.common import interventions, measures
+from benchmarks.common import complementarity_report, interventions, measures
 from ciea_hf.data.builders.openmoji.build import build_benchmark, plan_benchmark
 from ciea_hf.data.builders.openmoji.glyphs import CONCEPT_COUNT, CONCEPT_SEED
 from ciea_hf.data.builders.openmoji.scenes import compose_scene, glyph_atlas
@@ -94,8 +93,8 @@ def test_complementarity_measures_a_model(use_extractor: bool) -> None:
     assert len(measurement.scores) == (3 if use_extractor else 2)
     assert bool(measurement.weights) is bool(measurement.interventions) is use_extractor
     measurements = {"some": measurement}
-    page = complementarity.page(measurements)
+    page = complementarity_report.page(measurements)
     assert ("Complement weights" in page) is use_extractor
     buffer = BytesIO()
-    complementarity.draw(measurements).savefig(buffer, format="png")
+    complementarity_report.draw(measurements).savefig(buffer, format="png")
     assert Image.open(buffer).width > 400
