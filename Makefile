@@ -37,7 +37,7 @@ lint: $(READY)
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 	rm -rf build
 	$(INSTALL) build/lint .
-	cd build/lint && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../setup.cfg -p ciea_hf
+	cd build/lint && MYPYPATH=../.. ../../$(BIN)/mypy --config-file ../../setup.cfg -p ciea_hf -p tests -p benchmarks
 	cd build/lint && ../../$(BIN)/lint-imports ../../setup.cfg
 
 # the site, in build/site; nothing is loaded from the network

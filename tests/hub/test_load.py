@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -186,7 +186,8 @@ def test_remote_code_without_the_package_pushes_a_complete_repository(hub: Memor
 
 
 def test_half_precision_and_gpt2_load_unchanged(hub: MemoryHub) -> None:
-    model = tiny_model("gpt2", use_extractor=False).to(torch.bfloat16)
+    model: Any = tiny_model("gpt2", use_extractor=False)
+    model = model.to(torch.bfloat16)
     push(model, "org/marvel")
     loaded = CIEAModel.from_pretrained(pull("org/marvel"))
     assert loaded.dtype is torch.bfloat16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -203,7 +203,8 @@ def test_local_paths_of_towers_are_not_published(hub: MemoryHub, folder: Path) -
 
 
 def test_arguments_of_transformers_are_accepted(hub: MemoryHub, transformers_log: pytest.LogCaptureFixture) -> None:
-    tiny_model().push_to_hub("org/ciea", tags=["x"], commit_description="y", commit_message="mine")
+    model: Any = tiny_model()
+    model.push_to_hub("org/ciea", tags=["x"], commit_description="y", commit_message="mine")
     assert set(hub.repositories["org/ciea"].files()) >= COMPLETE
     assert "push_to_hub ignores commit_description, tags" in transformers_log.text
 

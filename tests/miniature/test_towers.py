@@ -31,7 +31,7 @@ from ciea_hf.modeling import CIEAModel
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import PreTrainedModel
+    from transformers import CLIPVisionModel
 
 TINY = {"train": 40, "dev": 10, "test": 20}
 
@@ -41,8 +41,8 @@ def benchmark_texts() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def tower() -> PreTrainedModel:
-    model: PreTrainedModel = AutoModel.from_pretrained(tower_folder()).eval()
+def tower() -> CLIPVisionModel:
+    model: CLIPVisionModel = AutoModel.from_pretrained(tower_folder()).eval()
     return model
 
 
@@ -53,7 +53,7 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_shipped_tower_is_small_and_loads_in_full_precision(tower: PreTrainedModel) -> None:
+def test_the_shipped_tower_is_small_and_loads_in_full_precision(tower: CLIPVisionModel) -> None:
     assert {path.name for path in tower_folder().iterdir()} == set(WEIGHT_FILES)
     assert (tower_folder() / "model.safetensors").stat().st_size < 3_000_000
     assert tower.dtype == torch.float32
@@ -63,7 +63,7 @@ def test_the_shipped_tower_is_small_and_loads_in_full_precision(tower: PreTraine
     assert torch.equal(states, tower(pixel_values).last_hidden_state[:, 1:])  # the class token comes first
 
 
-def test_the_probe_finds_objects_in_unseen_scenes(tower: PreTrainedModel) -> None:
+def test_the_probe_finds_objects_in_unseen_scenes(tower: CLIPVisionModel) -> None:
     recorded = json.loads((tower_folder() / "probe.json").read_text(encoding="utf-8"))
     assert recorded["recipe"]["seed"] == TowerRecipe.seed
     figure = probe_figure(tower, load_probe(tower_folder()), probe_scenes(64, seed=987_654))
@@ -71,13 +71,13 @@ def test_the_probe_finds_objects_in_unseen_scenes(tower: PreTrainedModel) -> Non
     assert abs(figure - recorded["probe_top4"]) < 0.06  # 256 objects: a standard error of 0.02 at most
 
 
-def test_the_probe_separates_a_trained_tower_from_a_random_one(tower: PreTrainedModel) -> None:
+def test_the_probe_separates_a_trained_tower_from_a_random_one(tower: CLIPVisionModel) -> None:
     torch.manual_seed(0)
     random = AutoModel.from_config(tower.config).eval()
     assert probe_figure(random, load_probe(tower_folder()), probe_scenes(64, seed=987_654)) < 0.2
 
 
-def test_the_probe_finds_the_planned_objects_in_the_benchmark(tower: PreTrainedModel) -> None:
+def test_the_probe_finds_the_planned_objects_in_the_benchmark(tower: CLIPVisionModel) -> None:
     plan = plan_benchmark(sizes=TINY)["test"]
     data = build_benchmark(sizes=TINY)["test"]
     processor = AutoImageProcessor.from_pretrained(tower_folder())
