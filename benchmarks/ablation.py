@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from benchmarks.common.ablation_report import draw_chart, make_page, make_rows, rows_against_ciea
 from benchmarks.common.files import STEPS, add_run_arguments, make_parser, say, write_result
 from benchmarks.common.runs import Runs
-from benchmarks.common.variants import VARIANTS, choose
+from benchmarks.common.variants import VARIANTS, select_variants
 from ciea_hf.loading import load_dataset
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"train only these variants: {', '.join(VARIANTS)}")
     parsed = parser.parse_args(arguments)
     try:
-        variants = choose(parsed.only)
+        variants = select_variants(parsed.only)
     except ValueError as error:
         parser.error(str(error))
     test = load_dataset("demo", "test")

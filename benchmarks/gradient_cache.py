@@ -79,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    parsed = _parse(given)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parsed = _parse(arguments)
     if parsed.child:
         say(json.dumps(measure(Setting(*json.loads(parsed.child)))))
         return 0
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"batch {batch}: plain {plain.peak:.0f} MB, cached {cached.peak:.0f} MB")
         rows.append((batch, plain, cached))
     setting = Setting(max(parsed.batches), parsed.chunk, parsed.width, parsed.layers)
-    write_page(parsed.output / NAME, page(rows, setting, given))
+    write_page(parsed.output / NAME, page(rows, setting, arguments))
     return 0
 
 

@@ -43,16 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    overrides = []
-    if "--" in given:
-        separator = given.index("--")
-        given, overrides = given[:separator], given[separator + 1 :]
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    overrides: list[str] = []
+    if "--" in arguments:
+        separator = arguments.index("--")
+        arguments, overrides = arguments[:separator], arguments[separator + 1 :]
     parser = make_parser("stages", __doc__)
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
     parser.add_argument("--steps", type=int, help="steps of each stage (default: those of the preset)")
     parser.add_argument("--work", type=Path, default=WORK, help=f"folder of the trained models (default: {WORK})")
-    parsed = parser.parse_args(given)
+    parsed = parser.parse_args(arguments)
     if parsed.steps is not None:
         overrides = ["--max-steps", str(parsed.steps), *overrides]
     table: Table = {}
@@ -110,8 +110,8 @@ def page(table: Table, overrides: Sequence[str]) -> str:
     seeds = len(next(iter(table.values())))
     return f"""# Dev metrics by training stage
 
-Embedded benchmark, dev split, preset `demo`{extra}, {seeds} seed(s). Mean ± standard deviation over seeds. Each stage
-starts from the best model of the previous stage.
+Embedded benchmark, dev split, preset `demo`{extra}, {seeds} seed(s).
+Mean ± standard deviation over seeds. Each stage starts from the best model of the previous stage.
 
 {text_table(rows)}
 

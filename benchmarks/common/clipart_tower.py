@@ -7,7 +7,6 @@ dev or test queries ask for are excluded from training, as are their copies: the
 from __future__ import annotations
 
 import json
-import logging
 import re
 import time
 from collections import Counter, defaultdict
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from transformers import CLIPVisionModel
 
     from ciea_hf.data import RetrievalDataset
-
-logger = logging.getLogger(__name__)
 
 RECIPE = TowerRecipe(steps=1000, batch_size=64, learning_rate=1.5e-3, warmup_steps=100)
 MIN_IMAGES = 10  # minimum number of images that share a label

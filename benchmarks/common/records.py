@@ -37,7 +37,8 @@ class Record:
         revision: Git revision of the training code.
         training_seconds: Wall time of the training, including the effect of other load on the machine.
         metrics: Metrics by kind of query.
-        ranks: Rank of the first relevant document of each image query, in the order of the data; 0 if it is below 10.
+        ranks: Rank of the first relevant document of each image query, in the order of the data; 0 if it is not in the
+            top 10.
     """
 
     variant: str
@@ -75,7 +76,7 @@ def rounded_metrics(result: EvaluationResult) -> dict[str, dict[str, float]]:
 
 
 def first_ranks(run: Mapping[str, Mapping[str, float]], dataset: RetrievalDataset) -> list[int]:
-    """Return the rank of the first relevant document of each image query, 0 if it is below 10."""
+    """Return the rank of the first relevant document of each image query, 0 if it is not in the top 10."""
     kinds = dataset.query_kinds()
     name = f"mrr@{DEPTH}"
     ranks = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.common.files import say
 from benchmarks.common.records import Record, first_ranks, read_records, rounded_metrics
-from benchmarks.common.variants import Variant, in_order, stage_overrides
+from benchmarks.common.variants import Variant, stage_overrides, training_order
 from ciea_hf.demo.launching import launch_training
 from ciea_hf.evaluation import evaluate
 from ciea_hf.loading import load_encoder
@@ -86,7 +86,7 @@ class Runs:
         """
         finished = {(record.variant, record.seed) for record in self.records()}
         pending = []
-        for variant, seed in in_order(chosen, seeds):
+        for variant, seed in training_order(chosen, seeds):
             if (variant.name, seed) not in finished:
                 pending.append((variant, seed))
         for number, (variant, seed) in enumerate(pending, start=1):

@@ -121,7 +121,7 @@ GROUPS: dict[str, dict[str, str]] = {
 }
 
 
-def choose(names: Sequence[str] | None) -> list[Variant]:
+def select_variants(names: Sequence[str] | None) -> list[Variant]:
     """Select variants by name.
 
     Args:
@@ -139,7 +139,7 @@ def choose(names: Sequence[str] | None) -> list[Variant]:
     return [variant for variant in _ALL if names is None or variant.name in names]
 
 
-def in_order(variants: Sequence[Variant], seeds: int) -> Iterator[tuple[Variant, int]]:
+def training_order(variants: Sequence[Variant], seeds: int) -> Iterator[tuple[Variant, int]]:
     """Yield variants and seeds: the first seed of every variant, then further seeds, important variants first."""
     yield from ((variant, 0) for variant in variants if seeds)
     for important in (True, False):

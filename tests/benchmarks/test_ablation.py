@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,14 +15,13 @@ from benchmarks import ablation
 from benchmarks.common import runs
 from benchmarks.common.ablation_report import make_page, make_rows, make_table, rows_against_ciea
 from benchmarks.common.records import Record, first_ranks, read_records
-from benchmarks.common.variants import GROUPS, VARIANTS, choose, in_order, stage_overrides
+from benchmarks.common.variants import GROUPS, VARIANTS, select_variants, stage_overrides, training_order
 from ciea_hf.evaluation.significance import randomisation_test
 from tests.support.helpers import tiny_model
 from tests.support.toy_retrieval import toy_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from benchmarks.common.ablation_report import Row
 
@@ -90,15 +90,17 @@ def test_other_language_models_are_compared_with_marvel_of_the_same_model() -> N
 
 
 def test_first_seeds_of_all_variants_run_before_further_seeds_of_important_variants() -> None:
-    order = [(variant.name, seed) for variant, seed in in_order(choose(["mask", "marvel", "image_only"]), 3)]
+    order = [
+        (variant.name, seed) for variant, seed in training_order(select_variants(["mask", "marvel", "image_only"]), 3)
+    ]
     assert order == [
         ("marvel", 0), ("mask", 0), ("image_only", 0),
         ("marvel", 1), ("mask", 1), ("marvel", 2), ("mask", 2),
         ("image_only", 1), ("image_only", 2),
     ]  # fmt: skip
-    assert len(list(in_order(choose(None), 5))) == 5 * len(VARIANTS)
+    assert len(list(training_order(select_variants(None), 5))) == 5 * len(VARIANTS)
     with pytest.raises(ValueError, match="unknown variant 'nonsense'; choose from caption_only, marvel"):
-        choose(["nonsense"])
+        select_variants(["nonsense"])
 
 
 def test_every_variant_has_a_row_and_every_row_a_variant() -> None:
@@ -172,3 +174,18 @@ def test_first_ranks_cover_image_queries_only() -> None:
     others = [name for name in data.corpus_ids if name not in data.qrels[images[0]]][:2]
     run = {images[0]: {others[0]: 3.0, others[1]: 2.0, wanted: 1.0}}
     assert first_ranks(run, data) == [3] + [0] * (len(images) - 1)
+
+
+@pytest.mark.parametrize(("steps", "name"), [(400, "ablation"), (1200, "ablation_1200_steps")])
+def test_committed_page_is_generated_from_the_committed_records(steps: int, name: str) -> None:
+    results = Path(ablation.__file__).parent / "results"
+    records = read_records(results / "ablation" / f"{steps}-steps")
+    page = make_page(make_rows(records), rows_against_ciea(records), name, steps, len(records[0].ranks))
+    assert (results / f"{name}.md").read_text(encoding="utf-8") == page
+
+
+def test_committed_records_have_the_current_overrides() -> None:
+    records = read_records(Path(ablation.__file__).parent / "results" / "ablation" / "400-steps")
+    expected = {name: stage_overrides(variant, 400) for name, variant in VARIANTS.items()}
+    for run in records:
+        assert run.overrides == json.loads(json.dumps(expected[run.variant])), run.variant

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 def train_in_this_process(folder: Path, arguments: Sequence[str]) -> Path:
     """Train without a child process, with a batch size that the small data set can fill."""
     reset_engine()
-    given = ["--preset", "demo", "--output-dir", str(folder), "--resume", *arguments, "--batch-size", "1"]
-    run_stages(config_from_arguments(given))
+    options = ["--preset", "demo", "--output-dir", str(folder), "--resume", *arguments, "--batch-size", "1"]
+    run_stages(config_from_arguments(options))
     return folder
 
 
