@@ -8,7 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 Pooling = Literal["decoder_start", "cls", "mean", "last_token"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
-ExtractorWeights = Literal["complement", "uniform"]
+ExtractorWeights = Literal["complement", "gate", "uniform"]
 EXTRACTOR_WEIGHTS: tuple[str, ...] = get_args(ExtractorWeights)
 
 
@@ -22,8 +22,11 @@ class CIEAConfig(PreTrainedConfig):
         vision_config: Configuration of the vision tower, as an object or a dict with its `model_type`.
         text_config: Configuration of the language model, as an object or a dict with its `model_type`.
         use_extractor: Whether captioned images pass through the extractor. Without it the model is MARVEL.
-        extractor_weights: Patch weights inside the extractor: `"complement"` (the paper: how much of each patch the
-            caption leaves out) or `"uniform"` (1 for every patch, as an ablation).
+        extractor_weights: Role of the complement weights, which tell how much of each patch the caption leaves out:
+            `"complement"` multiplies the extractor's attention logits by them (the paper), `"gate"` replaces extracted
+            patches that the caption describes by one learnt vector, `"uniform"` ignores them (an ablation).
+        extract_uncaptioned: Whether images without a caption pass through the extractor, too. In the paper they do
+            not, and so differ from captioned images in their representation.
         extractor_num_heads: Number of attention heads of the extractor; must divide the language model's width.
         extractor_intermediate_size: Width of the extractor's feed-forward layer.
         extractor_dropout: Dropout probability of the extractor's attention weights and attention residual.
@@ -56,6 +59,7 @@ class CIEAConfig(PreTrainedConfig):
         text_config: PreTrainedConfig | dict[str, Any] | None = None,
         use_extractor: bool = True,
         extractor_weights: ExtractorWeights = "complement",
+        extract_uncaptioned: bool = False,
         extractor_num_heads: int = 8,
         extractor_intermediate_size: int = 2048,
         extractor_dropout: float = 0.05,
@@ -76,6 +80,7 @@ class CIEAConfig(PreTrainedConfig):
         self.text_config = _sub_config(text_config, "text_config", {"model_type": "t5", "d_model": 768})
         self.use_extractor = use_extractor
         self.extractor_weights = extractor_weights
+        self.extract_uncaptioned = extract_uncaptioned
         self.extractor_num_heads = extractor_num_heads
         self.extractor_intermediate_size = extractor_intermediate_size
         self.extractor_dropout = extractor_dropout

@@ -54,12 +54,31 @@ def complement_weights(patches: torch.Tensor, token_embeddings: torch.Tensor, to
         return 1 - (similarity * token_mask[:, None, :]).amax(dim=-1)
 
 
+def relative_gates(weights: torch.Tensor) -> torch.Tensor:
+    """Convert complement weights to gates: near 1 for patches that the caption leaves out, near 0 for the others.
+
+    The weights are standardised over the patches of each image, because their scale depends on the alignment of patches
+    and tokens: `g_j = sigmoid(2 (z_j + 1))`. A patch one standard deviation below its image's mean is half open.
+
+    Args:
+        weights: Complement weights, (images, P), float32.
+
+    Returns:
+        Gates, (images, P), float32.
+    """
+    centred = weights - weights.mean(dim=-1, keepdim=True)
+    return torch.sigmoid(2 * (centred / (weights.std(dim=-1, keepdim=True, correction=0) + 1e-6) + 1))
+
+
 class ComplementaryInformationExtractor(GradientCheckpointingLayer):
     """One transformer layer over the patches of an image that attends to what the caption leaves out.
 
     Attention logits are multiplied by the squared complement weight of the *key* patch, and keys whose weight is below
     the floor are masked. The attention output is followed by a residual with dropout and a layer norm, then by a
     feed-forward layer with a plain residual and no norm.
+
+    With `extractor_weights="gate"` attention is unweighted, and the output of patch j is `g_j x_j + (1 - g_j) m` with
+    the gates of [`relative_gates`] and one learnt vector m.
 
     Args:
         config: Configuration of the model (`extractor_*` and the language model's width).
@@ -78,20 +97,25 @@ class ComplementaryInformationExtractor(GradientCheckpointingLayer):
         self.layer_norm = nn.LayerNorm(width, eps=config.extractor_layer_norm_eps)
         self.fc1 = nn.Linear(width, config.extractor_intermediate_size)
         self.fc2 = nn.Linear(config.extractor_intermediate_size, width)
+        self.mask_embedding = nn.Parameter(torch.zeros(width)) if config.extractor_weights == "gate" else None
 
     def forward(self, patches: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Extract what the caption leaves out.
 
         Args:
             patches: Projected patches, (images, P, D).
-            weights: Complement weights, (images, P).
+            weights: Complement weights, or gates with `extractor_weights="gate"`, (images, P).
 
         Returns:
             Extracted patches, (images, P, D).
         """
-        attended = self._attend(patches, weights)
+        attended = self._attend(patches, weights if self.mask_embedding is None else torch.ones_like(weights))
         hidden: torch.Tensor = self.layer_norm(patches + F.dropout(attended, self.dropout, self.training))
-        return hidden.add(self.fc2(F.leaky_relu(self.fc1(hidden), negative_slope=0.01)))
+        hidden = hidden.add(self.fc2(F.leaky_relu(self.fc1(hidden), negative_slope=0.01)))
+        if self.mask_embedding is None:
+            return hidden
+        gates = weights[..., None].to(hidden.dtype)
+        return gates * hidden + (1 - gates) * self.mask_embedding.to(hidden.dtype)
 
     def _attend(self, patches: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         query, key, value = (self._heads(layer(patches)) for layer in (self.q_proj, self.k_proj, self.v_proj))

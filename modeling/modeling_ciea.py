@@ -15,7 +15,7 @@ from transformers.utils.import_utils import is_torchdynamo_exporting, torch_comp
 
 from .configuration_ciea import CIEAConfig
 from .encoding_ciea import EncodingMixin
-from .layers_ciea import ComplementaryInformationExtractor, complement_weights, patch_states
+from .layers_ciea import ComplementaryInformationExtractor, complement_weights, patch_states, relative_gates
 from .serialization_ciea import SerializationMixin
 
 PatchSource = Literal["extracted", "projected"]
@@ -29,6 +29,7 @@ class CIEAOutput(ModelOutput):
         embeddings: Embeddings of the batch, (batch, hidden_size), not normalised.
         image_embeddings: With `image_only_from`, image-only embeddings (images, hidden_size), in row order.
         complement_weights: With `output_patches`, how much of each patch the caption leaves out: (images, P).
+        gates: With `output_patches` and `extractor_weights="gate"`, the gates of the patches: (images, P).
         projected_patches: With `output_patches`, the projector's output: (images, P, hidden_size).
         extracted_patches: With `output_patches`, the patches that the language model reads: (images, P, hidden_size).
     """
@@ -36,6 +37,7 @@ class CIEAOutput(ModelOutput):
     embeddings: torch.Tensor | None = None
     image_embeddings: torch.Tensor | None = None
     complement_weights: torch.Tensor | None = None
+    gates: torch.Tensor | None = None
     projected_patches: torch.Tensor | None = None
     extracted_patches: torch.Tensor | None = None
 
@@ -143,14 +145,14 @@ class CIEAModel(EncodingMixin, SerializationMixin, PreTrainedModel):
         self._check_counts(input_ids, features)
         output = CIEAOutput()
         if features is not None:
-            weights, projected, extracted = self._project_and_extract(
+            weights, gates, projected, extracted = self._project_and_extract(
                 features, input_ids, attention_mask, inputs_embeds
             )
             inputs_embeds = self._insert(extracted, input_ids, inputs_embeds)
             if image_only_from is not None:
                 output.image_embeddings = self._embed_image_only(image_only_from, projected, extracted)
             if output_patches:
-                output.complement_weights = weights
+                output.complement_weights, output.gates = weights, gates
                 output.projected_patches, output.extracted_patches = projected, extracted
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         output.embeddings = self._embed(inputs_embeds, attention_mask, **kwargs)
@@ -183,17 +185,18 @@ class CIEAModel(EncodingMixin, SerializationMixin, PreTrainedModel):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         inputs_embeds: torch.Tensor,
-    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor, torch.Tensor]:
         """Project the features and extract the patches of captioned images.
 
         Returns:
-            Complement weights (images, P), or `None` without an extractor; projected and extracted patches, both
-            (images, P, D). For an image without a caption the extracted patches are the projected ones.
+            Complement weights (images, P), or `None` without an extractor; gates (images, P), or `None` without any;
+            projected and extracted patches, both (images, P, D). For an image without a caption the extracted patches
+            are the projected ones, unless `extract_uncaptioned` is set.
         """
         is_image = input_ids == self.config.image_token_id  # (batch, T)
         projected = self.projector(features.to(self.projector.weight.dtype))
         if self.extractor is None:
-            return None, projected, projected
+            return None, None, projected, projected
         # Row of each image: the i-th image belongs to the i-th row with placeholders. Comparing running counts finds it
         # with static shapes and without a host-device synchronisation, which `nonzero` would need.
         has_image = is_image.any(dim=1)
@@ -203,13 +206,18 @@ class CIEAModel(EncodingMixin, SerializationMixin, PreTrainedModel):
         # the prefix "caption:", the caption and the end-of-sequence token.
         after_image = is_image.cumsum(dim=1) * ~is_image > 0
         caption = (after_image & attention_mask.bool())[rows]  # (images, T)
+        captioned = caption.any(dim=1)  # (images,)
+        gates = None
         if self.config.extractor_weights == "uniform":
             weights = torch.ones(projected.shape[:2], device=projected.device)  # (images, P)
         else:
             weights = complement_weights(projected, inputs_embeds[rows], caption)
-        extracted = self.extractor(projected, weights)
-        captioned = caption.any(dim=1)[:, None, None]
-        return weights, projected, torch.where(captioned, extracted, projected)
+        if self.config.extractor_weights == "gate":
+            gates = torch.where(captioned[:, None], relative_gates(weights), 1.0)
+        extracted = self.extractor(projected, weights if gates is None else gates)
+        if not self.config.extract_uncaptioned:
+            extracted = torch.where(captioned[:, None, None], extracted, projected)
+        return weights, gates, projected, extracted
 
     def _insert(self, patches: torch.Tensor, input_ids: torch.Tensor, inputs_embeds: torch.Tensor) -> torch.Tensor:
         """Replace the placeholders by the patches, in order: (batch, T, D)."""
@@ -257,6 +265,9 @@ class CIEAModel(EncodingMixin, SerializationMixin, PreTrainedModel):
         """Initialise CIEA's own layers as torch does; the towers have their own rules."""
         if isinstance(module, CIEAModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+        elif isinstance(module, ComplementaryInformationExtractor):
+            if module.mask_embedding is not None:
+                init.normal_(module.mask_embedding, std=0.02)
         elif isinstance(module, nn.Linear):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             bound = 1 / math.sqrt(module.in_features)

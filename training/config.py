@@ -77,8 +77,18 @@ class TrainingConfig:
         Option(MODEL, "whether to use the extractor; without it the model is MARVEL; none keeps the model's"),
     ] = None
     extractor_weights: Annotated[
-        Literal["complement", "uniform"] | None,
-        Option(MODEL, "weights of the patches; 'uniform' is for ablations; none keeps the model's"),
+        Literal["complement", "gate", "uniform"] | None,
+        Option(MODEL, "role of the complement weights: the paper's, a gate, or no weights; none keeps the model's"),
+    ] = None
+    extract_uncaptioned: Annotated[
+        bool | None,
+        Option(MODEL, "whether images without a caption pass through the extractor; none keeps the model's"),
+    ] = None
+    dropout: Annotated[
+        float | None, Option(MODEL, "dropout of the language model in training; none keeps the model's", minimum=0)
+    ] = None
+    extractor_dropout: Annotated[
+        float | None, Option(MODEL, "dropout of the extractor in training; none keeps the model's", minimum=0)
     ] = None
     freeze: Annotated[
         tuple[str, ...], Option(MODEL, f"parts that are not trained, separated by commas: {', '.join(FREEZABLE)}")
@@ -127,6 +137,18 @@ class TrainingConfig:
     false_negative_margin: Annotated[
         float | None, Option(LOSS, "ignore negatives whose cosine is at least the positive's minus this margin")
     ] = None
+
+    contrast: Annotated[
+        Literal["embeddings", "words"],
+        Option(LOSS, "stage `align`: contrast embeddings (MARVEL), or patches and words without the language model"),
+    ] = "embeddings"
+    word_scale: Annotated[float, Option(LOSS, "factor of the scores with `--align.contrast words`", above=0)] = 30.0
+    word_learning_rate: Annotated[
+        float, Option(LOSS, "learning rate with `--align.contrast words`, relative to each parameter's scale", above=0)
+    ] = 0.03
+    caption_dropout: Annotated[
+        float, Option(LOSS, "probability that an image of a training document loses its caption", minimum=0)
+    ] = 0.0
 
     batch_size: Annotated[int, Option(OPTIMISER, "queries per batch over all processes", minimum=1)] = 64
     gradient_accumulation_steps: Annotated[
@@ -197,6 +219,10 @@ class TrainingConfig:
                 raise ValueError(f"`{name}` must be at least {option.minimum}; got {value}")
             if option.above is not None and value <= option.above:
                 raise ValueError(f"`{name}` must be above {option.above}; got {value}")
+        for name in ("dropout", "extractor_dropout", "caption_dropout"):
+            value = getattr(self, name)
+            if value is not None and value >= 1:
+                raise ValueError(f"`{name}` must be below 1; got {value}")
         unknown = [part for part in self.freeze if part not in FREEZABLE]
         if unknown:
             raise ValueError(f"`freeze` must be a subset of {', '.join(FREEZABLE)}; got {', '.join(unknown)}")
@@ -207,6 +233,11 @@ class TrainingConfig:
     def stage_names(self) -> list[str]:
         """Stages to run, in order."""
         return list(self.all_stages) if self.stage == "all" else [name.strip() for name in self.stage.split(",")]
+
+    @property
+    def aligns_words(self) -> bool:
+        """Whether this is the configuration of a word alignment."""
+        return self.stage == "align" and self.contrast == "words"
 
     def for_stage(self, stage: str) -> TrainingConfig:
         """Return the configuration of one stage: its own values laid over the common ones."""

@@ -261,7 +261,7 @@ def test_tuple_output_and_dropout() -> None:
         ({"pooling": "first"}, "`pooling` must be one of decoder_start, cls, mean, last_token; got 'first'"),
         ({"pooling": "decoder_start"}, "requires an encoder-decoder, unlike 'bert'; choose 'cls'"),
         ({"extractor_num_heads": 5}, "`extractor_num_heads` must divide the language model's width 32; got 5"),
-        ({"extractor_weights": "none"}, "`extractor_weights` must be one of complement, uniform; got 'none'"),
+        ({"extractor_weights": "none"}, "`extractor_weights` must be one of complement, gate, uniform; got 'none'"),
         ({"extractor_dropout": 1.0}, r"`extractor_dropout` must be in \[0, 1\); got 1\.0"),
         ({"image_seq_length": -1}, "`image_seq_length` must be positive; got -1"),
     ],

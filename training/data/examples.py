@@ -74,6 +74,7 @@ class RetrievalExamples(Examples):
         view: View of its corpus.
         negatives: Query id to the corpus rows of its hard negatives, by kind; `None` for in-batch negatives only.
         counts: Number of hard negatives per example, by kind.
+        caption_dropout: Probability that an image loses its caption.
 
     Raises:
         ValueError: If no query has a positive with content.
@@ -85,10 +86,12 @@ class RetrievalExamples(Examples):
         view: DocumentView,
         negatives: Mapping[str, Mapping[str, Sequence[int]]] | None = None,
         counts: Mapping[str, int] | None = None,
+        caption_dropout: float = 0.0,
     ) -> None:
         super().__init__(view)
         self.negatives = negatives or {}
         self.counts = dict(counts or {})
+        self.caption_dropout = caption_dropout
         rows = {identifier: row for row, identifier in enumerate(view.ids)}
         self._usable = frozenset(view.usable_rows())
         self._queries: list[tuple[str, str, list[int]]] = []
@@ -118,6 +121,9 @@ class RetrievalExamples(Examples):
             images = (row for row in relevant if self.view.kinds[row] == "image")
             captions = [text for text in map(self.view.text, images) if text is not None]
         documents = [*targets, *negatives]
+        for document in documents:
+            if self.caption_dropout and document.has_image and rng.random() < self.caption_dropout:
+                document.text = None
         return Example(query_id, query, [target.row for target in targets], relevant, documents, captions, broken)
 
 

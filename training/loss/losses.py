@@ -140,6 +140,68 @@ class AlignmentLoss(nn.Module):
         return (to_images + to_captions) / 2
 
 
+class WordAlignmentLoss(nn.Module):
+    """Contrast of images and captions by their patches and words, without a language-model pass.
+
+    The score of an image and a caption is the mean over the caption's tokens of the highest cosine with any patch of
+    the image. The loss brings projected patches and token embeddings into one space, in which complement weights are
+    meaningful.
+
+    Args:
+        scale: Factor of the scores.
+
+    Inputs:
+        - patches (B, P, D), all_patches (A, P, D): projected patches, not normalised
+        - tokens (B, T, D), all_tokens (A, T, D): input embeddings of the captions' tokens, not normalised
+        - token_mask (B, T), all_token_mask (A, T) bool: tokens that count; at least one per caption
+        - positives (B, A) bool: position of the partner of each row among all
+        - ignored (B, A) bool, optional: other rows that fit as well, such as images with the same caption
+        - total, optional: number of pairs that the sum is divided by; B by default
+    """
+
+    def __init__(self, scale: float = 30.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(
+        self,
+        patches: Tensor,
+        all_patches: Tensor,
+        tokens: Tensor,
+        token_mask: Tensor,
+        all_tokens: Tensor,
+        all_token_mask: Tensor,
+        positives: Tensor,
+        ignored: Tensor | None = None,
+        total: int | None = None,
+    ) -> Tensor:
+        """Return the mean of both directions, a scalar; 0 without pairs."""
+        negatives = ~positives if ignored is None else ~positives & ~ignored
+        to_images = word_scores(all_patches, tokens, token_mask).T * self.scale  # (B, A)
+        to_captions = word_scores(patches, all_tokens, all_token_mask) * self.scale  # (B, A)
+        losses = _cross_entropy(to_images, positives, negatives) + _cross_entropy(to_captions, positives, negatives)
+        return losses.sum() / 2 / max(len(patches) if total is None else total, 1)
+
+
+def word_scores(patches: Tensor, tokens: Tensor, token_mask: Tensor) -> Tensor:
+    """Score images and captions: mean over tokens of the highest cosine with any patch.
+
+    Args:
+        patches: (I, P, D).
+        tokens: (C, T, D).
+        token_mask: (C, T) bool.
+
+    Returns:
+        (I, C), in float32 or wider.
+    """
+    patches, tokens = (F.normalize(_wide(matrix), dim=-1) for matrix in (patches, tokens))
+    similarity = torch.einsum("ipd,ctd->icpt", patches, tokens)
+    if not similarity.numel():
+        return similarity.sum(dim=(2, 3))
+    nearest = similarity.amax(dim=2)  # (I, C, T)
+    return (nearest * token_mask).sum(dim=-1) / token_mask.sum(dim=-1).clamp(min=1)
+
+
 def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """Sum losses with their weights: L = L_c + lambda L_comp (section 3.3).
 

@@ -67,7 +67,7 @@ class Objective(nn.Module):
         sizes = list(zip(*gather_sizes(batch.counts, embeddings.device), strict=True))
         queries, reduced, documents = embeddings.split(batch.counts[:3])
         rows = gather(batch.documents, sizes[2])
-        positives, ignored = _masks(batch, rows)
+        positives, ignored = pair_masks(batch, rows)
         common = {"logit_scale": logit_scale, "total": sum(sizes[0])}
         masks = {"positives": positives, "ignored": ignored}
         losses: dict[str, Tensor] = {}
@@ -78,7 +78,7 @@ class Objective(nn.Module):
         if "contrastive" in self.losses:
             losses["contrastive"] = self.losses["contrastive"](queries, gather(documents, sizes[2]), **masks, **common)
         if "complementary" in self.losses:
-            positives, ignored = _masks(batch, gather(batch.images, sizes[3]))
+            positives, ignored = pair_masks(batch, gather(batch.images, sizes[3]))
             losses["complementary"] = self.losses["complementary"](
                 reduced,
                 gather(image_only, sizes[3]),
@@ -94,7 +94,7 @@ class Objective(nn.Module):
         return weighted_sum(losses, self.weights)
 
 
-def _masks(batch: TrainingBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
+def pair_masks(batch: TrainingBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return masks of positives and of ignored documents, both (Q, N), for gathered documents of these corpus rows.
 
     A document embedded by two processes counts once. Documents that are relevant to a query but not its targets are

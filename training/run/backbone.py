@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ciea_hf.loading import load_dataset
-from ciea_hf.training.run.optim import freeze
+from ciea_hf.training.run.optim import freeze, set_dropout
 from ciea_hf.training.values import lora_options
 from ciea_hf.utils import import_optional
 
@@ -46,8 +46,10 @@ def load_model(config: TrainingConfig, previous: Path | None, work: Path) -> CIE
 
     torch.manual_seed(config.seed)
     start = str(previous) if previous is not None else config.model
-    asked = {"use_extractor": config.use_extractor, "extractor_weights": config.extractor_weights}
-    overrides = {name: value for name, value in asked.items() if value is not None}
+    overrides = {}
+    for name in ("use_extractor", "extractor_weights", "extract_uncaptioned"):
+        if getattr(config, name) is not None:
+            overrides[name] = getattr(config, name)
     if start is not None and Path(start).suffix == ".pt":
         model = _from_authors(Path(start), config, overrides)
     elif start is not None:
@@ -77,6 +79,10 @@ def prepare_model(
     if sharded:
         model.logit_scale = nn.Parameter(model.logit_scale.detach().reshape(1))
     freeze(model, config.freeze)
+    if config.dropout is not None:
+        set_dropout(model.text_model, config.dropout)
+    if config.extractor_dropout is not None and model.extractor is not None:
+        set_dropout(model.extractor, config.extractor_dropout)
     if config.lora and not {"text", "text_body"} & set(config.freeze):
         _add_lora(model, config.lora)
     if config.gradient_checkpointing:

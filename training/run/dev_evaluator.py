@@ -45,7 +45,12 @@ class DevEvaluator:
         limit: Maximum number of documents to rank: the judged ones, and a sample of the others.
         seed: Seed of the sample.
         workers: Number of threads that decode images.
+
+    Attributes:
+        metric: Name of the metric that selects the best model.
     """
+
+    metric = "mrr@10"
 
     def __init__(
         self,

@@ -78,6 +78,50 @@ def parameter_groups(
     return found
 
 
+def alignment_groups(model: nn.Module, relative_rate: float) -> list[dict[str, Any]]:
+    """Return the parameters of the word alignment, projector and token table, with rates relative to their scale.
+
+    The entries of a token table are about 1 in T5 and 0.02 in GPT-2, and AdamW moves every entry by about its learning
+    rate per step. So the rate of each tensor is `relative_rate` times its root mean square.
+
+    Args:
+        model: A CIEAModel, after [`freeze`].
+        relative_rate: Learning rate of a tensor whose root mean square is 1.
+
+    Returns:
+        Groups for a torch optimiser, each with a `name`.
+
+    Raises:
+        ValueError: If projector and token table are frozen.
+    """
+    table: nn.Module = model.get_input_embeddings()  # type: ignore[operator]
+    projector: nn.Module = model.projector  # type: ignore[assignment]
+    groups: list[dict[str, Any]] = []
+    for part, module in (("table", table), ("projector", projector)):
+        scale = float(module.weight.detach().float().square().mean().sqrt())  # type: ignore[operator,union-attr]
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        if trained:
+            groups.append({"name": part, "params": trained, "lr": relative_rate * scale, "weight_decay": 0.0})
+    if not groups:
+        raise ValueError("`freeze` leaves neither projector nor token table to the word alignment")
+    return groups
+
+
+def set_dropout(module: nn.Module, probability: float) -> None:
+    """Set all dropout probabilities of a module, without changing its configuration.
+
+    Args:
+        module: A language model or the extractor. Dropout layers and float attributes named after dropout are set.
+        probability: Dropout probability.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = probability
+        for name, value in vars(part).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(part, name, probability)
+
+
 def build_optimizer(groups: Sequence[dict[str, Any]], betas: tuple[float, float], epsilon: float) -> torch.optim.AdamW:
     """Build AdamW over the groups."""
     return torch.optim.AdamW(list(groups), betas=betas, eps=epsilon)

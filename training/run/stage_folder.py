@@ -128,7 +128,7 @@ class StageFolder:
         run = {name: record[name] for name in ("command", "config", "versions", "git_revision", "seed")}
         split = self.config.dev_split
         results = None
-        if metrics and split:
+        if split and "mrr@10" in metrics:
             results = {"dataset": self.data[split].name, "split": split, "metrics": dict(metrics)}
         dataset = self.data[self.config.train_split].name
         write_model_card(folder, run={**run, "dataset": dataset, "data_fingerprint": record["data"]}, results=results)

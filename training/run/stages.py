@@ -20,6 +20,7 @@ from ciea_hf.training.data.negatives import MiningOptions, load_negatives, save_
 from ciea_hf.training.distributed import barrier, run_on_main
 from ciea_hf.training.loss.embedder import Embedder
 from ciea_hf.training.loss.objective import Objective
+from ciea_hf.training.loss.word_alignment import WordAligner, WordObjective
 from ciea_hf.training.run.accelerator import create_accelerator, is_sharded, start_trackers
 from ciea_hf.training.run.backbone import load_model, plain_weights, prepare_model
 from ciea_hf.training.run.dev_evaluator import DevEvaluator
@@ -27,6 +28,7 @@ from ciea_hf.training.run.encoder import TrainingEncoder
 from ciea_hf.training.run.publishing import publish
 from ciea_hf.training.run.stage_folder import StageFolder
 from ciea_hf.training.run.trainer import Trainer
+from ciea_hf.training.run.word_evaluator import WordEvaluator
 from ciea_hf.utils import cache_dir, import_optional
 
 if TYPE_CHECKING:
@@ -143,19 +145,13 @@ class StageRun:
         if sharded and config.lora:
             raise ValueError("`lora` cannot be combined with an engine that shards weights")
         model = prepare_model(model, config, self.accelerator.mixed_precision, sharded).to(self.accelerator.device)
-        objective = Objective.of_stage(config)
-        embedder = Embedder(
-            model,
-            config.complement_patches if objective.needs_image_only else None,
-            gradient_cache=config.gradient_cache_chunk is not None,
-            in_step=sharded,
-        )
+        embedder, objective = self._modules(model, sharded)
         trainer = Trainer(
             config,
             embedder,
             objective,
             self._examples(model),
-            self._collator(model, objective),
+            self._collator(model, objective.needs_image_only),
             self.accelerator,
             self.folder.path,
             self._dev_evaluator(model),
@@ -172,11 +168,36 @@ class StageRun:
         best = next((entry for entry in progress.history if entry["step"] == progress.best_step), {})
         return {**asdict(progress), "metrics": best, "stage": config.stage, "model": str(self.folder.best)}
 
-    def _dev_evaluator(self, model: CIEAModel) -> DevEvaluator | None:
+    def _modules(
+        self, model: CIEAModel, sharded: bool
+    ) -> tuple[Embedder, Objective] | tuple[WordAligner, WordObjective]:
+        """Build the module to train and the losses of its output."""
+        config = self.config
+        if config.aligns_words:
+            if sharded:
+                raise ValueError("`contrast='words'` cannot be combined with an engine that shards weights")
+            return WordAligner(model, special_tokens(model)).to(self.accelerator.device), WordObjective(
+                config.word_scale
+            )
+        objective = Objective.of_stage(config)
+        embedder = Embedder(
+            model,
+            config.complement_patches if objective.needs_image_only else None,
+            gradient_cache=config.gradient_cache_chunk is not None,
+            in_step=sharded,
+        )
+        return embedder, objective
+
+    def _dev_evaluator(self, model: CIEAModel) -> DevEvaluator | WordEvaluator | None:
         config = self.config
         if not config.dev_split:
             return None
         dataset = self.data[config.dev_split]
+        if config.aligns_words:
+            view = self._view(dataset, self._features(model, dataset), "image")
+            return WordEvaluator(
+                view, model, self._collator(model), frozenset(special_tokens(model)), config.eval_batch_size
+            )
         collator = self._collator(model, chunk_size=config.eval_batch_size)
         features = self._features(model, dataset)
         return DevEvaluator(
@@ -225,10 +246,11 @@ class StageRun:
         )
 
     def _collator(
-        self, model: CIEAModel, objective: Objective | None = None, chunk_size: int | None = None
+        self, model: CIEAModel, needs_reduced_queries: bool = False, chunk_size: int | None = None
     ) -> Collator:
-        config, prompts, builder = self.config, model.config.prompts, None
-        if objective is not None and objective.needs_image_only:
+        config, builder = self.config, None
+        prompts = {} if config.aligns_words else model.config.prompts
+        if needs_reduced_queries:
             builder = ComplementaryQueryBuilder(
                 model.processor.tokenizer, config.query_reduction, prompts.get("query", "")
             )
@@ -246,8 +268,8 @@ class StageRun:
         if config.stage == "hard_negatives":
             negatives = load_negatives(config.negatives or self.output / NEGATIVES, view.ids)
             counts = {"image": config.image_negatives, "text": config.text_negatives}
-            return RetrievalExamples(dataset, view, negatives, counts)
-        return RetrievalExamples(dataset, view)
+            return RetrievalExamples(dataset, view, negatives, counts, config.caption_dropout)
+        return RetrievalExamples(dataset, view, caption_dropout=config.caption_dropout)
 
     def _mine(self) -> dict[str, Any]:
         config = self.config
@@ -276,3 +298,10 @@ class StageRun:
             path = save_negatives(found, self.folder.path)
             logger.info("mined negatives: %s; written to %s", found.report, path)
         return {"stage": config.stage, "report": found.report}
+
+
+def special_tokens(model: CIEAModel) -> list[int]:
+    """Return the token ids of a model that are not words: the tokenizer's special tokens and the image's marks."""
+    config = model.config
+    marks = [config.image_token_id, config.image_start_token_id, config.image_end_token_id]
+    return sorted({*model.processor.tokenizer.all_special_ids, *marks})

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from ciea_hf.training.config import TrainingConfig
 
-METRIC = "mrr@10"
 SECONDS_BETWEEN_LINES = 30.0  # interval of the bar's updates in a file
 
 
@@ -79,10 +78,10 @@ class Reporter:
         timing = {"samples_per_second": samples / seconds, "memory_gb": peak_memory(self.accelerator.device)}
         self._track({**values, **timing}, step)
 
-    def evaluation(self, step: int, metrics: Mapping[str, float], best: bool) -> None:
-        """Report an evaluation."""
+    def evaluation(self, step: int, metrics: Mapping[str, float], metric: str, best: bool) -> None:
+        """Report an evaluation; `metric` is the one that selects the best model."""
         self._track({f"dev/{name}": value for name, value in metrics.items()}, step)
-        self._dev = {"dev": f"{metrics[METRIC]:.4f}"}
+        self._dev = {"dev": f"{metrics[metric]:.4f}"}
         if self.accelerator.is_main_process:
             shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             tqdm.write(f"{self.config.stage}, step {step}: dev {shown}{'  (best)' if best else ''}")

@@ -16,6 +16,7 @@ from ciea_hf.training.loss.objective import mean_over_processes
 from ciea_hf.training.run.accelerator import full_tensor, is_sharded
 from ciea_hf.training.run.checkpoint import Checkpoints, Progress
 from ciea_hf.training.run.optim import (
+    alignment_groups,
     build_optimizer,
     build_schedule,
     clamp_logit_scale,
@@ -23,7 +24,7 @@ from ciea_hf.training.run.optim import (
     resume_schedule,
 )
 from ciea_hf.training.run.preemption import Preempted, Preemption
-from ciea_hf.training.run.tracking import METRIC, Reporter
+from ciea_hf.training.run.tracking import Reporter
 from ciea_hf.utils import write_json
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     from ciea_hf.training.data.examples import Examples
     from ciea_hf.training.loss.embedder import Embedder
     from ciea_hf.training.loss.objective import Objective
+    from ciea_hf.training.loss.word_alignment import WordAligner, WordObjective
     from ciea_hf.training.run.dev_evaluator import DevEvaluator
+    from ciea_hf.training.run.word_evaluator import WordEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +68,13 @@ class Trainer:
     def __init__(
         self,
         config: TrainingConfig,
-        embedder: Embedder,
-        objective: Objective,
+        embedder: Embedder | WordAligner,
+        objective: Objective | WordObjective,
         examples: Examples,
         collator: Collator,
         accelerator: Accelerator,
         folder: Path,
-        dev: DevEvaluator | None,
+        dev: DevEvaluator | WordEvaluator | None,
     ) -> None:
         self.config = config
         self.objective = objective
@@ -82,8 +85,12 @@ class Trainer:
         self.dev = dev
         self.save_best: Callable[[dict[str, float]], None] = lambda _metrics: None
         accelerator.gradient_accumulation_steps = config.gradient_accumulation_steps
-        rates = (config.learning_rate, config.new_learning_rate, config.weight_decay)
-        optimizer = build_optimizer(parameter_groups(embedder.model, *rates), config.adam_betas, config.adam_epsilon)
+        if config.aligns_words:
+            groups = alignment_groups(embedder.model, config.word_learning_rate)
+        else:
+            rates = (config.learning_rate, config.new_learning_rate, config.weight_decay)
+            groups = parameter_groups(embedder.model, *rates)
+        optimizer = build_optimizer(groups, config.adam_betas, config.adam_epsilon)
         self.model = embedder.model
         self.embedder, self.optimizer = accelerator.prepare(embedder, optimizer)
         sampler = ResumableBatchSampler(len(examples), config.batch_size, config.seed)
@@ -228,13 +235,14 @@ class Trainer:
         metrics = self.dev(self.embedder if sharded else self.accelerator.unwrap_model(self.embedder))
         step, progress = self.progress.step, self.progress
         progress.history.append({"step": step, **metrics})
-        best = progress.best_metric is None or metrics[METRIC] > progress.best_metric
+        score = metrics[self.dev.metric]
+        best = progress.best_metric is None or score > progress.best_metric
         if best:
-            progress.best_metric, progress.best_step, progress.evaluations_without_gain = metrics[METRIC], step, 0
+            progress.best_metric, progress.best_step, progress.evaluations_without_gain = score, step, 0
             self.save_best(metrics)
         else:
             progress.evaluations_without_gain += 1
-        self.reporter.evaluation(step, metrics, best)
+        self.reporter.evaluation(step, metrics, self.dev.metric, best)
 
     def _exhausted(self) -> bool:
         limit = self.config.early_stopping
