@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.common.ablation_report import spread
 from benchmarks.common.files import make_parser, say, write_page
+from benchmarks.common.variants import PRESET
 from ciea_hf.demo.launching import launch_training
 from ciea_hf.evaluation.report import text_table
 
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table: Table = {}
     for seed in range(parsed.seeds):
         training = ["--stage", ",".join(STAGES), "--seed", str(seed), *overrides]
-        folder = launch_training(parsed.work / f"seed-{seed}", training)
+        folder = launch_training(parsed.work / f"seed-{seed}", training, PRESET)
         for stage, metrics in read_metrics(folder).items():
             table.setdefault(stage, []).append(metrics)
             say(f"seed {seed}, {stage}: " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))

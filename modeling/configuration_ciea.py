@@ -23,8 +23,8 @@ class CIEAConfig(PreTrainedConfig):
         text_config: Configuration of the language model, as an object or a dict with its `model_type`.
         use_extractor: Whether captioned images pass through the extractor. Without it the model is MARVEL.
         extractor_weights: Role of the complement weights, which tell how much of each patch the caption leaves out:
-            `"complement"` multiplies the extractor's attention logits by them (the paper), `"gate"` replaces extracted
-            patches that the caption describes by one learnt vector, `"uniform"` ignores them (an ablation).
+            `"complement"` multiplies the extractor's attention logits by them (the paper), `"gate"` replaces patches
+            that the caption describes by one learnt vector, `"uniform"` ignores them (an ablation).
         extract_uncaptioned: Whether images without a caption pass through the extractor, too. In the paper they do
             not, and so differ from captioned images in their representation.
         extractor_num_heads: Number of attention heads of the extractor; must divide the language model's width.

@@ -77,8 +77,8 @@ class ComplementaryInformationExtractor(GradientCheckpointingLayer):
     the floor are masked. The attention output is followed by a residual with dropout and a layer norm, then by a
     feed-forward layer with a plain residual and no norm.
 
-    With `extractor_weights="gate"` attention is unweighted, and the output of patch j is `g_j x_j + (1 - g_j) m` with
-    the gates of [`relative_gates`] and one learnt vector m.
+    With `extractor_weights="gate"` attention is unweighted, and the layer reads `g_j x_j + (1 - g_j) m` instead of
+    patch j, with the gates of [`relative_gates`] and one learnt vector m.
 
     Args:
         config: Configuration of the model (`extractor_*` and the language model's width).
@@ -109,13 +109,12 @@ class ComplementaryInformationExtractor(GradientCheckpointingLayer):
         Returns:
             Extracted patches, (images, P, D).
         """
-        attended = self._attend(patches, weights if self.mask_embedding is None else torch.ones_like(weights))
+        if self.mask_embedding is not None:
+            patches = torch.lerp(self.mask_embedding.expand_as(patches), patches, weights[..., None].to(patches.dtype))
+            weights = torch.ones_like(weights)
+        attended = self._attend(patches, weights)
         hidden: torch.Tensor = self.layer_norm(patches + F.dropout(attended, self.dropout, self.training))
-        hidden = hidden.add(self.fc2(F.leaky_relu(self.fc1(hidden), negative_slope=0.01)))
-        if self.mask_embedding is None:
-            return hidden
-        gates = weights[..., None].to(hidden.dtype)
-        return gates * hidden + (1 - gates) * self.mask_embedding.to(hidden.dtype)
+        return hidden.add(self.fc2(F.leaky_relu(self.fc1(hidden), negative_slope=0.01)))
 
     def _attend(self, patches: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         query, key, value = (self._heads(layer(patches)) for layer in (self.q_proj, self.k_proj, self.v_proj))

@@ -145,7 +145,10 @@ class TrainingConfig:
     word_scale: Annotated[float, Option(LOSS, "factor of the scores with `--align.contrast words`", above=0)] = 30.0
     word_learning_rate: Annotated[
         float, Option(LOSS, "learning rate with `--align.contrast words`, relative to each parameter's scale", above=0)
-    ] = 0.03
+    ] = 0.1
+    reverse_weight: Annotated[
+        float, Option(LOSS, "weight of the contrast of each document with all queries; 0 disables it", minimum=0)
+    ] = 0.0
     caption_dropout: Annotated[
         float, Option(LOSS, "probability that an image of a training document loses its caption", minimum=0)
     ] = 0.0

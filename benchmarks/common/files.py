@@ -81,7 +81,7 @@ def write_result(
         configuration: Conditions of the result; versions, git revision and the fingerprint of the data are added.
         data: Evaluation data.
     """
-    record = run_record(load_preset("demo"), {data.split: data.fingerprint})
+    record = run_record(load_preset("demo_paper"), {data.split: data.fingerprint})
     content = {**configuration, **{key: record[key] for key in ("versions", "git_revision", "data")}}
     with atomic_write(folder / f"{name}.yaml") as path:
         path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

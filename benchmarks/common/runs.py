@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.common.files import say
 from benchmarks.common.records import Record, first_ranks, read_records, rounded_metrics
-from benchmarks.common.variants import Variant, stage_overrides, training_order
+from benchmarks.common.variants import PRESET, Variant, stage_overrides, training_order
 from ciea_hf.demo.launching import launch_training
 from ciea_hf.evaluation import evaluate
 from ciea_hf.loading import load_encoder
@@ -160,7 +160,7 @@ class Runs:
 
     def _train(self, name: str, seed: int, overrides: Mapping[str, object], arguments: Sequence[str]) -> Path:
         arguments = (*self.data_args, *arguments, "--seed", str(seed), "--trackers=")
-        return launch_training(self._folder(name, seed, overrides), arguments)
+        return launch_training(self._folder(name, seed, overrides), arguments, PRESET)
 
     def _folder(self, name: str, seed: int, overrides: Mapping[str, object]) -> Path:
         """Return the folder of a training. Its name contains a hash of the overrides, so that changes start afresh."""

@@ -13,6 +13,7 @@ from ciea_hf.training.config import TrainingConfig
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+PRESET = "demo_paper"  # the paper's recipe
 NO_EXTRACTOR = ("--use-extractor", "false")
 NO_LOSS = ("--lambda", "0")
 PROJECTED = ("--complement-patches", "projected")
@@ -60,7 +61,8 @@ class Variant:
 
 def _demo_variant(name: str) -> Variant:
     system = next(system for system in SYSTEMS if system.name == name)
-    return Variant(name, system.arguments, system.content, important=True)
+    arguments = () if name == "ciea" else system.arguments
+    return Variant(name, arguments, system.content, important=True)
 
 
 _ALL = (
@@ -165,5 +167,5 @@ def stage_overrides(variant: Variant, steps: int, warm_up_steps: int | None = No
 @lru_cache
 def _overrides(stage: str, arguments: tuple[str, ...]) -> dict[str, Any]:
     defaults = config_as_dict(TrainingConfig())
-    options = config_as_dict(config_from_arguments(["--preset", "demo", *arguments]).for_stage(stage))
+    options = config_as_dict(config_from_arguments(["--preset", PRESET, *arguments]).for_stage(stage))
     return {name: value for name, value in options.items() if value != defaults[name] and name not in IGNORED_OPTIONS}

@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def launch_training(folder: Path, arguments: Sequence[str]) -> Path:
-    """Run `training/train.py` with the preset `demo` through `accelerate launch`.
+def launch_training(folder: Path, arguments: Sequence[str], preset: str = "demo") -> Path:
+    """Run `training/train.py` on the embedded benchmark through `accelerate launch`.
 
     A finished training is not repeated, and an interrupted one continues.
 
     Args:
         folder: Output folder, with a folder per stage.
         arguments: Arguments in addition to the preset.
+        preset: Name of the preset.
 
     Returns:
         The folder.
@@ -30,7 +31,7 @@ def launch_training(folder: Path, arguments: Sequence[str]) -> Path:
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     launch = ("accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no",
               "--dynamo_backend", "no", "--num_cpu_threads_per_process", str(threads))  # fmt: skip
-    command = (*launch, "-m", "ciea_hf.training.train", "--preset", "demo", "--output-dir", str(folder), "--resume")
+    command = (*launch, "-m", "ciea_hf.training.train", "--preset", preset, "--output-dir", str(folder), "--resume")
     status = subprocess.run([sys.executable, "-m", *command, *arguments], check=False).returncode
     if status:
         raise SystemExit(status)

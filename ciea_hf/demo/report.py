@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from ciea_hf.evaluation.metrics import rank_documents
@@ -13,25 +14,28 @@ if TYPE_CHECKING:
     from ciea_hf.data import RetrievalDataset
     from ciea_hf.evaluation.metrics import Run
 
-METRICS = ("mrr@10", "ndcg@10", "recall@1", "recall@10")
+METRICS = ("mrr@10", "recall@1", "recall@10")
 KINDS = ("image", "text")
+IMAGE_QUERIES = ("own image", "image + text", "same caption")
 OUTCOMES = ("found first", "found, but not first", "not found")
 
 
 class Row(NamedTuple):
-    """Row of the table: metrics by kind of query, and training time in seconds."""
+    """Row of the table: metrics by kind of query, training time in seconds, and measures with images as queries."""
 
     title: str
     by_kind: Mapping[str, Mapping[str, float]]
     seconds: float
+    image_queries: Mapping[str, float] = MappingProxyType({})
 
 
 def demo_table(rows: Sequence[Row]) -> str:
-    """Format the table: image queries, text queries, and training time."""
+    """Format the table: metrics by kind of query, measures with images as queries, and training time."""
     columns = [(kind, name) for kind in KINDS for name in METRICS]
-    cells = [["system", *(f"{metric_title(name)} {kind}" for kind, name in columns), "training s"]]
+    cells = [["system", *(f"{metric_title(name)} {kind}" for kind, name in columns), *IMAGE_QUERIES, "training s"]]
     for row in rows:
         values = [f"{row.by_kind[kind][name]:.3f}" for kind, name in columns]
+        values += [f"{row.image_queries[name]:.3f}" if name in row.image_queries else "-" for name in IMAGE_QUERIES]
         cells.append([row.title, *values, f"{row.seconds:.0f}"])
     return text_table(cells)
 

@@ -47,11 +47,16 @@ class System:
     arguments: tuple[str, ...]
     content: str = "full"
 
+    @property
+    def start(self) -> str:
+        """Stage whose model the training starts from: images are aligned with words first."""
+        return "warm_up" if self.content == "caption" else "align"
+
 
 SYSTEMS = (
     System("caption only", "caption_only", ("--content", "caption", "--use-extractor", "false"), "caption"),
     System("MARVEL", "marvel", ("--use-extractor", "false", "--lambda", "0")),
-    System("CIEA", "ciea", ()),
+    System("CIEA", "ciea", ("--use-extractor", "true")),
 )
 
 
@@ -98,7 +103,10 @@ def run_demo(output: Path, steps: int | None = None, seed: int = 0) -> dict[str,
     seconds = _train_systems(output / "runs", steps, seed)
     _say("4/6  Evaluation on the test split: 1,000 scenes and 250 texts with unseen templates and caption pairs")
     results = {system.name: _evaluate(output / "runs" / system.name, system, test) for system in SYSTEMS}
-    rows = [Row(system.title, results[system.name]["by_kind"], seconds[system.name]) for system in SYSTEMS]
+    rows = []
+    for system in SYSTEMS:
+        found = results[system.name]
+        rows.append(Row(system.title, found["by_kind"], seconds[system.name], found["image_queries"]))
     table = demo_table(rows)
     _say(f"\n{table}\n")
     with atomic_write(output / "table.md") as path:
@@ -116,17 +124,20 @@ def run_demo(output: Path, steps: int | None = None, seed: int = 0) -> dict[str,
 
 
 def _train_systems(folder: Path, steps: int | None, seed: int) -> dict[str, float]:
-    """Train all systems from a common warm-up, and return the training time of each in seconds."""
-    _say("2/6  Warm-up of the language model on captions and text documents, the start of all systems")
-    warm_up = launch_training(folder / "warm_up", ("--stage", "warm_up", "--seed", str(seed)))
+    """Train all systems from a common start, and return the training time of each in seconds."""
+    _say("2/6  The start of all systems: warm-up of the language model on texts, alignment of patches and words")
+    start = launch_training(
+        folder / "start", ("--stage", "warm_up,align", "--use-extractor", "false", "--seed", str(seed))
+    )
     _say("3/6  Training: caption only, MARVEL (images, no extractor, no L_comp) and CIEA, with equal numbers of steps")
-    common = ["--stage", "in_batch", "--model", str(warm_up / "warm_up" / "best"), "--seed", str(seed)]
+    common = ["--stage", "in_batch", "--seed", str(seed)]
     if steps is not None:
         common += ["--max-steps", str(steps)]
     seconds = {}
     for system in SYSTEMS:
         _say(f"     {system.title}")
-        stage = launch_training(folder / system.name, (*common, *system.arguments)) / "in_batch"
+        model = ("--model", str(start / system.start / "best"))
+        stage = launch_training(folder / system.name, (*common, *model, *system.arguments)) / "in_batch"
         seconds[system.name] = float(_read_json(stage / "result.json")["seconds"])
     return seconds
 
@@ -135,13 +146,19 @@ def _evaluate(folder: Path, system: System, test: RetrievalDataset) -> dict[str,
     path = folder / METRICS_FILE
     if path.is_file():
         return _read_json(path)
+    from ciea_hf.demo.image_queries import image_query_measures
     from ciea_hf.evaluation import evaluate
     from ciea_hf.loading import load_encoder
+    from ciea_hf.modeling import CIEAModel
 
-    result = evaluate(load_encoder(str(folder / "in_batch" / "best")), test, content=system.content)
+    model = load_encoder(str(folder / "in_batch" / "best"))
+    result = evaluate(model, test, content=system.content)
     write_run(result.run, folder / RUN_FILE, tag=system.name)
-    write_json(path, result.to_dict())
-    return result.to_dict()
+    content = result.to_dict() | {"image_queries": {}}
+    if isinstance(model, CIEAModel) and system.content != "caption":
+        content["image_queries"] = image_query_measures(model, test)
+    write_json(path, content)
+    return content
 
 
 def _export(output: Path, results: dict[str, Any]) -> Path:
@@ -155,7 +172,8 @@ def _export(output: Path, results: dict[str, Any]) -> Path:
     AutoModel.from_pretrained(stage / "best").save_pretrained(folder)
     run = _read_json(stage / "run.json")
     record = {name: run[name] for name in ("command", "config", "versions", "git_revision", "seed")}
-    write_model_card(folder, run=record, results=results)
+    measured = {name: value for name, value in results.items() if name != "image_queries"}
+    write_model_card(folder, run=record, results=measured)
     return folder
 
 

@@ -131,7 +131,8 @@ def test_ablation_continues_and_skips_outdated_records(
 ) -> None:
     launched: list[str] = []
 
-    def launch(folder: Path, arguments: Sequence[str]) -> Path:
+    def launch(folder: Path, arguments: Sequence[str], preset: str) -> Path:
+        assert preset == "demo_paper"
         launched.append(folder.name.rsplit("-", 1)[0])
         stage = folder / arguments[arguments.index("--stage") + 1]
         if not stage.exists():

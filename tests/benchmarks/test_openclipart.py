@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def train_in_this_process(folder: Path, arguments: Sequence[str]) -> Path:
+def train_in_this_process(folder: Path, arguments: Sequence[str], preset: str) -> Path:
     """Train without a child process, with a batch size that the small data set can fill."""
     reset_engine()
-    options = ["--preset", "demo", "--output-dir", str(folder), "--resume", *arguments, "--batch-size", "1"]
+    options = ["--preset", preset, "--output-dir", str(folder), "--resume", *arguments, "--batch-size", "1"]
     run_stages(config_from_arguments(options))
     return folder
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def test_page_shows_means_over_seeds_and_gains_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launched: list[list[str]] = []
 
-    def launch(folder: Path, arguments: Sequence[str]) -> Path:
+    def launch(folder: Path, arguments: Sequence[str], preset: str) -> Path:
+        assert preset == "demo_paper"
         launched.append(list(arguments))
         for number, stage in enumerate(stages.STAGES):
             result = {} if stage == "mine" else {"metrics": {"mrr@10": number / 10 + len(launched) / 100, "map": 1.0}}

@@ -55,7 +55,7 @@ def test_a_folder_with_other_settings_is_rejected(monkeypatch: pytest.MonkeyPatc
     assert commands == []
 
 
-def test_systems_are_trained_from_one_warm_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_systems_are_trained_from_one_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     commands = record_launches(monkeypatch, status=0)
     for number, system in enumerate(demo.SYSTEMS):
         stage = tmp_path / system.name / "in_batch"
@@ -63,22 +63,22 @@ def test_systems_are_trained_from_one_warm_up(monkeypatch: pytest.MonkeyPatch, t
         (stage / "result.json").write_text(f'{{"seconds": {number + 0.5}}}')
     seconds = demo._train_systems(tmp_path, steps=9, seed=2)
     assert seconds == {"caption_only": 0.5, "marvel": 1.5, "ciea": 2.5}
-    warm_up, *trainings = commands
-    assert warm_up[-4:] == ["--stage", "warm_up", "--seed", "2"]
-    model = str(tmp_path / "warm_up" / "warm_up" / "best")
+    start, *trainings = commands
+    assert start[-6:] == ["--stage", "warm_up,align", "--use-extractor", "false", "--seed", "2"]
     for system, command in zip(demo.SYSTEMS, trainings, strict=True):
         arguments = command[command.index("--resume") + 1 :]
-        common = ["--stage", "in_batch", "--model", model, "--seed", "2", "--max-steps", "9"]
-        assert arguments == [*common, *system.arguments]
+        stage = "warm_up" if system.name == "caption_only" else "align"
+        common = ["--stage", "in_batch", "--seed", "2", "--max-steps", "9"]
+        assert arguments == [*common, "--model", str(tmp_path / "start" / stage / "best"), *system.arguments]
 
 
 def test_the_table_has_a_row_per_system() -> None:
     values = {name: (number + 1) / 10 for number, name in enumerate(METRICS)}
-    table = demo_table([Row("CIEA", {"image": values, "text": dict.fromkeys(METRICS, 1.0)}, 61.4)])
+    table = demo_table([Row("CIEA", {"image": values, "text": dict.fromkeys(METRICS, 1.0)}, 61.4, {"own image": 0.5})])
     head, _, row = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
     assert head[:2] == ["system", "MRR@10 image"]
-    assert head[-2:] == ["Recall@10 text", "training s"]
-    assert row == ["CIEA", "0.100", "0.200", "0.300", "0.400", "1.000", "1.000", "1.000", "1.000", "61"]
+    assert head[-5:] == ["Recall@10 text", "own image", "image + text", "same caption", "training s"]
+    assert row == ["CIEA", "0.100", "0.200", "0.300", "1.000", "1.000", "1.000", "0.500", "-", "-", "61"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from ciea_hf.training.data.examples import Example
 from ciea_hf.training.loss import objective as objective_module
 from ciea_hf.training.loss.embedder import Embedder
 from ciea_hf.training.loss.objective import Objective, mean_over_processes
+from ciea_hf.training.loss.word_alignment import WordAligner, WordObjective
 from ciea_hf.training.run.optim import build_optimizer, parameter_groups
+from ciea_hf.training.run.stages import special_tokens
 from tests.support.helpers import picture, tiny_model
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ SCENARIOS = {
     "fp64": PLAIN,
     "fp32": Scenario(dtype="float32", steps=5),
     "alignment": Scenario(weights=(("alignment", 1.0),)),
+    "words": Scenario(weights=(("words", 1.0),)),
+    "reverse": Scenario(weights=(("contrastive", 1.0), ("reverse", 0.5), ("complementary", 0.3))),
     "empty rank": Scenario(empty_rank=True),
     "margin": Scenario(margin=0.05),
     "cached": Scenario(chunk=2),
@@ -80,7 +84,7 @@ def global_batch(step: int, scenario: Scenario) -> list[Example]:
             row, f"the {WORDS[row % 10]} is next to the {WORDS[row // 10 % 10]}" + " and bread" * (row % 3)
         )
 
-    if scenario.weights[0][0] == "alignment":
+    if scenario.weights[0][0] in ("alignment", "words"):
         rows = [step + i for i in range(12)]
         return [
             Example(f"q{row}", f"a {WORDS[row % 10]}", [row], [row], [replace(image(row), text=None)]) for row in rows
@@ -134,7 +138,11 @@ def train(scenario: Scenario, rank: int = 0, world: int = 1) -> dict[str, Any]:
     made, collator = make_embedder(scenario)
     model = made.model
     embedder: nn.Module = made
-    objective = Objective(dict(scenario.weights), scenario.margin)
+    objective: Any
+    if "words" in dict(scenario.weights):
+        embedder, objective = WordAligner(model, special_tokens(model)), WordObjective(30.0)
+    else:
+        objective = Objective(dict(scenario.weights), scenario.margin)
     syncs = [0]
     if world > 1:
         embedder = nn.parallel.DistributedDataParallel(embedder, find_unused_parameters=True)

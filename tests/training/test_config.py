@@ -42,7 +42,7 @@ PAPER = {
 
 
 def test_every_preset_loads_and_every_stage_of_it() -> None:
-    assert preset_names() == ["demo", "edis", "marvel", "webqa_image", "webqa_multi"]
+    assert preset_names() == ["demo", "demo_paper", "edis", "marvel", "webqa_image", "webqa_multi"]
     for name in preset_names():
         config = load_preset(name)
         for stage in STAGES:
@@ -73,7 +73,7 @@ def test_an_unknown_option_lists_the_valid_ones() -> None:
         config_from_arguments(["--hard_negative.epochs", "3"])
     with pytest.raises(ValueError, match="`stage` must be one of warm_up, align"):
         config_from_arguments(["--stage", "in_batch,hart"])
-    with pytest.raises(FileNotFoundError, match=r"preset or file 'webqa' not found; presets: demo, edis"):
+    with pytest.raises(FileNotFoundError, match=r"preset or file 'webqa' not found; presets: demo, demo_paper, edis"):
         load_preset("webqa")
     with pytest.raises(ValueError, match="begins with --; got '3'"):
         config_from_arguments(["--preset", "demo", "3"])
@@ -118,7 +118,7 @@ def test_the_command_line_wins_over_the_preset_and_a_stage_over_all() -> None:
     assert (config.learning_rate, config.use_extractor) == (5e-6, False)
 
 
-@pytest.mark.parametrize("name", ["demo", "edis", "marvel", "webqa_image", "webqa_multi"])
+@pytest.mark.parametrize("name", ["demo", "demo_paper", "edis", "marvel", "webqa_image", "webqa_multi"])
 def test_a_configuration_survives_yaml(name: str, tmp_path: Any) -> None:
     config = updated(load_preset(name), {"lora": "r=4", "trackers": "none", "max_steps": 3})
     path = tmp_path / "config.yaml"

@@ -46,7 +46,7 @@ def largest_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Ten
     return max((left[name] - right[name]).abs().max().item() for name in left)
 
 
-@pytest.mark.parametrize("name", ["fp64", "fp32", "alignment", "empty rank", "margin", "cached"])
+@pytest.mark.parametrize("name", ["fp64", "fp32", "alignment", "words", "reverse", "empty rank", "margin", "cached"])
 @pytest.mark.parametrize("what", ["losses", "gradients", "weights"])
 def test_several_processes_equal_one(several: Results, one: dict[str, dict[str, Any]], name: str, what: str) -> None:
     for result in several[name]:

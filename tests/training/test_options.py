@@ -13,12 +13,14 @@ from ciea_hf import CIEAModel
 from ciea_hf.retrieval.documents import DocumentView
 from ciea_hf.training.config import TrainingConfig
 from ciea_hf.training.data.collator import Collator
+from ciea_hf.training.data.examples import RetrievalExamples
+from ciea_hf.training.data.sampler import SampleKey
 from ciea_hf.training.loss.embedder import Embedder
 from ciea_hf.training.loss.objective import Objective
 from ciea_hf.training.run.backbone import load_model, prepare_model
 from ciea_hf.training.run.dev_evaluator import DevEvaluator
 from ciea_hf.training.run.stages import run_stages
-from tests.support.helpers import tiny_model
+from tests.support.helpers import TEXT_FAMILIES, picture, tiny_model
 from tests.support.toy_training import best_model, configured, moved, read_log, reset_engine, training_data, weights_of
 
 pytestmark = pytest.mark.usefixtures("fresh_engine")
@@ -240,3 +242,46 @@ def test_a_tracker_that_is_asked_for_must_be_there(toy: Path, tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"`trackers` must be among auto, none, .*wandb.*; got 'wand'"):
         run_stages(configured(toy, tmp_path / "run", trackers="wand"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
+def test_dropout_of_zero_makes_training_deterministic(family: str) -> None:
+    model = tiny_model(family, extractor_dropout=0.3)
+    before = model.config.to_dict()
+    config = TrainingConfig(model="unused", dropout=0.0, extractor_dropout=0.0, freeze=("vision",))
+    batch = model.processor(text=["a red cat", "the dog"], images=[picture(1), None])
+    expected = model.eval()(**batch).embeddings
+    noisy = model.train()(**batch).embeddings
+    assert (noisy - expected).abs().max() > 1e-4
+    prepare_model(model, config)
+    torch.testing.assert_close(model.train()(**batch).embeddings, expected, atol=1e-5, rtol=1e-5)
+    assert model.config.to_dict() == before  # a saved checkpoint keeps its values
+
+
+def test_dropout_reaches_training(toy: Path, tmp_path: Path) -> None:
+    logs = []
+    for number, dropout in enumerate((0.0, 0.0, 0.4)):
+        reset_engine()
+        values = {"max_steps": 2, "dropout": dropout, "extractor_dropout": dropout}
+        logs.append(log_of(configured(toy, tmp_path / str(number), **values)))
+    assert logs[0] == logs[1] != logs[2]
+
+
+def test_captions_are_dropped_from_documents() -> None:
+    data = training_data()
+    view = DocumentView(data)
+    for probability, share in ((0.0, 0.0), (0.5, 0.5), (0.99, 0.99)):
+        examples = RetrievalExamples(data, view, caption_dropout=probability)
+        found = [examples[SampleKey(0, epoch, i)] for epoch in range(20) for i in range(len(examples))]
+        images = [d for example in found for d in example.documents if d.has_image and view.text(d.row) is not None]
+        dropped = sum(document.text is None for document in images) / len(images)
+        assert dropped == pytest.approx(share, abs=0.08)
+        assert all(example.captions for example in found if example.query_id == "q-dog-red")
+
+
+def test_the_reverse_loss_contrasts_documents_with_queries(toy: Path, tmp_path: Path) -> None:
+    log = log_of(configured(toy, tmp_path / "reverse", max_steps=1, reverse_weight=0.5))
+    reset_engine()
+    plain = log_of(configured(toy, tmp_path / "plain", max_steps=1))
+    assert log[0]["contrastive"] == plain[0]["contrastive"]
+    assert log[0]["loss"] == pytest.approx(plain[0]["loss"] + 0.5 * log[0]["reverse"], abs=1e-5)

@@ -177,8 +177,11 @@ class WordAlignmentLoss(nn.Module):
     ) -> Tensor:
         """Return the mean of both directions, a scalar; 0 without pairs."""
         negatives = ~positives if ignored is None else ~positives & ~ignored
-        to_images = word_scores(all_patches, tokens, token_mask).T * self.scale  # (B, A)
         to_captions = word_scores(patches, all_tokens, all_token_mask) * self.scale  # (B, A)
+        if all_patches is patches and all_tokens is tokens:  # one process: the same scores
+            to_images = to_captions.T
+        else:
+            to_images = word_scores(all_patches, tokens, token_mask).T * self.scale  # (B, A)
         losses = _cross_entropy(to_images, positives, negatives) + _cross_entropy(to_captions, positives, negatives)
         return losses.sum() / 2 / max(len(patches) if total is None else total, 1)
 

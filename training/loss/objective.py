@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ciea_hf.training.data.batch import TrainingBatch, first_occurrences, membership
-from ciea_hf.training.distributed import gather, gather_sizes, world_size
+from ciea_hf.training.distributed import gather, gather_sizes, process_rank, world_size
 from ciea_hf.training.loss.losses import AlignmentLoss, ComplementaryLoss, ContrastiveLoss, weighted_sum
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ class Objective(nn.Module):
     """The losses of a stage.
 
     Args:
-        weights: Weight of each loss by name: `"contrastive"` and, unless it is 0, `"complementary"`; or
-            `"alignment"`.
+        weights: Weight of each loss by name: `"contrastive"` and, unless they are 0, `"reverse"` (each document against
+            all queries) and `"complementary"`; or `"alignment"`.
         false_negative_margin: See [`ContrastiveLoss`].
     """
 
@@ -29,6 +29,7 @@ class Objective(nn.Module):
         self.weights = weights
         losses = {
             "contrastive": ContrastiveLoss(false_negative_margin),
+            "reverse": ContrastiveLoss(),
             "complementary": ComplementaryLoss(),
             "alignment": AlignmentLoss(),
         }
@@ -40,6 +41,8 @@ class Objective(nn.Module):
         if config.stage == "align":
             return cls({"alignment": 1.0})
         weights = {"contrastive": 1.0}
+        if config.reverse_weight:
+            weights["reverse"] = config.reverse_weight
         if config.complement_weight and config.content == "full":  # else no image has a caption
             weights["complementary"] = config.complement_weight
         return cls(weights, config.false_negative_margin)
@@ -77,6 +80,8 @@ class Objective(nn.Module):
             )
         if "contrastive" in self.losses:
             losses["contrastive"] = self.losses["contrastive"](queries, gather(documents, sizes[2]), **masks, **common)
+        if "reverse" in self.losses:
+            losses["reverse"] = self._reverse(queries, documents, positives, ignored, logit_scale, sizes)
         if "complementary" in self.losses:
             positives, ignored = pair_masks(batch, gather(batch.images, sizes[3]))
             losses["complementary"] = self.losses["complementary"](
@@ -88,6 +93,30 @@ class Objective(nn.Module):
                 total=sum(sizes[1]),
             )
         return {name: loss * world_size() for name, loss in losses.items()}
+
+    def _reverse(
+        self,
+        queries: Tensor,
+        documents: Tensor,
+        positives: Tensor,
+        ignored: Tensor,
+        logit_scale: Tensor,
+        sizes: list[tuple[int, ...]],
+    ) -> Tensor:
+        """Contrast this process's documents with the queries of all processes; masks are (queries, all documents)."""
+        start = sum(sizes[2][: process_rank()])
+        own = slice(start, start + len(documents))
+        all_positives = gather(positives.long(), sizes[0]).bool()  # (all queries, all documents)
+        all_ignored = gather(ignored.long(), sizes[0]).bool()
+        loss: Tensor = self.losses["reverse"](
+            documents,
+            gather(queries, sizes[0]),
+            all_positives[:, own].T,
+            logit_scale,
+            all_ignored[:, own].T,
+            total=int(all_positives.any(dim=0).sum()),
+        )
+        return loss
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """Sum the losses with their weights."""
