@@ -39,6 +39,7 @@ class CIEAConfig(PreTrainedConfig):
             runs one step), `"cls"` (first token), `"mean"` (attended tokens) or `"last_token"` (last attended token).
             For an encoder-decoder, the last three pool its encoder. Chosen from the language model's kind if `None`.
         pooling_decoder_start_token_id: Token id that the decoder's single step starts from, with `"decoder_start"`.
+        normalize_embeddings: Whether embeddings have unit length, as those of text encoders with a final normalisation.
         image_token_id: Token id of the placeholder `<im_patch>`, repeated P times for an image.
         image_start_token_id: Token id of `<im_start>`, which precedes a captioned image.
         image_end_token_id: Token id of `<im_end>`, which follows a captioned image.
@@ -69,6 +70,7 @@ class CIEAConfig(PreTrainedConfig):
         image_seq_length: int | None = None,
         pooling: Pooling | None = None,
         pooling_decoder_start_token_id: int = 0,
+        normalize_embeddings: bool = False,
         image_token_id: int = 32100,
         image_start_token_id: int = 32101,
         image_end_token_id: int = 32102,
@@ -90,6 +92,7 @@ class CIEAConfig(PreTrainedConfig):
         self.image_seq_length = image_seq_length or _patches_of(self.vision_config)
         self.pooling = pooling or _default_pooling(self.text_config)
         self.pooling_decoder_start_token_id = pooling_decoder_start_token_id
+        self.normalize_embeddings = normalize_embeddings
         self.image_token_id = image_token_id
         self.image_start_token_id = image_start_token_id
         self.image_end_token_id = image_end_token_id

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
@@ -26,7 +27,7 @@ class CIEAOutput(ModelOutput):
     """Output of [`CIEAModel`].
 
     Args:
-        embeddings: Embeddings of the batch, (batch, hidden_size), not normalised.
+        embeddings: Embeddings of the batch, (batch, hidden_size); normalised only if the configuration says so.
         image_embeddings: With `image_only_from`, image-only embeddings (images, hidden_size), in row order.
         complement_weights: With `output_patches`, how much of each patch the caption leaves out: (images, P).
         gates: With `output_patches` and `extractor_weights="gate"`, the gates of the patches: (images, P).
@@ -155,7 +156,8 @@ class CIEAModel(EncodingMixin, SerializationMixin, PreTrainedModel):
                 output.complement_weights, output.gates = weights, gates
                 output.projected_patches, output.extracted_patches = projected, extracted
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
-        output.embeddings = self._embed(inputs_embeds, attention_mask, **kwargs)
+        embeddings = self._embed(inputs_embeds, attention_mask, **kwargs)
+        output.embeddings = F.normalize(embeddings, dim=-1) if self.config.normalize_embeddings else embeddings
         use_dict = return_dict if return_dict is not None else self.config.return_dict
         return output if use_dict else output.to_tuple()
 

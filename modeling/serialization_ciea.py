@@ -14,6 +14,7 @@ from transformers.utils import logging
 from .configuration_ciea import CIEAConfig
 from .layers_ciea import patch_states
 from .processing_ciea import CIEAProcessor
+from .text_encoder_ciea import positions_of, text_encoder_settings
 from .validation_ciea import check_weight_files
 
 if TYPE_CHECKING:
@@ -140,12 +141,14 @@ class SerializationMixin(Base):
         Args:
             vision: Folder or Hub id of the vision tower; of a two-tower model such as CLIP, the vision side is used.
                 The number of patches of an image is measured.
-            text: Folder or Hub id of the language model and its tokenizer.
+            text: Folder or Hub id of the language model and its tokenizer. Pooling, normalisation, maximum length and
+                prompts of a sentence-transformers model are kept, so that embeddings of texts stay the same.
             **config_overrides: Arguments of [`CIEAConfig`], such as `use_extractor=False`.
 
         Returns:
             The model with its processor, in evaluation mode.
         """
+        encoder = text_encoder_settings(text)
         vision_model = AutoModel.from_pretrained(vision, config=_vision_config(vision), dtype=torch.float32)
         text_model = AutoModel.from_pretrained(text, dtype=torch.float32)
         for tower, origin in ((vision_model, vision), (text_model, text)):
@@ -154,13 +157,17 @@ class SerializationMixin(Base):
         tokenizer = AutoTokenizer.from_pretrained(text)
         image_processor = AutoImageProcessor.from_pretrained(vision)
         processor = CIEAProcessor(image_processor, tokenizer)
+        if encoder.max_length is not None:  # a limit of texts; placeholders of images come on top of it
+            processor.max_text_length = encoder.max_length
+            tokenizer.model_max_length = max(tokenizer.model_max_length, positions_of(text_model) or 0)
         rows = text_model.get_input_embeddings().weight.shape[0]
         if len(tokenizer) > rows:
             text_model.resize_token_embeddings(len(tokenizer))
         tokens = ("image_token_id", "image_start_token_id", "image_end_token_id")
         ids = {token: getattr(processor, token) for token in tokens}
         layer = config_overrides.get("vision_feature_layer", -1)
-        settings = {"image_seq_length": _measure_patches(vision_model, image_processor, layer), **ids}
+        patches = _measure_patches(vision_model, image_processor, layer)
+        settings = {**encoder.config, "image_seq_length": patches, **ids}
         config = CIEAConfig(
             vision_config=vision_model.config, text_config=text_model.config, **{**settings, **config_overrides}
         )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ciea_hf.loading import load_dataset
-from ciea_hf.training.run.optim import freeze, set_dropout
+from ciea_hf.training.run.optim import freeze, set_dropout, train_token_rows
 from ciea_hf.training.values import lora_options
 from ciea_hf.utils import import_optional
 
@@ -61,7 +61,8 @@ def load_model(config: TrainingConfig, previous: Path | None, work: Path) -> CIE
         model = CIEAModel.from_vision_text_pretrained(vision, text, **overrides)
     else:
         raise ValueError("set `model`, or `vision_model` and `text_model`")
-    model.processor.max_text_length = config.max_length
+    if "text" not in config.freeze:  # a frozen language model keeps its embeddings, of long texts, too
+        model.processor.max_text_length = config.max_length
     return model
 
 
@@ -79,6 +80,9 @@ def prepare_model(
     if sharded:
         model.logit_scale = nn.Parameter(model.logit_scale.detach().reshape(1))
     freeze(model, config.freeze)
+    if "text" in config.freeze and not config.aligns_words:  # the marks of images are new to the language model
+        names = ("image_start_token_id", "image_end_token_id", "image_token_id")
+        train_token_rows(model, [getattr(model.config, name) for name in names])
     if config.dropout is not None:
         set_dropout(model.text_model, config.dropout)
     if config.extractor_dropout is not None and model.extractor is not None:

@@ -71,11 +71,27 @@ def parameter_groups(
         if parameter.requires_grad:
             part = "new" if name.split(".")[0] in NEW_PARTS else "pretrained"
             decayed = parameter.ndim >= 2 and "bias" not in name  # T5's relative position bias is a matrix
+            decayed = decayed and not hasattr(parameter, "_trained_rows")  # decay would change the other rows
             groups[f"{part}/{'decayed' if decayed else 'not decayed'}"]["params"].append(parameter)
     found = [group for group in groups.values() if group["params"]]
     if not found:
         raise ValueError("`freeze` leaves no parameter to train")
     return found
+
+
+def train_token_rows(model: nn.Module, tokens: Sequence[int]) -> None:
+    """Train single rows of a frozen token table, such as those of new tokens; the others keep their values.
+
+    Args:
+        model: A CIEAModel, after [`freeze`].
+        tokens: Token ids of the rows.
+    """
+    weight: nn.Parameter = model.get_input_embeddings().weight  # type: ignore[operator]
+    rows = torch.zeros(len(weight), 1, dtype=weight.dtype)
+    rows[list(tokens)] = 1.0
+    weight.requires_grad_()
+    weight.register_hook(lambda gradient: gradient * rows.to(gradient.device, gradient.dtype))
+    weight._trained_rows = tuple(tokens)  # type: ignore[attr-defined]
 
 
 def alignment_groups(model: nn.Module, relative_rate: float) -> list[dict[str, Any]]:

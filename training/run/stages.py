@@ -254,7 +254,8 @@ class StageRun:
             builder = ComplementaryQueryBuilder(
                 model.processor.tokenizer, config.query_reduction, prompts.get("query", "")
             )
-        return Collator(model.processor, config.max_length, prompts, builder, chunk_size or config.gradient_cache_chunk)
+        limit = model.processor.max_text_length
+        return Collator(model.processor, limit, prompts, builder, chunk_size or config.gradient_cache_chunk)
 
     def _examples(self, model: CIEAModel) -> Examples:
         config = self.config
