@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class Record:
         metrics: Metrics by kind of query.
         ranks: Rank of the first relevant document of each image query, in the order of the data; 0 if it is not in the
             top 10.
+        measures: Further measures of the trained model.
     """
 
     variant: str
@@ -50,6 +51,7 @@ class Record:
     training_seconds: float
     metrics: dict[str, dict[str, float]]
     ranks: list[int]
+    measures: dict[str, float] = field(default_factory=dict)
 
     @property
     def reciprocal_ranks(self) -> NDArray[np.float64]:

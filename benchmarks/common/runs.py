@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.common.files import say
 from benchmarks.common.records import Record, first_ranks, read_records, rounded_metrics
-from benchmarks.common.variants import PRESET, Variant, stage_overrides, training_order
+from benchmarks.common.variants import Variant, stage_overrides, training_order
 from ciea_hf.demo.launching import launch_training
 from ciea_hf.evaluation import evaluate
 from ciea_hf.loading import load_encoder
@@ -38,6 +38,7 @@ class Runs:
         data_args: Training arguments that name data and models other than those of the preset, as pairs of option and
             value. They precede the arguments of a variant. Since their values are local paths, they are not recorded.
         provenance: Fingerprints of the files that `data_args` names. They are recorded instead of the paths.
+        measures: Further measures of a model trained on whole documents, which are recorded beside its metrics.
     """
 
     variants: Mapping[str, Variant]
@@ -48,6 +49,7 @@ class Runs:
     test: RetrievalDataset
     data_args: tuple[str, ...] = ()
     provenance: Mapping[str, str] | None = None
+    measures: Callable[[Any, RetrievalDataset], dict[str, float]] | None = None
 
     def overrides(self, variant: Variant) -> dict[str, dict[str, object]]:
         """Return the options of a variant's stages that differ from the training's defaults, as they are recorded.
@@ -100,14 +102,21 @@ class Runs:
     def run(self, variant: Variant, seed: int) -> Record:
         """Train and evaluate a variant, and write its record. An interrupted training continues."""
         overrides = self.overrides(variant)
-        shared: dict[str, object] = dict(overrides["warm_up"])
-        if self.provenance:
-            shared = {"warm_up": overrides["warm_up"], "data_args": self.provenance}
-        warm = self._train("warm-up-" + variant.family, seed, shared, variant.warm_up(self.warm_up_steps))
-        start = ("--model", str(warm / "warm_up" / "best"))
-        folder = self._train(variant.name, seed, overrides, (*variant.training(self.steps), *start))
+        provenance = {"data_args": dict(self.provenance)} if self.provenance else {}
+        *shared, _ = stages = variant.stages(self.steps, self.warm_up_steps)
+        start: tuple[str, ...] = ()
+        for number, name in enumerate(shared, start=1):
+            options = {**{stage: overrides[stage] for stage in shared[:number]}, **provenance}
+            title = f"{name.replace('_', '-')}-{variant.family}"
+            folder = self._train(title, seed, options, (*stages[name], *start), variant.preset)
+            start = ("--model", str(folder / name / "best"))
+        folder = self._train(variant.name, seed, overrides, (*stages[STAGE], *start), variant.preset)
         stage = folder / STAGE
-        result = evaluate(load_encoder(str(stage / "best")), self.test, content=variant.content)
+        model = load_encoder(str(stage / "best"))
+        result = evaluate(model, self.test, content=variant.content)
+        measured = {}
+        if self.measures and variant.content == "full":
+            measured = self.measures(model, self.test)
         record = Record(
             variant=variant.name,
             seed=seed,
@@ -118,6 +127,7 @@ class Runs:
             training_seconds=round(json.loads((stage / "result.json").read_text(encoding="utf-8"))["seconds"], 1),
             metrics=rounded_metrics(result),
             ranks=first_ranks(result.run, self.test),
+            measures=measured,
         )
         record.write(self.folder)
         shutil.rmtree(stage / "checkpoints", ignore_errors=True)
@@ -158,9 +168,11 @@ class Runs:
             say(f"{run.variant}, seed {run.seed}, {name}: {record.metrics['image']['mrr@10']:.4f}")
         return records
 
-    def _train(self, name: str, seed: int, overrides: Mapping[str, object], arguments: Sequence[str]) -> Path:
+    def _train(
+        self, name: str, seed: int, overrides: Mapping[str, object], arguments: Sequence[str], preset: str
+    ) -> Path:
         arguments = (*self.data_args, *arguments, "--seed", str(seed), "--trackers=")
-        return launch_training(self._folder(name, seed, overrides), arguments, PRESET)
+        return launch_training(self._folder(name, seed, overrides), arguments, preset)
 
     def _folder(self, name: str, seed: int, overrides: Mapping[str, object]) -> Path:
         """Return the folder of a training. Its name contains a hash of the overrides, so that changes start afresh."""

@@ -11,7 +11,7 @@ from ciea_hf.training.arguments import config_as_dict, config_from_arguments
 from ciea_hf.training.config import TrainingConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 PRESET = "demo_paper"  # the paper's recipe
 NO_EXTRACTOR = ("--use-extractor", "false")
@@ -39,6 +39,8 @@ class Variant:
         family: Family of the language model.
         baseline: Name of the variant that this one is compared with.
         important: Whether further seeds of this variant run before those of the other variants.
+        preset: Preset of the training.
+        alignment: Arguments of the alignment of patches and words after the warm-up; None trains without it.
     """
 
     name: str
@@ -47,16 +49,25 @@ class Variant:
     family: str = "t5"
     baseline: str = "marvel"
     important: bool = False
+    preset: str = PRESET
+    alignment: tuple[str, ...] | None = None
 
-    def warm_up(self, steps: int | None = None) -> tuple[str, ...]:
-        """Return the arguments of the warm-up, which is shared by all variants of a family."""
-        budget = () if steps is None else ("--max-steps", str(steps))
+    def stages(self, steps: int, warm_up_steps: int | None = None) -> dict[str, tuple[str, ...]]:
+        """Return the arguments of each stage. All variants of a family share the stages before the last one.
+
+        Args:
+            steps: Training steps of the last stage.
+            warm_up_steps: Steps of the warm-up; those of the preset if None.
+
+        Returns:
+            Arguments by stage, in the order of the training.
+        """
+        budget = () if warm_up_steps is None else ("--max-steps", str(warm_up_steps))
         text_model = () if self.family == "t5" else ("--text-model", f"demo-{self.family}")
-        return ("--stage", "warm_up", *text_model, *budget)
-
-    def training(self, steps: int) -> tuple[str, ...]:
-        """Return the arguments of the training after the warm-up."""
-        return ("--stage", "in_batch", "--max-steps", str(steps), *self.arguments)
+        stages = {"warm_up": ("--stage", "warm_up", *text_model, *budget)}
+        if self.alignment is not None:
+            stages["align"] = ("--stage", "align", "--use-extractor", "false", *self.alignment)
+        return {**stages, "in_batch": ("--stage", "in_batch", "--max-steps", str(steps), *self.arguments)}
 
 
 def _demo_variant(name: str) -> Variant:
@@ -123,11 +134,12 @@ GROUPS: dict[str, dict[str, str]] = {
 }
 
 
-def select_variants(names: Sequence[str] | None) -> list[Variant]:
+def select_variants(names: Sequence[str] | None, variants: Mapping[str, Variant] = VARIANTS) -> list[Variant]:
     """Select variants by name.
 
     Args:
         names: Names of variants; None selects all.
+        variants: The variants to select from.
 
     Returns:
         The variants, in the order in which they are trained.
@@ -135,10 +147,10 @@ def select_variants(names: Sequence[str] | None) -> list[Variant]:
     Raises:
         ValueError: If a name is unknown.
     """
-    unknown = [name for name in names or () if name not in VARIANTS]
+    unknown = [name for name in names or () if name not in variants]
     if unknown:
-        raise ValueError(f"unknown variant {unknown[0]!r}; choose from {', '.join(VARIANTS)}")
-    return [variant for variant in _ALL if names is None or variant.name in names]
+        raise ValueError(f"unknown variant {unknown[0]!r}; choose from {', '.join(variants)}")
+    return [variant for variant in variants.values() if names is None or variant.name in names]
 
 
 def training_order(variants: Sequence[Variant], seeds: int) -> Iterator[tuple[Variant, int]]:
@@ -160,12 +172,12 @@ def stage_overrides(variant: Variant, steps: int, warm_up_steps: int | None = No
     Returns:
         Options and their values by stage. They are the same for all seeds.
     """
-    stages = {"warm_up": variant.warm_up(warm_up_steps), "in_batch": variant.training(steps)}
-    return {stage: dict(_overrides(stage, arguments)) for stage, arguments in stages.items()}
+    stages = variant.stages(steps, warm_up_steps)
+    return {stage: dict(_overrides(stage, arguments, variant.preset)) for stage, arguments in stages.items()}
 
 
 @lru_cache
-def _overrides(stage: str, arguments: tuple[str, ...]) -> dict[str, Any]:
+def _overrides(stage: str, arguments: tuple[str, ...], preset: str) -> dict[str, Any]:
     defaults = config_as_dict(TrainingConfig())
-    options = config_as_dict(config_from_arguments(["--preset", PRESET, *arguments]).for_stage(stage))
+    options = config_as_dict(config_from_arguments(["--preset", preset, *arguments]).for_stage(stage))
     return {name: value for name, value in options.items() if value != defaults[name] and name not in IGNORED_OPTIONS}
