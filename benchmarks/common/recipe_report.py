@@ -89,13 +89,13 @@ def make_page(rows: Sequence[Row], records: Sequence[Record], name: str, steps: 
     own = {group: GROUPS[group] for group in list(GROUPS)[:2]}
     return f"""# The recipe
 
-Results on OpenMoji Scenes, test split, {len(records[0].ranks)} image queries; all choices were made on the dev split.
-The recipe of this package (preset `demo`) trains the language model on texts, aligns patches with words, and then
-trains for {steps} steps with 64 queries each. For each seed, all systems with the same language model have the same start.
-The table shows mean ± standard deviation over seeds. "vs baseline" is the difference in MRR@10 of image queries over the
-seeds that both have, with a paired randomisation test over queries: systems and language models are compared with
-MARVEL trained by the same recipe, additions to the paper's recipe with CIEA trained by the paper's recipe, and the
-other rows with CIEA.
+Results on OpenMoji Scenes, test split, {len(records[0].ranks)} image queries; all choices were made on the dev
+split. The recipe of this package (preset `demo`) trains the language model on texts, aligns patches with words, and
+then trains for {steps} steps with 64 queries each. For each seed, all systems with the same language model have the
+same start. The table shows mean ± standard deviation over seeds. "vs baseline" is the difference in MRR@10 of image
+queries over the seeds that both have, with a paired randomisation test over queries: systems and language models
+are compared with MARVEL trained by the same recipe, additions to the paper's recipe with CIEA trained by the
+paper's recipe, and the other rows with CIEA.
 
 {make_table(rows, "baseline")}
 
