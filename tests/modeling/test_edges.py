@@ -1,4 +1,4 @@
-"""The model and its processor at their edges: masks, paddings, precision, odd pictures, folders that move."""
+"""The model and its processor at their edges: masks, paddings, precision, unusual images, moved folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ families = pytest.mark.parametrize("text", TEXT_FAMILIES)
 
 
 @pytest.mark.parametrize(
-    ("text", "dtype"),  # BERT and GPT-2 take a mask of floats for one that is to be added
+    ("text", "dtype"),  # BERT and GPT-2 add a mask of floats to the scores
     [*((text, torch.bool) for text in TEXT_FAMILIES), ("t5", torch.float32), ("bart", torch.float32)],
 )
 @torch.no_grad()
@@ -57,7 +57,7 @@ def test_a_tokenizer_that_pads_left_changes_nothing(text: str) -> None:
 def test_complement_weights_are_computed_wide_under_autocast() -> None:
     torch.manual_seed(0)
     patches, tokens = torch.randn(2, 5, 64), torch.randn(2, 3, 64)
-    patches[0, 0] = tokens[0, 1] + 0.01  # nearly what a token says: a weight near 0
+    patches[0, 0] = tokens[0, 1] + 0.01  # almost equal to a token: a weight near 0
     mask = torch.ones(2, 3, dtype=torch.bool)
     expected = complement_weights(patches, tokens, mask)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -85,7 +85,7 @@ def test_the_processor_is_found_from_another_directory(tmp_path: Path, monkeypat
     np.testing.assert_allclose(model.encode("a red cat"), expected, atol=1e-5)
 
 
-def test_a_folder_that_has_gone_is_no_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deleted_folder_is_not_looked_up_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_model().save_pretrained(tmp_path / "demo" / "ciea")
     monkeypatch.chdir(tmp_path)
     model = CIEAModel.from_pretrained("demo/ciea")
@@ -96,7 +96,7 @@ def test_a_folder_that_has_gone_is_no_name_on_the_hub(tmp_path: Path, monkeypatc
         model.encode("a red cat")
 
 
-def test_a_state_dict_may_stand_in_for_a_folder() -> None:
+def test_a_state_dict_may_replace_a_folder() -> None:
     model = tiny_model()
     again = CIEAModel.from_pretrained(None, config=model.config, state_dict=model.state_dict())
     torch.testing.assert_close(again.projector.weight, model.projector.weight)
@@ -120,7 +120,7 @@ def test_a_line_of_pixels_takes_no_gigabytes() -> None:
     square = processor(images=[Image.new("RGB", (32, 32), "red")])["pixel_values"]
     for size, shorter in (((20_000, 1), (64, 1)), ((2, 20_000), (2, 128)), ((64, 1), (64, 1))):
         line = Image.new("RGB", size, "red")
-        line.paste("blue", (0, 0, size[0] // 3, size[1] // 3))  # an end, none of the middle
+        line.paste("blue", (0, 0, size[0] // 3, size[1] // 3))  # one end, outside the central crop
         for image in (line, np.asarray(line)):
             assert load_image(image).size == shorter
         if size != shorter:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 families = pytest.mark.parametrize("text", TEXT_FAMILIES)
 PROMPTS = {"query": "query : ", "document": "a photo of "}
-close = {"atol": 1e-5, "rtol": 0.0}
+close: dict[str, Any] = {"atol": 1e-5, "rtol": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,8 @@ def test_tensors_and_lists(model: CIEAModel) -> None:
     assert all(isinstance(row, torch.Tensor) and row.shape == (32,) for row in rows)
     np.testing.assert_allclose(torch.stack(rows), expected, atol=1e-5)
     assert model.encode("bread", convert_to_tensor=True).shape == (32,)
-    assert model.encode("bread", convert_to_numpy=False).shape == (32,)
+    single: Any = model.encode("bread", convert_to_numpy=False)
+    assert single.shape == (32,)
 
 
 def test_prompts(model: CIEAModel) -> None:
@@ -113,9 +114,8 @@ def test_prompts(model: CIEAModel) -> None:
     np.testing.assert_allclose(
         model.encode_query(captioned), model.encode({**captioned, "text": "query : a red cat"}), **close
     )
-    np.testing.assert_allclose(
-        model.encode_query(picture(1)), model.encode(picture(1)), **close
-    )  # nothing to put before
+    # an image alone takes no prompt
+    np.testing.assert_allclose(model.encode_query(picture(1)), model.encode(picture(1)), **close)
     with pytest.raises(ValueError, match=r"one of the configured prompts \('query', 'document'\); got 'title'"):
         model.encode("a cat", prompt_name="title")
 
@@ -140,7 +140,7 @@ def test_normalised_and_truncated(model: CIEAModel) -> None:
 def test_precisions_are_sentence_transformers_own(model: CIEAModel, precision: Any) -> None:
     plain = model.encode(mixed_inputs())
     embeddings = model.encode(mixed_inputs(), precision=precision)
-    expected = quantize_embeddings(plain, precision=precision)
+    expected: Any = quantize_embeddings(plain, precision=precision)
     assert embeddings.dtype == expected.dtype
     np.testing.assert_allclose(embeddings, expected, atol=1e-5)
     tensor = model.encode(mixed_inputs(), precision=precision, convert_to_tensor=True)
@@ -185,7 +185,7 @@ def test_the_state_of_the_model_is_left_as_it_was() -> None:
 def test_half_precision_gives_float32(text: str) -> None:
     model = tiny_model(text)
     expected = model.encode(mixed_inputs())
-    embeddings = model.to(torch.bfloat16).encode(mixed_inputs())
+    embeddings = model.bfloat16().encode(mixed_inputs())
     assert embeddings.dtype == np.float32
     assert F.cosine_similarity(torch.tensor(embeddings), torch.tensor(expected)).min() > 0.999
 
@@ -253,7 +253,8 @@ def test_arguments_out_of_their_choices(model: CIEAModel, settings: dict[str, An
 
 
 def test_nothing_to_embed_and_unknown_arguments(model: CIEAModel) -> None:
-    for nothing in ([], (), np.array([], dtype=object)):
+    empty: tuple[Any, ...] = ([], (), np.array([], dtype=object))
+    for nothing in empty:
         assert model.encode(nothing, normalize_embeddings=True, truncate_dim=8).shape == (0, 8)
         for precision in ("int8", "uint8", "binary", "ubinary"):
             some, none = (model.encode(inputs, precision=precision) for inputs in (["a cat", "bread"], nothing))
@@ -261,23 +262,22 @@ def test_nothing_to_embed_and_unknown_arguments(model: CIEAModel) -> None:
     with pytest.raises(
         TypeError, match=r"`device` must be one device; got \['cpu', 'cpu'\] \(SentenceTransformer supports several"
     ):
-        model.encode("a cat", device=["cpu", "cpu"])  # type: ignore[arg-type]
-    for encode in (model.encode_query, model.encode_document):
+        model.encode("a cat", device=["cpu", "cpu"])  # type: ignore[call-overload]
+    encoders: tuple[Any, ...] = (model.encode_query, model.encode_document)
+    for encode in encoders:
         with pytest.raises(TypeError, match=r"unknown argument\(s\) task; valid arguments: inputs, .*batch_size"):
             encode("a cat", task="query")
         np.testing.assert_array_equal(encode(["a cat"], None, "red ", 2), model.encode(["a cat"], prompt="red "))
-    for encode in (model.encode_query, model.encode_document):
         with pytest.raises(TypeError, match=r"unknown argument\(s\) batchsize; valid arguments: inputs, .*batch_size"):
             encode("a cat", batchsize=3)
     with pytest.raises(TypeError, match="batchsize"):
-        model.encode("a cat", batchsize=3)  # type: ignore[call-arg]
+        model.encode("a cat", batchsize=3)  # type: ignore[call-overload]
 
 
 def test_each_image_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = []
-    for number in range(5):
-        paths.append(tmp_path / f"{number}.png")
-        picture(number).save(paths[-1])
+    paths = [tmp_path / f"{number}.png" for number in range(5)]
+    for number, path in enumerate(paths):
+        picture(number).save(path)
     model = tiny_model()
     expected = model.encode([picture(number) for number in range(5)])
     decoded: list[Any] = []

@@ -43,7 +43,10 @@ def batches(model: CIEAModel, kind: str) -> list[dict[str, torch.Tensor]]:
     several = ["a photo of the cat and the dog", "a cat", "the car", long]
     texts = [["a red cat with the small dog", long], [long], several]
     images = [None if kind == "text" else [picture(n) for n in range(len(group))] for group in texts]
-    return [dict(model.processor(text=group, images=pictures)) for group, pictures in zip(texts, images, strict=True)]
+    return [
+        dict(model.processor(text=group, images=group_images))
+        for group, group_images in zip(texts, images, strict=True)
+    ]
 
 
 @families

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ciea_hf.modeling.configuration_ciea import Pooling
 
 families = pytest.mark.parametrize("text", TEXT_FAMILIES)
-close = {"atol": 1e-5, "rtol": 0.0}
+close: dict[str, Any] = {"atol": 1e-5, "rtol": 0.0}
 
 
 def row_inputs(model: CIEAModel, batch: Any, row: int) -> dict[str, torch.Tensor]:
@@ -42,7 +42,7 @@ def test_a_mixed_batch_equals_each_row_alone(text: str, use_extractor: bool) -> 
     alone = torch.cat([model(**row_inputs(model, batch, row)).embeddings for row in range(len(together))])
     torch.testing.assert_close(together, alone, **close)
     distances = torch.cdist(together, together) + torch.eye(len(together))
-    assert distances.min() > 1e-3  # the rows differ, so that the comparison says something
+    assert distances.min() > 1e-3  # the rows differ, so the comparison is meaningful
 
 
 @families
@@ -110,14 +110,14 @@ def test_weights_count_what_is_attended_after_the_image(text: str) -> None:
 
 
 def test_extractor_masks_patches_below_the_floor() -> None:
-    extractor = tiny_model().extractor
+    extractor: Any = tiny_model().extractor
     patches = torch.randn(1, PATCHES, 32)
     weights = torch.tensor([[0.5, 0.0, 0.7, 0.9]])
     changed = patches.clone()
     changed[0, 1] += 3.0
     before, after = extractor(patches, weights), extractor(changed, weights)
     others = [0, 2, 3]
-    torch.testing.assert_close(before[:, others], after[:, others])  # patch 1 is no key
+    torch.testing.assert_close(before[:, others], after[:, others])  # patch 1 is not attended to
     weights[0, 1] = 0.5
     assert (extractor(patches, weights) - extractor(changed, weights))[:, others].abs().max() > 1e-3
 
@@ -128,7 +128,8 @@ def test_uniform_weights_leave_plain_attention() -> None:
     batch = mixed_batch(model)
     output = model(**batch, output_patches=True)
     assert (output.complement_weights == 1).all()
-    extractor, patches = model.extractor, output.projected_patches
+    extractor: Any = model.extractor
+    patches = output.projected_patches
     plain = torch.nn.MultiheadAttention(patches.shape[-1], extractor.num_heads, batch_first=True)
     inside = (extractor.q_proj, extractor.k_proj, extractor.v_proj)
     plain.in_proj_weight.copy_(torch.cat([layer.weight for layer in inside]))
@@ -164,7 +165,7 @@ def test_image_only_equals_a_forward_over_the_patches_alone(text: str, part: str
 
 @families
 @torch.no_grad()
-def test_vision_features_stand_for_pixels(text: str) -> None:
+def test_vision_features_replace_pixels(text: str) -> None:
     model = tiny_model(text)
     batch = mixed_batch(model)
     features = model.get_vision_features(batch["pixel_values"])
@@ -252,7 +253,8 @@ def test_tuple_output_and_dropout() -> None:
     model.train()
     features = model.get_vision_features(batch["pixel_values"])
     patches, weights = model.projector(features), torch.ones(2, PATCHES)
-    assert not torch.equal(model.extractor(patches, weights), model.extractor(patches, weights))
+    extractor: Any = model.extractor
+    assert not torch.equal(extractor(patches, weights), extractor(patches, weights))
 
 
 @pytest.mark.parametrize(
@@ -270,4 +272,4 @@ def test_configuration_errors(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CIEAConfig(text_config=text_config("bert"), **settings)
     with pytest.raises(TypeError, match="`vision_config` must be a PreTrainedConfig or a dict; got str"):
-        CIEAConfig(vision_config="clip")
+        CIEAConfig(vision_config="clip")  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -32,7 +32,8 @@ def test_gates_close_patches_that_the_caption_describes() -> None:
     assert output.gates is not None
     torch.testing.assert_close(output.gates[0], relative_gates(output.complement_weights[:1])[0])
     assert torch.equal(output.gates[1], torch.ones_like(output.gates[1]))  # no caption
-    extractor, mask = model.extractor, model.extractor.mask_embedding
+    extractor: Any = model.extractor
+    mask = extractor.mask_embedding
     closed = extractor(output.projected_patches[:1], torch.zeros(1, output.gates.shape[1]))
     everywhere = extractor(mask.expand_as(output.projected_patches[:1]), torch.ones(1, output.gates.shape[1]))
     torch.testing.assert_close(closed, everywhere)
@@ -43,13 +44,12 @@ def test_images_without_a_caption_pass_the_extractor_on_request() -> None:
     for weights in ("complement", "gate", "uniform"):
         plain = tiny_model(extractor_weights=weights)
         through = tiny_model(extractor_weights=weights, extract_uncaptioned=True)
+        extractor: Any = through.extractor
         through.load_state_dict(plain.state_dict())
         batch = plain.processor(text=[None], images=[picture(1)])
         found, other = (model(**batch, output_patches=True) for model in (plain, through))
         assert torch.equal(found.extracted_patches, found.projected_patches)
-        torch.testing.assert_close(
-            other.extracted_patches, through.extractor(other.projected_patches, torch.ones(1, 4))
-        )
+        torch.testing.assert_close(other.extracted_patches, extractor(other.projected_patches, torch.ones(1, 4)))
         captioned = plain.processor(text=["a red cat"], images=[picture(1)])
         torch.testing.assert_close(plain(**captioned).embeddings, through(**captioned).embeddings)
 

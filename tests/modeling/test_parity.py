@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).parents[1] / "support" / "files"
 CHECKPOINT = DATA / "t5_64_16.model.best.pt"
-TOLERANCE = {"atol": 1e-5, "rtol": 0.0}
+TOLERANCE: dict[str, Any] = {"atol": 1e-5, "rtol": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_captioned_image(settings: dict[str, Any], expected: dict[str, torch.Ten
     torch.testing.assert_close(output.extracted_patches, expected["extracted_patches"], **TOLERANCE)
     torch.testing.assert_close(output.embeddings, expected["document_embedding"], **TOLERANCE)
     torch.testing.assert_close(output.image_embeddings, expected["extracted_image_embedding"], **TOLERANCE)
-    # the extractor matters: without it the document embedding is another
+    # the extractor matters: without it the document embedding differs
     assert (output.extracted_patches - output.projected_patches).abs().max() > 0.1
 
 

@@ -127,10 +127,10 @@ def test_image_tokens_in_a_text_are_taken_out() -> None:
     assert torch.equal(batch["input_ids"], expected["input_ids"])
 
 
-def test_a_blank_caption_is_none() -> None:
+def test_a_blank_caption_counts_as_missing() -> None:
     processor = tiny_processor("t5")
     assert rows(processor(text=["", " \n", None], images=[picture()] * 3)) == [[processor.image_token_id] * 4] * 3
-    assert rows(tiny_processor("gpt2")(text=[""])) == [[tiny_tokenizer("gpt2").eos_token_id]]  # never no token at all
+    assert rows(tiny_processor("gpt2")(text=[""])) == [[tiny_tokenizer("gpt2").eos_token_id]]  # at least one token
 
 
 def test_inputs_that_do_not_fit() -> None:
@@ -177,7 +177,7 @@ def test_saved_and_loaded(kind: str, tmp_path: Path) -> None:
     processor = load_processor(kind)
     processor.max_text_length, processor.caption_prefix = 9, " : "
     processor.save_pretrained(tmp_path)
-    inputs = {"text": [*CAPTIONS, None], "images": [picture(n) for n in range(7)]}
+    inputs: dict[str, Any] = {"text": [*CAPTIONS, None], "images": [picture(n) for n in range(7)]}
     expected = processor(**inputs)
     twins = [CIEAProcessor.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)]
     twins += [copy.deepcopy(processor), pickle.loads(pickle.dumps(processor))]  # noqa: S301 (our own bytes)
@@ -213,14 +213,15 @@ def test_messages_equal_the_call() -> None:
     texts += ["query : a red cat", "query : the small dog", None]
     has_image = [False, True, True, True, False, True, False, True, True]
     expected = processor(text=texts, images=[picture(1) if has else None for has in has_image])
-    batch = processor.apply_chat_template(conversations, tokenize=True, return_dict=True, return_tensors="pt")
+    batch: Any = processor.apply_chat_template(conversations, tokenize=True, return_dict=True, return_tensors="pt")
     assert batch.keys() == expected.keys()
     assert all(torch.equal(batch[name], expected[name]) for name in expected)
     single = processor.apply_chat_template(conversations[0])
     assert rows(single) == rows(expected)[:1]
     assert processor.apply_chat_template(conversations, tokenize=False) == [text or "" for text in texts]
     limits = {"text_kwargs": {"max_length": 2, "padding": True}, "common_kwargs": {"return_tensors": "pt"}}
-    assert processor.apply_chat_template(conversations[:1], processor_kwargs=limits)["input_ids"].shape == (1, 2)
+    limited: Any = processor.apply_chat_template(conversations[:1], processor_kwargs=limits)
+    assert limited["input_ids"].shape == (1, 2)
 
 
 def test_messages_that_do_not_fit() -> None:

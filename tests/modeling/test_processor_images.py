@@ -1,4 +1,4 @@
-"""Images in every form that users have them, and those that cannot be read."""
+"""Images in every supported form, and images that cannot be read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pixels(image: Any) -> np.ndarray[Any, Any]:
     return np.asarray(loaded)
 
 
-def test_the_same_picture_in_every_container(tmp_path: Path) -> None:
+def test_the_same_image_in_every_container(tmp_path: Path) -> None:
     image = picture(1)
     array = np.asarray(image)
     path = tmp_path / "image.png"
@@ -89,11 +89,11 @@ def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
     np.testing.assert_array_equal(pixels(few)[0, :, 0], [0, 7, 255])
 
 
-def test_images_are_turned_as_their_orientation_says() -> None:
+def test_images_are_rotated_by_their_orientation() -> None:
     """As transformers and datasets do it: a photo taken sideways is seen upright."""
     image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4) * 20)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise
+    exif[0x0112] = 6  # to be rotated clockwise
     turned = load_image(encoded(image, "PNG", exif=exif))
     np.testing.assert_array_equal(np.asarray(turned)[..., 0], np.rot90(np.asarray(image), -1))
     np.testing.assert_array_equal(pixels(turned), np.asarray(turned))  # and only once
@@ -131,7 +131,7 @@ def test_broken_files(form: str, tmp_path: Path) -> None:
     assert all(message.startswith("image cannot be decoded: ") for message in messages)
 
 
-def test_files_that_are_no_images(tmp_path: Path) -> None:
+def test_files_that_are_not_images(tmp_path: Path) -> None:
     path = tmp_path / "text.png"
     path.write_text("no image")
     for image in (path, str(path), b"", b"no image", "data:image/png;base64,x"):
@@ -173,7 +173,7 @@ def test_huge_and_empty_images(monkeypatch: pytest.MonkeyPatch) -> None:
         (np.full((3, 4, 4), np.nan), ValueError, r"must be uint8 or float in \[0, 1\]"),
     ],
 )
-def test_what_is_no_image(image: Any, error: type[Exception], message: str) -> None:
+def test_values_that_are_not_images(image: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         load_image(image)
     with pytest.raises(error, match=f"input 1: .*{message}"):
@@ -191,7 +191,7 @@ def test_documents(tmp_path: Path) -> None:
         ModelInput(None, path), ModelInput("a dog", None), ModelInput("https://example.org", None),
     ]  # fmt: skip
     assert [document.kind for document in documents[:4]] == ["text", "image", "image", "image,text"]
-    # a text that only looks like a file, and one that names a file that is no image
+    # a text that only looks like a file, and one that names a folder
     assert parse_input("what is in cat.png").kind == parse_input("a.png").kind == "text"
     assert parse_input(str(tmp_path)).kind == "text"
 
@@ -214,6 +214,6 @@ def test_documents(tmp_path: Path) -> None:
         (3.5, TypeError, "an input must be a str, .* got float"),
     ],
 )
-def test_what_is_no_document(value: Any, error: type[Exception], message: str) -> None:
+def test_values_that_are_not_inputs(value: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"^input 2: .*{message}"):
         parse_inputs(["a cat", "a dog", value])

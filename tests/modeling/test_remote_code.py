@@ -23,7 +23,7 @@ CODE = sorted((Path(__file__).parents[2] / "modeling").glob("*_ciea.py"))
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `models/`, and `again/` with what the other process made of them."""
+    """A folder with `models/`, and `again/` with the copies and embeddings that the other process saved."""
     folder = tmp_path_factory.mktemp("elsewhere")
     for family in TEXT_FAMILIES:
         tiny_model(family).save_pretrained(folder / "models" / family)
@@ -70,7 +70,7 @@ def test_what_is_saved_there_is_complete(text: str, elsewhere: Path) -> None:
         assert path.read_bytes() == (before / path.name).read_bytes() == (after / path.name).read_bytes()
     for name in ("processor_config.json", "modules.json", "sentence_bert_config.json"):
         assert json.loads((after / name).read_text()) == json.loads((before / name).read_text())
-    # loading writes down the towers' number type, which was left open
+    # loading fills in the towers' number type, which was unset
     config = (after / "config.json").read_text().replace('"dtype": "float32"', '"dtype": null')
     assert config == (before / "config.json").read_text().replace('"dtype": "float32"', '"dtype": null')
     assert set(json.loads((after / "config.json").read_text())["auto_map"]) == {"AutoConfig", "AutoModel"}
@@ -89,7 +89,7 @@ def test_with_the_package_its_own_classes_are_taken(trust: dict[str, Any], elsew
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: path.name)
 def test_the_code_can_travel(path: Path) -> None:
-    """Only relative imports of files that travel along, and nothing but what every installation has."""
+    """Only relative imports of files that travel along, and packages that every installation has."""
     names = {file.stem for file in CODE}
     assert set(get_relative_imports(path)) <= names
     assert "from . import" not in path.read_text()

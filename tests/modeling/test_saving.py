@@ -120,7 +120,7 @@ def test_device_map(text: str, tmp_path: Path) -> None:
 
 @families
 def test_device_map_splits_the_model(text: str, tmp_path: Path) -> None:
-    """What does not fit stays on disk, and comes when it is needed."""
+    """Weights that do not fit stay on disk and are loaded when they are needed."""
     model = tiny_model(text)
     model.save_pretrained(tmp_path)
     room = sum(weight.nbytes for weight in model.parameters()) * 2 // 3
@@ -145,7 +145,7 @@ def test_pickled_and_copied(text: str) -> None:
 
 
 @families
-def test_what_a_checkpoint_lacks_is_initialised(text: str, tmp_path: Path) -> None:
+def test_missing_weights_are_initialised(text: str, tmp_path: Path) -> None:
     """An extractor on top of a MARVEL checkpoint: new weights as torch makes them, the scale as configured."""
     model = tiny_model(text, use_extractor=False)
     state = model.state_dict()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PROMPTS = {"query": "query : ", "document": "a photo of "}
 families = pytest.mark.parametrize("text", TEXT_FAMILIES)
-close = {"atol": 1e-5, "rtol": 0.0}
+close: dict[str, Any] = {"atol": 1e-5, "rtol": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,8 @@ def test_equal_to_the_models_own_encode(text: str, folders: dict[str, Path]) -> 
     assert_equal_embeddings(mine, theirs)
     queries, documents = mine.encode_query(["a cat"]), mine.encode_document(mixed_inputs())
     torch.testing.assert_close(theirs.similarity(queries, documents), mine.similarity(queries, documents))
-    for settings in ({"normalize_embeddings": True}, {"truncate_dim": 7}, {"precision": "ubinary"}, {"batch_size": 2}):
+    variants: list[dict[str, Any]] = [{"normalize_embeddings": True}, {"truncate_dim": 7}, {"precision": "ubinary"}]
+    for settings in (*variants, {"batch_size": 2}):
         np.testing.assert_allclose(
             theirs.encode(mixed_inputs(), **settings), mine.encode(mixed_inputs(), **settings), **close
         )
@@ -77,7 +78,12 @@ def test_saved_and_loaded_again(text: str, folders: dict[str, Path], tmp_path: P
 
 def test_their_settings_are_saved(folders: dict[str, Path], tmp_path: Path) -> None:
     prompts = {"query": "red cat ", "document": ""}
-    settings = {"prompts": prompts, "default_prompt_name": "query", "similarity_fn_name": "dot", "truncate_dim": 16}
+    settings: dict[str, Any] = {
+        "prompts": prompts,
+        "default_prompt_name": "query",
+        "similarity_fn_name": "dot",
+        "truncate_dim": 16,
+    }
     theirs = SentenceTransformer(str(folders["t5"]), **settings)
     for _ in range(2):
         theirs.save_pretrained(str(tmp_path))
@@ -87,9 +93,10 @@ def test_their_settings_are_saved(folders: dict[str, Path], tmp_path: Path) -> N
     mine = CIEAModel.from_pretrained(tmp_path)
     assert mine.config.prompts == prompts
     np.testing.assert_allclose(mine.encode_query("a dog")[:16], theirs.encode("a dog"), **close)
+    options: dict[str, Any]
     for options in ({}, {"safe_serialization": True}):
         mine.config.prompts = {"query": f"the {len(options)} "}
-        mine.save_pretrained(tmp_path, **options)  # a model alone says what it is
+        mine.save_pretrained(tmp_path, **options)  # replaces the settings saved above
         assert SentenceTransformer(str(tmp_path)).prompts["query"] == f"the {len(options)} "
 
 

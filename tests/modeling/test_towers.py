@@ -24,7 +24,7 @@ from tests.support.helpers import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-# patches of an image of 32 x 32 pixels, and how many states stand before them
+# number of states before the patches of an image of 32 x 32 pixels, and number of patches
 PREFIX = {"clip_vision_model": 1, "siglip_vision_model": 0, "dinov2": 1, "dinov2_with_registers": 4, "vit": 1}
 GRIDS = {**dict.fromkeys(PREFIX, PATCHES), "resnet": 16, "swin": 16}
 families = pytest.mark.parametrize("text", TEXT_FAMILIES)
@@ -33,8 +33,8 @@ families = pytest.mark.parametrize("text", TEXT_FAMILIES)
 @pytest.mark.parametrize("vision", list(GRIDS))
 @torch.no_grad()
 def test_patch_states_of_a_tower(vision: str) -> None:
-    """What stands before the patches is dropped, and a map of a convolutional tower is read row by row."""
-    given = {"image_seq_length": GRIDS[vision]} if vision not in PREFIX else {}
+    """States before the patches are dropped, and the map of a convolutional tower is read row by row."""
+    given: dict[str, Any] = {"image_seq_length": GRIDS[vision]} if vision not in PREFIX else {}
     model = tiny_model(vision=vision, **given)
     assert model.config.image_seq_length == GRIDS[vision]
     pixels = mixed_batch(model)["pixel_values"]
@@ -52,7 +52,7 @@ def test_patch_states_of_a_tower(vision: str) -> None:
 @pytest.mark.parametrize("vision", list(PREFIX))
 @torch.no_grad()
 def test_patches_are_where_the_image_says(vision: str) -> None:
-    """A change in one corner of the picture changes that patch before attention mixes the patches."""
+    """A change in one corner of the image changes that patch before attention mixes the patches."""
     model = tiny_model(vision=vision, vision_feature_layer=0)
     pixels = torch.zeros(4, 3, 32, 32)
     for patch in range(PATCHES):
@@ -126,12 +126,14 @@ def test_joined_towers_keep_their_weights(
 def test_a_padded_table_is_never_shrunk_and_a_short_one_grows(text: str, tmp_path: Path) -> None:
     save_towers(tmp_path, text)
     assert len(tiny_tokenizer(text)) + 3 < 64  # the table has rows to spare, as T5's has
-    assert join(tmp_path).get_input_embeddings().weight.shape[0] == 64
+    table: Any = join(tmp_path).get_input_embeddings()
+    assert table.weight.shape[0] == 64
     tokenizer = tiny_tokenizer(text)
     tokenizer.add_tokens([f"more{number}" for number in range(64 - len(tokenizer))])
     tokenizer.save_pretrained(tmp_path / "text")
     model = join(tmp_path)
-    assert model.get_input_embeddings().weight.shape[0] == model.config.text_config.vocab_size == 67
+    table = model.get_input_embeddings()
+    assert table.weight.shape[0] == model.config.text_config.vocab_size == 67
     assert model.config.image_end_token_id == 66
     assert model.encode(mixed_inputs()).shape == (7, 32)
 
@@ -139,7 +141,7 @@ def test_a_padded_table_is_never_shrunk_and_a_short_one_grows(text: str, tmp_pat
 @pytest.mark.parametrize("vision", list(GRIDS))
 def test_patches_are_measured(vision: str, tmp_path: Path) -> None:
     # DINOv2 says 518 pixels and is given 224: what counts is what the image processor makes
-    stated = {"image_size": 64} if vision == "dinov2" else {}
+    stated: dict[str, Any] = {"image_size": 64} if vision == "dinov2" else {}
     save_towers(tmp_path, vision=vision, **stated)
     model = join(tmp_path, use_extractor=False)
     assert model.extractor is None
@@ -166,7 +168,7 @@ def test_the_vision_side_of_a_two_tower_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("vision", list(GRIDS))
 def test_towers_of_different_number_types(vision: str) -> None:
-    given = {"image_seq_length": GRIDS[vision]} if vision not in PREFIX else {}
+    given: dict[str, Any] = {"image_seq_length": GRIDS[vision]} if vision not in PREFIX else {}
     model = tiny_model("bert", vision, **given)
     expected = torch.tensor(model.encode(mixed_inputs()))
     model.vision_model.to(torch.bfloat16)  # frozen, and given float32 pixels

@@ -94,7 +94,8 @@ def test_resized_and_saved(text: str, tmp_path: Any) -> None:
     model.save_pretrained(tmp_path)
     loaded = CIEAModel.from_pretrained(tmp_path)
     assert loaded.config.text_config.vocab_size == 80
-    assert torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight)
+    tables: list[Any] = [loaded.get_input_embeddings(), model.get_input_embeddings()]
+    assert torch.equal(tables[0].weight, tables[1].weight)
 
 
 @families

@@ -110,7 +110,7 @@ def tiny_model(text: str = "t5", vision: str = "clip_vision_model", seed: int = 
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (40, 36)) -> Image.Image:
-    """A random picture."""
+    """A random image."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
