@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -9,39 +11,42 @@ from torch.nn import functional as F
 from ciea_hf.explain import complement_map, embed_images, overlay_complement
 from tests.support.helpers import picture, tiny_model
 
+if TYPE_CHECKING:
+    from ciea_hf import CIEAModel
+
 CAPTIONS = ["a red cat", "the small house with a tree", "bread"]
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> CIEAModel:
     return tiny_model()
 
 
-def pictures():
+def images() -> list[Image.Image]:
     return [picture(seed) for seed in range(len(CAPTIONS))]
 
 
-def test_whole_documents_are_those_of_encode_document(model):
-    parts = embed_images(model, pictures(), CAPTIONS, batch_size=2)
-    documents = [{"text": text, "image": image} for text, image in zip(CAPTIONS, pictures(), strict=True)]
+def test_whole_documents_are_those_of_encode_document(model: CIEAModel) -> None:
+    parts = embed_images(model, images(), CAPTIONS, batch_size=2)
+    documents = [{"text": text, "image": image} for text, image in zip(CAPTIONS, images(), strict=True)]
     expected = model.encode_document(documents, convert_to_tensor=True, normalize_embeddings=True)
     torch.testing.assert_close(parts.documents, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_projected_image_part_is_the_picture_alone(model):
-    parts = embed_images(model, pictures(), CAPTIONS)
-    expected = model.encode_document(pictures(), convert_to_tensor=True, normalize_embeddings=True)
+def test_the_projected_embedding_is_that_of_the_image_alone(model: CIEAModel) -> None:
+    parts = embed_images(model, images(), CAPTIONS)
+    expected = model.encode_document(images(), convert_to_tensor=True, normalize_embeddings=True)
     torch.testing.assert_close(parts.projected, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(parts.extracted, parts.projected, atol=1e-3)
 
 
-def test_without_an_extractor_both_image_parts_are_the_same():
-    parts = embed_images(tiny_model(use_extractor=False), pictures(), CAPTIONS)
+def test_without_an_extractor_both_image_embeddings_are_equal() -> None:
+    parts = embed_images(tiny_model(use_extractor=False), images(), CAPTIONS)
     assert parts.weights is None
     torch.testing.assert_close(parts.extracted, parts.projected)
 
 
-def test_complement_map_is_the_weights_on_the_grid(model):
+def test_complement_map_is_the_weights_on_the_grid(model: CIEAModel) -> None:
     image, caption = picture(1), CAPTIONS[1]
     batch = model.processor(text=[caption], images=[image])
     with torch.no_grad():
@@ -56,9 +61,9 @@ def test_complement_map_is_the_weights_on_the_grid(model):
     np.testing.assert_allclose(found, expected.reshape(2, 2).numpy(), atol=1e-5)
 
 
-def test_overlay_is_bright_where_the_caption_says_least(model):
+def test_overlay_is_bright_where_the_caption_says_least(model: CIEAModel) -> None:
     white = Image.new("RGB", (32, 32), "white")
-    white.putpixel((3, 3), (0, 0, 0))  # else all patches are the same but for their positions
+    white.putpixel((3, 3), (0, 0, 0))  # otherwise the patches differ only in position
     overlay = np.asarray(overlay_complement(model, white, CAPTIONS[0]).convert("L"), dtype=float)
     weights = complement_map(model, white, CAPTIONS[0])
     quarter = overlay.shape[0] // 4
@@ -68,7 +73,7 @@ def test_overlay_is_bright_where_the_caption_says_least(model):
     assert dark < 100
 
 
-def test_errors_name_what_is_wrong(model):
+def test_errors_name_what_is_wrong(model: CIEAModel) -> None:
     with pytest.raises(ValueError, match="an extractor"):
         complement_map(tiny_model(use_extractor=False), picture(), "a cat")
     with pytest.raises(ValueError, match="captions must be non-blank texts; got ' '"):
@@ -77,13 +82,13 @@ def test_errors_name_what_is_wrong(model):
         embed_images(model, [picture()], [])
 
 
-def test_what_is_shown_is_not_dropped_out_of_and_is_measured(model):
+def test_dropout_is_off_and_only_measured_weights_are_shown(model: CIEAModel) -> None:
     model.train()
-    first, second = (embed_images(model, pictures(), CAPTIONS).documents for _ in range(2))
+    first, second = (embed_images(model, images(), CAPTIONS).documents for _ in range(2))
     assert model.training
     model.eval()
     torch.testing.assert_close(first, second)
     with pytest.raises(ValueError, match="weights; the model has `extractor_weights='uniform'`"):
         complement_map(tiny_model(extractor_weights="uniform"), picture(), "a cat")
     with pytest.raises(ValueError, match="got None"):
-        complement_map(model, picture(), None)
+        complement_map(model, picture(), None)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,8 +11,11 @@ from ciea_hf.retrieval import DocumentView, EncodingOptions
 from tests.support.helpers import tiny_model
 from tests.support.toy_retrieval import ToyEncoder, toy_dataset
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def test_whole_documents_are_found_by_what_only_the_picture_shows():
+
+def test_whole_documents_are_found_by_what_only_the_image_shows() -> None:
     result = evaluate(ToyEncoder(), toy_dataset(), ks=(1, 3))
     assert result.by_kind["image"]["mrr@1"] == 1.0
     assert result.by_kind["mixed"]["recall@3"] == 1.0
@@ -21,7 +25,7 @@ def test_whole_documents_are_found_by_what_only_the_picture_shows():
     assert all(len(row) == 6 for row in result.run.values())
 
 
-def test_parts_of_documents_change_what_is_found():
+def test_parts_of_documents_change_what_is_found() -> None:
     captions = evaluate(ToyEncoder(), toy_dataset(), content="caption")
     images = evaluate(ToyEncoder(), toy_dataset(), content="image")
     row = captions.run["q-pic"]
@@ -30,7 +34,7 @@ def test_parts_of_documents_change_what_is_found():
     assert images.by_kind["text"]["mrr@10"] == 1.0, "text documents stay"
 
 
-def test_equal_scores_are_cut_by_document_id():
+def test_equal_scores_are_cut_by_document_id() -> None:
     dataset = toy_dataset()
     captions = evaluate(ToyEncoder(), dataset, content="caption", ks=[2], top_k=2)
     assert list(captions.run["q-pic"]) == ["img-red", "img-green"]
@@ -38,7 +42,7 @@ def test_equal_scores_are_cut_by_document_id():
     assert list(evaluate(ToyEncoder(), dataset, content=same, ks=[2], top_k=2).run["q-pic"]) == ["txt-tea", "txt-sea"]
 
 
-def test_only_judged_queries_are_searched():
+def test_only_judged_queries_are_searched() -> None:
     whole = toy_dataset()
     part = RetrievalDataset(
         whole.corpus, whole.queries, {"q-txt": {"txt-tea": 1}, "lost": {"txt-tea": 1}}, "toy", "dev"
@@ -50,7 +54,7 @@ def test_only_judged_queries_are_searched():
         evaluate(ToyEncoder(), RetrievalDataset(whole.corpus, whole.queries, {}, "toy", "dev"))
 
 
-def test_result_is_ready_for_json_and_for_reading(tmp_path):
+def test_result_is_ready_for_json_and_for_reading(tmp_path: Path) -> None:
     result = evaluate(ToyEncoder(), toy_dataset(), folder=tmp_path, options=EncodingOptions(shard_size=4))
     content = json.loads(json.dumps(result.to_dict()))
     assert content["metrics"]["mrr@10"] == result.metrics["mrr@10"]
@@ -78,14 +82,14 @@ def test_result_is_ready_for_json_and_for_reading(tmp_path):
     assert again.run == result.run
 
 
-def test_runs_of_other_systems_are_scored_too():
+def test_runs_of_other_systems_are_scored_too() -> None:
     result = score_run({"q-txt": {"txt-tea": 2.0}}, toy_dataset(), ks=[10], settings={"system": "mine"})
     assert result.metrics["mrr@10"] == pytest.approx(1 / 3)
     assert result.by_kind["text"]["mrr@10"] == 1.0
     assert result.settings == {"system": "mine"}
 
 
-def test_the_model_through_sentence_transformers_gives_the_same(tmp_path):
+def test_the_model_through_sentence_transformers_gives_the_same(tmp_path: Path) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
     model = tiny_model()
     model.save_pretrained(tmp_path)
@@ -95,6 +99,6 @@ def test_the_model_through_sentence_transformers_gives_the_same(tmp_path):
         assert through.run[query] == pytest.approx(row, abs=1e-5)
 
 
-def test_depth_must_reach_the_cutoffs():
+def test_depth_must_reach_the_cutoffs() -> None:
     with pytest.raises(ValueError, match="`top_k` must be at least the highest cut-off 10"):
         evaluate(ToyEncoder(), toy_dataset(), ks=[10], top_k=5)

@@ -2,18 +2,24 @@ from __future__ import annotations
 
 import math
 import random
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from ciea_hf.evaluation.metrics import metrics_by_kind, per_query_metrics, rank_documents, ranking_metrics
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ciea_hf.evaluation.metrics import Qrels, Run
+
 pytrec_eval = pytest.importorskip("pytrec_eval")
 
 KS = (1, 3, 10)
 
 
-def random_case(seed, queries=25, documents=40):
+def random_case(seed: int, queries: int = 25, documents: int = 40) -> tuple[Run, Qrels]:
     """A run and graded qrels with ties, missing queries, unjudged documents and queries without a relevant document."""
     rng = random.Random(seed)
     names = [f"d{i}" for i in range(documents)] + ["ö1", "z", "Z"]
@@ -28,7 +34,7 @@ def random_case(seed, queries=25, documents=40):
     return run, qrels
 
 
-def trec_eval(run, qrels, ks):
+def trec_eval(run: Run, qrels: Qrels, ks: Sequence[int]) -> dict[str, dict[str, float]]:
     """Per query values of pytrec_eval, with 0 for the judged queries that the run lacks."""
     names = {"map"}
     for measure in ("ndcg_cut", "recall", "success"):
@@ -49,7 +55,7 @@ def trec_eval(run, qrels, ks):
     return values
 
 
-def naive(run, qrels, query, k):
+def naive(run: Run, qrels: Qrels, query: str, k: int) -> dict[str, float]:
     """MRR, NDCG, recall, hit (cut at k) and average precision by their textbook sums."""
     scores = run.get(query, {})
     order = sorted(scores, key=lambda d: (float(np.float32(scores[d])), d), reverse=True)
@@ -75,7 +81,7 @@ def naive(run, qrels, query, k):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_every_query_equals_pytrec_eval(seed):
+def test_every_query_equals_pytrec_eval(seed: int) -> None:
     run, qrels = random_case(seed)
     ours = per_query_metrics(run, qrels, KS)
     theirs = trec_eval(run, qrels, KS)
@@ -86,7 +92,7 @@ def test_every_query_equals_pytrec_eval(seed):
 
 
 @pytest.mark.parametrize("seed", range(8, 12))
-def test_every_query_equals_naive_oracle(seed):
+def test_every_query_equals_naive_oracle(seed: int) -> None:
     run, qrels = random_case(seed)
     ours = per_query_metrics(run, qrels, KS)
     for query in qrels:
@@ -95,18 +101,18 @@ def test_every_query_equals_naive_oracle(seed):
             assert {name: ours[query][name] for name in expected} == pytest.approx(expected, abs=1e-9)
 
 
-def test_means_count_missing_queries_as_zero():
+def test_means_count_missing_queries_as_zero() -> None:
     qrels = {"a": {"d1": 1}, "b": {"d1": 1}, "empty": {}}
     metrics = ranking_metrics({"a": {"d1": 1.0}, "stranger": {"d1": 1.0}}, qrels, ks=[10])
     assert metrics == {"mrr@10": 0.5, "ndcg@10": 0.5, "recall@10": 0.5, "hit@10": 0.5, "map": 0.5}
 
 
-def test_ties_go_to_the_higher_document_id_in_float32():
+def test_ties_go_to_the_higher_document_id_in_float32() -> None:
     assert rank_documents({"a": 0.5, "b": 0.5, "B": 0.5, "é": 0.5, "c": 0.6}) == ["c", "é", "b", "a", "B"]
     assert rank_documents({"a": 0.5 + 1e-12, "b": 0.5}) == ["b", "a"]
 
 
-def test_by_kind_splits_the_mean():
+def test_by_kind_splits_the_mean() -> None:
     qrels = {"a": {"d1": 1}, "b": {"d2": 1}, "c": {"d3": 1}}
     run = {"a": {"d1": 1.0}, "b": {"d1": 2.0, "d2": 1.0}, "c": {"d3": 1.0}}
     found = metrics_by_kind(run, qrels, {"a": "image", "b": "image"}, ks=[10])
@@ -116,17 +122,17 @@ def test_by_kind_splits_the_mean():
 
 
 @pytest.mark.parametrize("ks", [[], [0], [-1, 10]])
-def test_bad_cutoffs(ks):
+def test_bad_cutoffs(ks: Sequence[int]) -> None:
     with pytest.raises(ValueError, match="`ks` must be"):
         ranking_metrics({}, {"a": {"d": 1}}, ks)
 
 
-def test_bad_input_names_the_culprit():
+def test_bad_input_names_the_culprit() -> None:
     with pytest.raises(ValueError, match="no judgement"):
         ranking_metrics({}, {"a": {}})
     with pytest.raises(ValueError, match=r"query 'a'.*document 'd2'"):
         ranking_metrics({"a": {"d1": 1.0, "d2": float("nan")}}, {"a": {"d1": 1}})
 
 
-def test_empty_run():
+def test_empty_run() -> None:
     assert set(ranking_metrics({}, {"a": {"d": 1}}).values()) == {0.0}

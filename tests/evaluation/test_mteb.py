@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from ciea_hf import CIEAModel
@@ -10,22 +12,25 @@ from ciea_hf.evaluation.mteb_task import retrieval_task
 from tests.support.helpers import picture, tiny_model
 from tests.support.toy_retrieval import toy_dataset
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 mteb = pytest.importorskip("mteb")
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> CIEAModel:
     return tiny_model()
 
 
-def scores_of(model, dataset):
+def scores_of(model: CIEAModel, dataset: RetrievalDataset) -> dict[str, float]:
     options = {"batch_size": 5, "show_progress_bar": False}
     result = mteb.evaluate(MTEBEncoder(model), retrieval_task(dataset), cache=None, encode_kwargs=options)
     return result.task_results[0].scores[dataset.split][0]
 
 
-def pictures_that_differ():
-    """Documents that only their pictures tell apart, beside texts and a picture alone."""
+def images_that_differ() -> RetrievalDataset:
+    """Documents that only their images distinguish, with texts and an image without a caption."""
     count = 24
     names = [f"i{number:02d}" for number in range(count)]
     texts = ["a red cat"] * (count - 1) + [None]
@@ -37,11 +42,11 @@ def pictures_that_differ():
     words = ["a red cat", "the house", "who is in the picture", "a drawing of bread", "tree", "next to the tower"]
     queries = queries_from_columns([f"q{number}" for number in range(len(words))], words)
     qrels = {f"q{number}": {names[3 * number]: 2, names[3 * number + 1]: 1} for number in range(len(words))}
-    return RetrievalDataset(corpus, queries, qrels, "different pictures", "test")
+    return RetrievalDataset(corpus, queries, qrels, "different images", "test")
 
 
-def test_scores_equal_our_evaluation_and_see_the_pictures(model):
-    dataset = pictures_that_differ()
+def test_scores_equal_our_evaluation_and_depend_on_the_images(model: CIEAModel) -> None:
+    dataset = images_that_differ()
     theirs = scores_of(model, dataset)
     ours = evaluate(model, dataset).metrics
     for k in (1, 10, 100):
@@ -49,10 +54,10 @@ def test_scores_equal_our_evaluation_and_see_the_pictures(model):
         for name in ("ndcg", "recall"):  # mteb rounds these to five digits
             assert theirs[f"{name}_at_{k}"] == pytest.approx(round(ours[f"{name}@{k}"], 5), abs=1e-6)
     blind = evaluate(model, dataset, content="caption").metrics
-    assert abs(blind["ndcg@10"] - theirs["ndcg_at_10"]) > 1e-3, "the case must tell pictures from captions"
+    assert abs(blind["ndcg@10"] - theirs["ndcg_at_10"]) > 1e-3, "the images must change the ranking"
 
 
-def test_every_kind_of_document_reaches_the_model(model):
+def test_every_kind_of_document_reaches_the_model(model: CIEAModel) -> None:
     batch = {"text": ["a red cat", "a red cat", "  "], "image": [toy_dataset().corpus[0]["image"], None, None]}
     rows = MTEBEncoder(model).encode([batch, {"text": ["a red cat"]}], prompt_type=mteb.types.PromptType.document)
     captioned, text, nothing, again = rows
@@ -61,7 +66,7 @@ def test_every_kind_of_document_reaches_the_model(model):
     assert abs(text - again).max() < 1e-6
 
 
-def test_queries_are_encoded_as_queries():
+def test_queries_are_encoded_as_queries() -> None:
     model = tiny_model(prompts={"query": "a cat in the house ", "document": ""})
     encoder = MTEBEncoder(model)
     query = encoder.encode([{"text": ["red"]}], prompt_type=mteb.types.PromptType.query)
@@ -70,7 +75,7 @@ def test_queries_are_encoded_as_queries():
     assert abs(query - document).max() > 1e-3
 
 
-def test_the_meta_says_what_matters(tmp_path):
+def test_the_meta_describes_the_model(tmp_path: Path) -> None:
     tiny_model().save_pretrained(tmp_path)
     (tmp_path / "README.md").write_text("---\ndatasets:\n- OpenMatch/WebQA\n- my/own\n---\n# Card\n")
     model = CIEAModel.from_pretrained(tmp_path)
@@ -86,7 +91,7 @@ def test_the_meta_says_what_matters(tmp_path):
     assert training_datasets(str(tmp_path)) is None
 
 
-def test_the_named_tasks_exist_with_pictures():
+def test_the_named_tasks_exist_with_images() -> None:
     for name in TASKS:
         task = mteb.get_task(name)
         assert "text" in task.metadata.modalities

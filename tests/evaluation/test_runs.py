@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
 from ciea_hf.evaluation.runs import read_qrels, read_run, write_run
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 pytrec_eval = pytest.importorskip("pytrec_eval")
 
 
-def test_a_run_comes_back_whole_and_is_read_by_trec_eval(tmp_path):
+def test_a_run_comes_back_whole_and_is_read_by_trec_eval(tmp_path: Path) -> None:
     scores = np.random.default_rng(0).normal(size=5).astype(np.float32)
     run = {"q1": {f"d{i}": float(s) for i, s in enumerate(scores)}, "q2": {"ö": 1.0, "b": 1.0}}
     write_run(run, tmp_path / "a.run", tag="my system")
@@ -38,13 +43,13 @@ def test_a_run_comes_back_whole_and_is_read_by_trec_eval(tmp_path):
         ("q Q0 first 1 0.5 tag", ":2: document 'first' occurs twice for query 'q'"),
     ],
 )
-def test_broken_lines_are_named(tmp_path, line, message):
+def test_broken_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "b.run").write_text(f"q Q0 first 1 0.9 tag\n{line}\n")
     with pytest.raises(ValueError, match=message):
         read_run(tmp_path / "b.run")
 
 
-def test_ids_that_the_format_cannot_hold(tmp_path):
+def test_ids_that_the_format_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'a b'"):
         write_run({"q": {"a b": 1.0}}, tmp_path / "c.run")
     assert not (tmp_path / "c.run").exists()
@@ -60,12 +65,12 @@ def test_ids_that_the_format_cannot_hold(tmp_path):
         "q1 0 d1 1 4\nq1 0 d2 0 4\nq2 0 d1 2 4\nq2 0 d1 2 4\n",
     ],
 )
-def test_judgements_are_read_in_every_form(tmp_path, text):
+def test_judgements_are_read_in_every_form(tmp_path: Path, text: str) -> None:
     (tmp_path / "qrels").write_text(text)
     assert read_qrels(tmp_path / "qrels") == {"q1": {"d1": 1, "d2": 0}, "q2": {"d1": 2}}
 
 
-def test_ids_between_tabs_may_hold_blanks(tmp_path):
+def test_ids_between_tabs_may_hold_blanks(tmp_path: Path) -> None:
     (tmp_path / "qrels").write_text("q 1\tnew york\t1\nq 2\tyork\t0\n")
     assert read_qrels(tmp_path / "qrels") == {"q 1": {"new york": 1}, "q 2": {"york": 0}}
     (tmp_path / "a.run").write_text("\ufeffq Q0 d 1 0.5 tag\n", encoding="utf-8")
@@ -83,7 +88,7 @@ def test_ids_between_tabs_may_hold_blanks(tmp_path):
         ),
     ],
 )
-def test_broken_judgements_are_named(tmp_path, line, message):
+def test_broken_judgements_are_named(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "qrels").write_text(f"q 0 d 1\n{line}\n")
     with pytest.raises(ValueError, match=message):
         read_qrels(tmp_path / "qrels")

@@ -8,7 +8,7 @@ import pytest
 from ciea_hf.evaluation.significance import bootstrap_interval, compare_runs, randomisation_test
 
 
-def test_few_differences_are_enumerated_exactly():
+def test_few_differences_are_enumerated_exactly() -> None:
     differences = [0.5, -0.25, 1.0, 0.125, 0.0]
     swaps = [
         sum(s * d for s, d in zip(signs, differences, strict=True)) for signs in itertools.product([1, -1], repeat=5)
@@ -18,7 +18,7 @@ def test_few_differences_are_enumerated_exactly():
     assert randomisation_test([1.0, 2.0], [1.0, 2.0]) == 1.0
 
 
-def test_random_swaps_agree_with_enumeration():
+def test_random_swaps_agree_with_enumeration() -> None:
     rng = np.random.default_rng(0)
     a = rng.random(12)
     b = a + rng.normal(0.05, 0.2, 12)
@@ -27,7 +27,7 @@ def test_random_swaps_agree_with_enumeration():
     assert randomisation_test(a, b, samples=4000) != exact
 
 
-def test_the_test_keeps_its_level_and_finds_a_difference():
+def test_the_test_keeps_its_level_and_finds_a_difference() -> None:
     rng = np.random.default_rng(1)
     p_values = []
     for trial in range(200):
@@ -38,7 +38,7 @@ def test_the_test_keeps_its_level_and_finds_a_difference():
     assert randomisation_test(a, a + rng.normal(0.1, 0.1, 200), samples=999) == pytest.approx(1 / 1000)
 
 
-def test_bootstrap_interval_matches_the_normal_one_and_covers():
+def test_bootstrap_interval_matches_the_normal_one_and_covers() -> None:
     values = np.random.default_rng(2).normal(0.3, 1.0, 2000)
     low, high = bootstrap_interval(values, samples=4000)
     half = 1.96 * values.std() / np.sqrt(len(values))
@@ -48,7 +48,7 @@ def test_bootstrap_interval_matches_the_normal_one_and_covers():
     assert bootstrap_interval([0.5, 0.5], samples=10) == (0.5, 0.5)
 
 
-def test_runs_are_compared_query_by_query():
+def test_runs_are_compared_query_by_query() -> None:
     qrels = {f"q{i}": {"good": 1} for i in range(20)}
     a = {query: {"bad": 2.0, "good": 1.0} for query in qrels}
     b = {query: {"bad": 1.0, "good": 2.0} if int(query[1:]) < 15 else a[query] for query in qrels}
@@ -62,7 +62,7 @@ def test_runs_are_compared_query_by_query():
     assert (same.p_value, same.low, same.high) == (1.0, 0.0, 0.0)
 
 
-def test_the_rounding_of_sums_is_no_difference():
+def test_rounding_of_sums_is_not_a_difference() -> None:
     relevant = {f"d{i}": 1 for i in range(6)}
     qrels = {f"q{i}": relevant for i in range(40)}
     rng = np.random.default_rng(0)
@@ -71,16 +71,18 @@ def test_the_rounding_of_sums_is_no_difference():
     for one in compare_runs(short, long, qrels, ["map", "ndcg@1000"], samples=100):
         assert (one.better, one.worse, one.difference, one.p_value) == (0, 0, 0.0, 1.0)
     noise = np.array([3e-17, -1e-17, 0.5])
-    assert randomisation_test(np.zeros(3), noise, samples=10**4) == 1.0  # of one difference both signs reach as far
+    assert (
+        randomisation_test(np.zeros(3), noise, samples=10**4) == 1.0
+    )  # with one difference, both signs are equally extreme
 
 
-def test_results_depend_on_the_seed_alone():
+def test_results_depend_on_the_seed_alone() -> None:
     values = np.random.default_rng(3).random(50)
     assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
     assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
 
 
-def test_bad_arguments():
+def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="one value per query"):
         randomisation_test([1.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="`samples` must be at least 1"):

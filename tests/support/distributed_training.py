@@ -1,4 +1,4 @@
-"""What one process of a distributed test computes, and how several of them are started."""
+"""The computation of one process of a distributed test, in every scenario."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ WORDS = ("cat", "dog", "house", "tree", "car", "boat", "apple", "bread", "hammer
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is computed.
+    """A configuration of training that is compared across numbers of processes.
 
     Attributes:
-        dtype: Of the model.
-        steps: How many are taken.
-        weights: Of the losses.
-        empty_rank: The last process's examples have no readable target.
-        chunk: Of gradient caching.
-        gathering: Whether the objective gathers; a comparison that passes without it shows nothing.
-        dropout: Whether the model drops out.
-        margin: Against false negatives.
+        dtype: Number type of the model.
+        steps: Number of training steps.
+        weights: Weights of the losses.
+        empty_rank: Whether the examples of the last process have no readable target.
+        chunk: Chunk size of gradient caching; negative to group without caching.
+        gathering: Whether the objective gathers; without it the comparison has to fail.
+        dropout: Whether dropout is on.
+        margin: Margin against false negatives.
     """
 
     dtype: str = "float64"
@@ -106,7 +106,7 @@ def global_batch(step: int, scenario: Scenario) -> list[Example]:
 
 
 def share(examples: list[Example], scenario: Scenario, rank: int, world: int) -> list[Example]:
-    """A process's contiguous part; with an empty rank, what is left belongs to the others."""
+    """The contiguous part of a process; with an empty rank, the other processes share the rest."""
     if scenario.empty_rank:
         kept = examples[: len(examples) * 2 // 3]
         if world == 1:
@@ -122,7 +122,7 @@ def share(examples: list[Example], scenario: Scenario, rank: int, world: int) ->
 
 
 def make_embedder(scenario: Scenario) -> tuple[Embedder, Collator]:
-    """Make what is trained, and what makes its batches."""
+    """Make the embedder and the collator of its batches."""
     model = tiny_model(seed=1).to(getattr(torch, scenario.dtype)).train(scenario.dropout)
     chunk = abs(scenario.chunk) if scenario.chunk else None
     collator = Collator(
@@ -169,18 +169,19 @@ def _count(state, bucket):  # type: ignore[no-untyped-def]  # DDP cannot read an
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
     state[0] += 1
-    return allreduce_hook(dist.group.WORLD, bucket)
+    return allreduce_hook(dist.group.WORLD, bucket)  # type: ignore[arg-type]
 
 
 def all_scenarios(rank: int, world: int, folder: Path) -> None:
     """Compute every scenario in one of the processes and save the results."""
     for number, (name, scenario) in enumerate(SCENARIOS.items()):
-        gather = objective_module.gather
+        module: Any = objective_module
+        gather = module.gather
         if not scenario.gathering:
-            objective_module.gather = lambda tensor, sizes: tensor
+            module.gather = lambda tensor, sizes: tensor
         try:
             torch.save(train(scenario, rank, world), folder / f"{number}-{rank}.pt")
         except Exception as error:
             raise RuntimeError(f"scenario {name!r}") from error
         finally:
-            objective_module.gather = gather
+            module.gather = gather

@@ -39,14 +39,14 @@ UNUSED = "30000009"  # in the index, not in the captions
 
 
 def png(colour: tuple[int, int, int], size: tuple[int, int] = (24, 16)) -> bytes:
-    """A picture of one colour."""
+    """An image of one colour."""
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def jpeg(seed: int = 0) -> bytes:
-    """A picture with some detail, so that half of its bytes are half of the picture."""
+    """An image with enough detail that half of its bytes hold half of the image."""
     buffer = io.BytesIO()
     Image.frombytes("RGB", (64, 64), random.Random(seed).randbytes(3 * 64 * 64)).save(buffer, "JPEG")
     return buffer.getvalue()
@@ -57,7 +57,7 @@ def is_image(name: str) -> bool:
 
 
 def qrels_of(split: str, negatives: bool = True) -> dict[str, dict[str, int]]:
-    """What a reader has to find."""
+    """The judgements that a reader must find."""
     return {
         query: dict.fromkeys(POSITIVES[query], 1) | (dict.fromkeys(NEGATIVES.get(query, []), 0) if negatives else {})
         for query in QUESTIONS[split]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,12 @@ from ciea_hf.data import RetrievalDataset, corpus_from_columns, queries_from_col
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "grey": (128, 128, 128)}
 
 
-def picture(colour, size=8):
+def picture(colour: str, size: int = 8) -> Image.Image:
     return Image.new("RGB", (size, size), COLOURS[colour])
 
 
-def toy_dataset(split="test"):
-    """Three captioned pictures, a picture alone and two texts; one query of each kind and a mixed one."""
+def toy_dataset(split: str = "test") -> RetrievalDataset:
+    """Three captioned images, an image alone and two texts; one query of each kind and a mixed one."""
     corpus = corpus_from_columns(
         ["img-red", "img-green", "img-blue", "img-bare", "txt-tea", "txt-sea"],
         ["a cup", "a cup", "a boat", None, "tea is a drink", "the sea is wide"],
@@ -30,28 +31,30 @@ def toy_dataset(split="test"):
 
 
 class ToyEncoder:
-    """Embeds words by a hash and colours as the words that name them: exact, order-free and picture-aware."""
+    """Embeds words by a hash and colours as the words that name them: exact, order-free and image-aware."""
 
     fingerprint = "toy"
     width = 64
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.documents_seen = 0
 
-    def encode_query(self, inputs, **kwargs):
+    def encode_query(self, inputs: Any, **kwargs: Any) -> torch.Tensor:
         return self._encode(inputs, **kwargs)
 
-    def encode_document(self, inputs, **kwargs):
+    def encode_document(self, inputs: Any, **kwargs: Any) -> torch.Tensor:
         self.documents_seen += len(inputs)
         return self._encode(inputs, **kwargs)
 
-    def _encode(self, inputs, batch_size, convert_to_tensor, normalize_embeddings, show_progress_bar):
+    def _encode(
+        self, inputs: Any, batch_size: int, convert_to_tensor: bool, normalize_embeddings: bool, show_progress_bar: bool
+    ) -> torch.Tensor:
         if any(item is None or item == "" for item in inputs):
             raise ValueError("the text is empty")
         rows = torch.tensor(np.stack([self._embed(item) for item in inputs]), dtype=torch.float32)
         return torch.nn.functional.normalize(rows, dim=1) if normalize_embeddings else rows
 
-    def _embed(self, item):
+    def _embed(self, item: Any) -> Any:
         text, image = (item.get("text"), item.get("image")) if isinstance(item, dict) else (item, None)
         if isinstance(item, Image.Image):
             text, image = None, item
@@ -61,6 +64,6 @@ class ToyEncoder:
             words.append(next(name for name, colour in COLOURS.items() if colour == pixel))
         return sum(self._word(word) for word in words)
 
-    def _word(self, word):
+    def _word(self, word: str) -> np.ndarray[Any, Any]:
         seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big")
         return np.random.default_rng(seed).normal(size=self.width)

@@ -32,7 +32,7 @@ BACKBONES = ("vision_model", "text_model")
 
 
 def toy_picture(colour: str, seed: int = 0) -> bytes:
-    """A picture of one colour, a little different for every seed, as the bytes of a PNG file."""
+    """An image of one colour, slightly different for every seed, as the bytes of a PNG file."""
     rng = random.Random(seed)
     pixel = tuple(min(255, max(0, value + rng.randint(-25, 25))) for value in COLOURS[colour])
     buffer = io.BytesIO()
@@ -41,13 +41,15 @@ def toy_picture(colour: str, seed: int = 0) -> bytes:
 
 
 def training_data(split: str = "train", images: int = 24, texts: int = 6, broken: int = 0) -> RetrievalDataset:
-    """Pictures of a colour whose captions name a thing alone, one picture without a caption, and texts.
+    """Images of one colour whose captions name only a thing, one image without a caption, and texts.
 
-    A query names the thing and the colour. Pairs of them repeat, so that such a query has two positives; one query is
-    relevant to a text, too. The first `broken` pictures cannot be decoded.
+    A query names the thing and the colour. Pairs of them repeat, so such a query has two positives; for one query, a
+    text is relevant as well. The first `broken` images cannot be decoded.
     """
     seed = {"train": 0, "dev": 1000, "test": 2000}[split]
-    ids, captions, pictures = [], [], []
+    ids: list[str] = []
+    captions: list[str | None] = []
+    pictures: list[bytes | None] = []
     queries: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
     for i in range(images):
@@ -94,7 +96,7 @@ def save_backbones(folder: Path, family: str = "t5") -> list[str]:
 
 
 def named_gradients(model: CIEAModel) -> dict[str, torch.Tensor]:
-    """Copies of the gradients that there are, by parameter."""
+    """Copies of the existing gradients, by parameter."""
     return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
@@ -114,7 +116,7 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    """The weights that a folder holds."""
+    """The weights in a folder."""
     return load_file(folder / "model.safetensors")
 
 
