@@ -17,7 +17,7 @@ from tests.support.commands import fails
 from tests.support.helpers import picture, text_config, tiny_model, vision_config
 
 
-def test_encode_texts_pictures_and_lines(model, tmp_path, capsys):
+def test_encode_texts_images_and_lines(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture(1).save(tmp_path / "one.png")
     lines = [{"id": "x", "text": "a red cat", "image": "one.png"}, {"text": "the house"}, {"image": "one.png"}]
     (tmp_path / "docs.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -40,7 +40,7 @@ def test_encode_texts_pictures_and_lines(model, tmp_path, capsys):
     assert np.linalg.norm(np.load(folder)) == pytest.approx(1, abs=1e-5)
 
 
-def test_encode_errors_name_the_place(model, tmp_path, capsys):
+def test_encode_errors_name_the_place(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"image": "gone.png"}\n')
     (tmp_path / "worse.jsonl").write_text('{"text": \n')
     output = ["--output", str(tmp_path / "o.npy")]
@@ -51,7 +51,7 @@ def test_encode_errors_name_the_place(model, tmp_path, capsys):
     assert "nothing to encode" in fails(capsys, "encode", model, *output)
 
 
-def test_convert_makes_a_complete_folder(tmp_path, capsys):
+def test_convert_makes_a_complete_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     marvel = tiny_model(use_extractor=False)
     towers = {"vision": vision_config(), "text": text_config()}
     for name, config in towers.items():
@@ -73,8 +73,8 @@ def test_convert_makes_a_complete_folder(tmp_path, capsys):
     np.testing.assert_allclose(again.encode(document), marvel.encode(document), atol=1e-6)
 
 
-def test_a_model_of_sentence_transformers_takes_files(tmp_path, capsys):
-    """CIEA with modules behind it is loaded whole, and pictures reach it by their paths."""
+def test_a_model_of_sentence_transformers_takes_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """CIEA followed by other modules is loaded with them, and images are passed by path."""
     picture(1).save(tmp_path / "one.png")
     (tmp_path / "docs.JSONL").write_bytes(b'\xef\xbb\xbf{"text": "a cat", "image": "one.png"}\n')
     tiny_model().save_pretrained(tmp_path / "ciea")
@@ -89,7 +89,7 @@ def test_a_model_of_sentence_transformers_takes_files(tmp_path, capsys):
     np.testing.assert_allclose(np.load(tmp_path / "o.npy"), expected, atol=1e-5)
 
 
-def test_lines_that_cannot_be_read_are_named(model, tmp_path, capsys):
+def test_lines_that_cannot_be_read_are_named(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = ["--output", str(tmp_path / "o.npy")]
     for name, content, message in (
         ("a.jsonl", b'{"image": 7}', "a.jsonl:1: 'image' must be a string; got 7"),
@@ -100,7 +100,9 @@ def test_lines_that_cannot_be_read_are_named(model, tmp_path, capsys):
     assert "--output: " in fails(capsys, "encode", model, "--text", "a", "--output", "/proc/none/o.npy")
 
 
-def test_texts_are_texts_where_a_picture_has_their_name(model, tmp_path, monkeypatch):
+def test_texts_stay_texts_if_an_image_has_their_name(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("lines.txt").write_text("owl.png\n")
     Path("docs.jsonl").write_text('{"text": "owl.png"}\n')

@@ -22,7 +22,9 @@ from tests.support.toy_retrieval import toy_dataset
 pytestmark = pytest.mark.usefixtures("cache")
 
 
-def test_evaluate_prints_a_table_and_writes_files(model, dataset, tmp_path, capsys):
+def test_evaluate_prints_a_table_and_writes_files(
+    model: str, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, run = tmp_path / "results.json", tmp_path / "ciea.run"
     status = main(["evaluate", model, dataset, "--output", str(out), "--run-file", str(run), "--ks", "1", "3"])
     assert status == 0
@@ -36,7 +38,9 @@ def test_evaluate_prints_a_table_and_writes_files(model, dataset, tmp_path, caps
     assert all(len(row) == 6 for row in rankings.values())
 
 
-def test_broken_pictures_stop_the_commands_that_embed_or_leave_their_captions(model, tmp_path, capsys, monkeypatch):
+def test_broken_images_stop_the_commands_that_embed_or_leave_their_captions(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-datasets")
     data, index = str(sample_datasets.webqa(tmp_path / "data")), str(tmp_path / "index")
     for command in (["evaluate", model, data], ["index", model, data, "--output", index], ["search", model, data, "x"]):
@@ -45,7 +49,9 @@ def test_broken_pictures_stop_the_commands_that_embed_or_leave_their_captions(mo
         capsys.readouterr()
 
 
-def test_evaluate_parts_and_resume(model, dataset, tmp_path, capsys):
+def test_evaluate_parts_and_resume(
+    model: str, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shared = ["evaluate", model, dataset, "--output", str(tmp_path / "a.json"), "--embeddings", str(tmp_path / "e")]
     assert main([*shared, "--content", "caption"]) == 0
     assert json.loads((tmp_path / "a.json").read_text())["settings"]["content"] == "caption"
@@ -53,7 +59,9 @@ def test_evaluate_parts_and_resume(model, dataset, tmp_path, capsys):
     assert "another corpus" in fails(capsys, *shared)
 
 
-def test_evaluate_baselines_beside_the_model(model, dataset, tmp_path, capsys):
+def test_evaluate_baselines_beside_the_model(
+    model: str, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("bm25s")
     out = tmp_path / "r.json"
     assert main(["evaluate", model, dataset, "--baselines", "bm25", "caption", "image", "--output", str(out)]) == 0
@@ -74,13 +82,17 @@ def test_evaluate_baselines_beside_the_model(model, dataset, tmp_path, capsys):
     assert "top_k" in fails(capsys, "evaluate", "bm25", dataset, "--ks", "10", "--top-k", "5")
 
 
-def test_what_is_evaluated_is_kept_when_a_baseline_fails(model, dataset, tmp_path, capsys):
+def test_results_are_kept_when_a_baseline_fails(
+    model: str, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "r.json"
     assert "/no/model" in fails(capsys, "evaluate", model, dataset, "--baselines", "/no/model", "--output", str(out))
     assert json.loads(out.read_text())["metrics"]["mrr@10"] > 0
 
 
-def test_a_run_file_is_refused_before_anything_is_embedded(model, tmp_path, capsys):
+def test_a_run_file_is_refused_before_anything_is_embedded(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = toy_dataset()
     renamed = whole.corpus.map(lambda row: {"id": row["id"].replace("-", " ")})
     data = replace(whole, corpus=renamed, qrels={"q-pic": {"img red": 1}})
@@ -91,7 +103,9 @@ def test_a_run_file_is_refused_before_anything_is_embedded(model, tmp_path, caps
     assert captured.out == ""
 
 
-def test_the_table_shows_the_cut_offs_that_are_asked_for(model, dataset, capsys):
+def test_the_table_shows_the_cut_offs_that_are_asked_for(
+    model: str, dataset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["evaluate", model, dataset, "--ks", "5", "20"]) == 0
     head = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| queries"))
     assert [cell.strip() for cell in head.split("|")[2:-1]] == [
@@ -99,7 +113,9 @@ def test_the_table_shows_the_cut_offs_that_are_asked_for(model, dataset, capsys)
     ]  # fmt: skip
 
 
-def test_a_baseline_of_the_same_name_has_a_row_of_its_own(model, dataset, tmp_path, capsys, monkeypatch):
+def test_a_baseline_of_the_same_name_has_its_own_row(
+    model: str, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = tmp_path / Path(model).name
     tiny_model(seed=5).save_pretrained(other)
     monkeypatch.chdir(tmp_path)
@@ -108,21 +124,23 @@ def test_a_baseline_of_the_same_name_has_a_row_of_its_own(model, dataset, tmp_pa
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [f"{other.name} (evaluated)", other.name]
 
 
-def test_evaluate_with_spoiled_captions(dataset, tmp_path):
+def test_evaluate_with_corrupted_captions(dataset: str, tmp_path: Path) -> None:
     pytest.importorskip("bm25s")
     out = tmp_path / "r.json"
     assert main(["evaluate", "bm25", dataset, "--drop-captions", "1", "--output", str(out)]) == 0
     assert json.loads(out.read_text())["by_kind"]["image"]["mrr@10"] == 0.0
 
 
-def test_spoiled_captions_are_noted(model, dataset, tmp_path):
+def test_corrupted_captions_are_recorded(model: str, dataset: str, tmp_path: Path) -> None:
     out = tmp_path / "r.json"
     assert main(["evaluate", model, dataset, "--swap-captions", "0.5", "--seed", "3", "--output", str(out)]) == 0
     settings = json.loads(out.read_text())["settings"]
     assert (settings["swap_captions"], settings["seed"], settings["content"]) == (0.5, 3, "full")
 
 
-def test_a_sentence_transformers_model_of_text_alone(dataset, tmp_path, capsys):
+def test_a_sentence_transformers_model_of_text_alone(
+    dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
     modules = pytest.importorskip("sentence_transformers.models")
     text = tiny_model("bert")
@@ -137,7 +155,7 @@ def test_a_sentence_transformers_model_of_text_alone(dataset, tmp_path, capsys):
     assert "does not support image documents" in fails(capsys, "evaluate", str(tmp_path / "st"), dataset)
 
 
-def test_compare_two_runs(dataset, tmp_path, capsys):
+def test_compare_two_runs(dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     qrels = toy_dataset().qrels
     write_run({q: dict.fromkeys(row, 1.0) for q, row in qrels.items()}, tmp_path / "good.run")
     write_run({q: {"none": 2.0, **dict.fromkeys(row, 1.0)} for q, row in qrels.items()}, tmp_path / "bad.run")
@@ -159,7 +177,9 @@ def test_compare_two_runs(dataset, tmp_path, capsys):
     assert "mrr@10; got 'best'" in fails(capsys, "compare", *runs, "--qrels", dataset, "--metrics", "best")
 
 
-def test_mteb_on_a_data_set_of_ones_own(model, dataset, tmp_path, capsys):
+def test_mteb_on_a_custom_data_set(
+    model: str, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("mteb")
     out = tmp_path / "r.json"
     assert main(["mteb", model, "--dataset", dataset, "--output", str(tmp_path / "results")]) == 0
@@ -186,7 +206,9 @@ def test_mteb_on_a_data_set_of_ones_own(model, dataset, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("option", ["--output", "--run-file"])
-def test_where_nothing_can_be_written_nothing_is_evaluated(model, dataset, tmp_path, capsys, option):
+def test_unwritable_outputs_are_rejected_before_evaluation(
+    model: str, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
     message = fails(capsys, "evaluate", model, dataset, option, str(tmp_path))
     assert f"{option} must be a file; {tmp_path} is a folder" in message
     (tmp_path / "file").write_text("")
@@ -195,7 +217,7 @@ def test_where_nothing_can_be_written_nothing_is_evaluated(model, dataset, tmp_p
     assert capsys.readouterr().out == ""
 
 
-def test_rankings_are_written_though_scores_are_kept(model, dataset, tmp_path):
+def test_rankings_are_written_when_scores_exist_already(model: str, dataset: str, tmp_path: Path) -> None:
     pytest.importorskip("mteb")
     command = ["mteb", model, "--dataset", dataset, "--output", str(tmp_path / "results")]
     assert main(command) == 0
@@ -203,7 +225,9 @@ def test_rankings_are_written_though_scores_are_kept(model, dataset, tmp_path):
     assert list((tmp_path / "rankings").rglob("*.json"))
 
 
-def test_weights_and_devices_that_are_none_are_named(model, dataset, tmp_path, capsys):
+def test_invalid_weights_and_devices_are_named(
+    model: str, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(model, broken)
     for content in (b"version https://git-lfs.github.com/spec/v1\n", (broken / "model.safetensors").read_bytes()[:99]):

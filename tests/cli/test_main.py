@@ -6,6 +6,7 @@ import argparse
 import shlex
 import subprocess
 import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,10 +16,13 @@ from ciea_hf.cli import build_parser, main, subparsers
 from ciea_hf.data.loading import FORMATS
 from tests.support.commands import fails
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 pytestmark = pytest.mark.usefixtures("cache")
 
 
-def test_help_and_version(capsys):
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--help"], ["evaluate", "--help"], ["search", "--help"], ["--version"]):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
@@ -26,7 +30,7 @@ def test_help_and_version(capsys):
     assert f"ciea {__version__}" in capsys.readouterr().out
 
 
-def test_help_imports_nothing_heavy():
+def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from ciea_hf.cli import build_parser; build_parser();"
         "print([m for m in ('torch', 'transformers', 'datasets', 'numpy', 'PIL') if m in sys.modules])"
@@ -46,29 +50,33 @@ def test_help_imports_nothing_heavy():
         (["search", "MODEL", "DATA", "--query-id", "q9"], "no query 'q9'"),
     ],
 )
-def test_users_errors_are_one_line(arguments, message, model, dataset, capsys):
+def test_users_errors_are_one_line(
+    arguments: list[str], message: str, model: str, dataset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = {"MODEL": model, "DATA": dataset}
     assert message in fails(capsys, *(names.get(a, a) for a in arguments))
 
 
-def test_a_folder_without_a_model(tmp_path, dataset, capsys):
+def test_a_folder_without_a_model(tmp_path: Path, dataset: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "contains no model" in fails(capsys, "evaluate", str(tmp_path), dataset)
 
 
-def test_bad_values_are_refused_by_the_parser(capsys):
+def test_bad_values_are_refused_by_the_parser(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", "m", "d", "--ks", "0"])
     assert stop.value.code == 2
     assert "at least 1" in capsys.readouterr().err
 
 
-def test_debug_shows_the_traceback(dataset):
+def test_debug_shows_the_traceback(dataset: str) -> None:
     with pytest.raises(FileNotFoundError):
         main(["--debug", "evaluate", "/no/model", dataset])
 
 
-def test_interruption_ends_with_130(monkeypatch, dataset, capsys):
-    def interrupted(*_args):
+def test_interruption_ends_with_130(
+    monkeypatch: pytest.MonkeyPatch, dataset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_args: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ciea_hf.loading.load_dataset", interrupted)
@@ -76,7 +84,7 @@ def test_interruption_ends_with_130(monkeypatch, dataset, capsys):
     assert capsys.readouterr().err == "ciea: interrupted\n"
 
 
-def test_output_into_a_closed_pipe_is_no_error():
+def test_output_into_a_closed_pipe_is_not_an_error() -> None:
     code = "import sys, ciea_hf.cli as c, ciea_hf.commands.evaluate as e\n"
     code += "e.run = lambda a: [e.common.write('x' * 9999) for _ in range(99)] and 0\n"
     code += "sys.exit(c.main(['evaluate', 'm', 'd']))"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
@@ -13,10 +14,15 @@ from ciea_hf.cli import main
 from tests.support.commands import fails
 from tests.support.helpers import picture, tiny_model
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 pytestmark = pytest.mark.usefixtures("cache")
 
 
-def test_search_lists_hits_and_marks_the_known_ones(model, dataset, tmp_path, capsys, cache):
+def test_search_lists_hits_and_marks_the_known_ones(
+    model: str, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], cache: Path
+) -> None:
     sheet, hits = tmp_path / "hits.png", tmp_path / "hits.json"
     command = ["search", model, dataset, "a red cat", "--query-id", "q-pic", "--top-k", "6"]
     assert main([*command, "--contact-sheet", str(sheet), "--output", str(hits)]) == 0
@@ -31,7 +37,7 @@ def test_search_lists_hits_and_marks_the_known_ones(model, dataset, tmp_path, ca
     assert capsys.readouterr().out.replace("\n\n", "\n") in printed.replace("\n\n", "\n")
 
 
-def test_queries_may_stand_anywhere(model, dataset, capsys):
+def test_queries_may_be_given_anywhere(model: str, dataset: str, capsys: pytest.CaptureFixture[str]) -> None:
     printed = []
     for order in (["a red cat", "the house", "--top-k", "2"], ["--top-k", "2", "a red cat", "the house"]):
         assert main(["search", model, dataset, *order]) == 0
@@ -44,7 +50,9 @@ def test_queries_may_stand_anywhere(model, dataset, capsys):
         assert "unrecognized arguments" in capsys.readouterr().err
 
 
-def test_search_in_an_index_folder(model, dataset, tmp_path, capsys):
+def test_search_in_an_index_folder(
+    model: str, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     index = tmp_path / "index"
     assert main(["index", model, dataset, "--output", str(index), "--dtype", "float16", "--shard-size", "4"]) == 0
     assert "6 documents, complete" in capsys.readouterr().out
@@ -67,8 +75,8 @@ def test_search_in_an_index_folder(model, dataset, tmp_path, capsys):
     assert "another model" in fails(capsys, "search", str(other), str(index), "a red cat")
 
 
-def folder_of_pictures(folder, count=4):
-    """A data set whose pictures are files."""
+def folder_of_images(folder: Path, count: int = 4) -> str:
+    """A data set whose images are files."""
     names = [f"p{number}" for number in range(count)]
     (folder / "qrels").mkdir(parents=True)
     for number, name in enumerate(names):
@@ -80,9 +88,11 @@ def folder_of_pictures(folder, count=4):
     return str(folder)
 
 
-def test_pictures_that_were_replaced_are_embedded_anew(model, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(dataset_module, "FINGERPRINTED_IMAGES", 1)  # the first; of the others the sizes tell
-    data, index = folder_of_pictures(tmp_path / "data"), str(tmp_path / "index")
+def test_replaced_images_are_embedded_again(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_module, "FINGERPRINTED_IMAGES", 1)  # only the first; of the others the file sizes count
+    data, index = folder_of_images(tmp_path / "data"), str(tmp_path / "index")
     assert main(["index", model, data, "--output", index]) == 0
     assert main(["search", model, data, "a red cat"]) == 0
     before = capsys.readouterr().out
@@ -95,8 +105,10 @@ def test_pictures_that_were_replaced_are_embedded_anew(model, tmp_path, capsys, 
     assert main(["search", model, index, "a red cat"]) == 0
 
 
-def test_a_broken_picture_is_never_passed_over_unasked(model, tmp_path, capsys, caplog):
-    data, index = folder_of_pictures(tmp_path / "data"), str(tmp_path / "index")
+def test_a_broken_image_is_never_skipped_silently(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    data, index = folder_of_images(tmp_path / "data"), str(tmp_path / "index")
     (tmp_path / "data" / "p2.png").write_bytes(b"no picture")
     lenient = ["--on-broken-image", "caption"]
     commands = ["search", model, data, "a red cat"], ["index", model, data, "--output", index]
@@ -112,7 +124,9 @@ def test_a_broken_picture_is_never_passed_over_unasked(model, tmp_path, capsys, 
     assert "document 'p2' is left out" in caplog.text
 
 
-def test_an_index_has_decided_on_its_options(model, dataset, tmp_path, capsys):
+def test_an_index_fixes_its_options(
+    model: str, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     index = str(tmp_path / "index")
     assert main(["index", model, dataset, "--output", index, "--content", "caption"]) == 0
     for option in (["--split", "dev"], ["--dtype", "float16"], ["--on-broken-image", "caption"]):
@@ -123,15 +137,19 @@ def test_an_index_has_decided_on_its_options(model, dataset, tmp_path, capsys):
     assert capsys.readouterr().out == from_index
 
 
-def test_a_folder_with_another_manifest_is_no_index(model, tmp_path, capsys):
-    data = folder_of_pictures(tmp_path / "data")
+def test_a_folder_with_another_manifest_is_not_an_index(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = folder_of_images(tmp_path / "data")
     (tmp_path / "data" / "manifest.json").write_text("{}")
     assert main(["search", model, data, "a red cat"]) == 0
     (tmp_path / "data" / "documents.jsonl").write_text("")
     assert "manifest.json has an unexpected format" in fails(capsys, "search", model, data, "a red cat")
 
 
-def test_a_text_of_a_files_name_is_a_text(model, tmp_path, capsys, monkeypatch):
+def test_a_text_equal_to_a_file_name_is_a_text(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [{"id": "a", "text": "cat.png"}, {"id": "b", "text": "data:image/png is a prefix"}]
     (tmp_path / "data" / "qrels").mkdir(parents=True)
@@ -147,7 +165,9 @@ def test_a_text_of_a_files_name_is_a_text(model, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("option", ["--output", "--contact-sheet"])
-def test_where_nothing_can_be_written_nothing_is_searched(model, dataset, tmp_path, capsys, option):
+def test_unwritable_outputs_are_rejected_before_searching(
+    model: str, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
     assert f"{option} must be a file; {tmp_path} is a folder" in fails(
         capsys, "search", model, dataset, "x", option, str(tmp_path)
     )

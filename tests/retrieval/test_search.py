@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,12 +23,15 @@ from ciea_hf.retrieval.corpus import MANIFEST
 from tests.support.helpers import tiny_model
 from tests.support.toy_retrieval import ToyEncoder, picture, toy_dataset
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def kinds(view):
+
+def kinds(view: DocumentView) -> list[str]:
     return [type(item).__name__.replace("ImageFile", "") for item in view.batch(0, len(view))]
 
 
-def test_views_keep_the_chosen_part():
+def test_views_keep_the_chosen_part() -> None:
     dataset = toy_dataset()
     image = kinds(DocumentView(dataset, "image"))[0]
     assert kinds(DocumentView(dataset)) == ["dict"] * 3 + [image] + ["str"] * 2
@@ -43,7 +47,7 @@ def test_views_keep_the_chosen_part():
         DocumentView(dataset, captions=["x"])
 
 
-def test_search_finds_by_picture_and_by_text():
+def test_search_finds_by_image_and_by_text() -> None:
     retriever = Retriever.from_dataset(ToyEncoder(), toy_dataset())
     found = retriever.search(["a red cup", "tea drink"], top_k=6)
     assert [hits[0].id for hits in found] == ["img-red", "txt-tea"]
@@ -55,7 +59,7 @@ def test_search_finds_by_picture_and_by_text():
 
 
 @pytest.mark.parametrize("options", [EncodingOptions(batch_size=1, shard_size=2), EncodingOptions(num_workers=0)])
-def test_shards_and_batches_change_nothing(tmp_path, options):
+def test_shards_and_batches_change_nothing(tmp_path: Path, options: EncodingOptions) -> None:
     dataset, model = toy_dataset(), ToyEncoder()
     memory = np.concatenate(encode_corpus(model, dataset).shards)
     kept = encode_corpus(model, dataset, tmp_path / "index", options=options, source={"path": "somewhere"})
@@ -65,7 +69,7 @@ def test_shards_and_batches_change_nothing(tmp_path, options):
     assert kept.source == {"name": "toy", "split": "test", "path": "somewhere"}
 
 
-def test_encoding_goes_on_where_it_stopped(tmp_path):
+def test_encoding_continues_where_it_stopped(tmp_path: Path) -> None:
     dataset, options = toy_dataset(), EncodingOptions(shard_size=2)
     whole = encode_corpus(ToyEncoder(), dataset, tmp_path, options=options)
     expected = np.concatenate(whole.shards)
@@ -78,7 +82,7 @@ def test_encoding_goes_on_where_it_stopped(tmp_path):
     np.testing.assert_array_equal(np.concatenate(again.shards), expected)
 
 
-def test_several_processes_fill_one_folder(tmp_path):
+def test_several_processes_fill_one_folder(tmp_path: Path) -> None:
     dataset, options = toy_dataset(), EncodingOptions(shard_size=1)
     first, second = ToyEncoder(), ToyEncoder()
     assert encode_shards(first, dataset, tmp_path, options=options, shard=(0, 2)) == 3
@@ -90,7 +94,7 @@ def test_several_processes_fill_one_folder(tmp_path):
         encode_shards(first, dataset, tmp_path, shard=(2, 2))
 
 
-def test_other_queries_leave_the_embeddings_valid(tmp_path):
+def test_other_queries_leave_the_embeddings_valid(tmp_path: Path) -> None:
     whole = toy_dataset()
     encode_corpus(ToyEncoder(), whole, tmp_path)
     model, dev = ToyEncoder(), RetrievalDataset(whole.corpus, whole.queries, {"q-txt": {"txt-sea": 1}}, "toy", "dev")
@@ -98,7 +102,7 @@ def test_other_queries_leave_the_embeddings_valid(tmp_path):
     assert model.documents_seen == 0
 
 
-def test_a_folder_of_another_model_is_refused(tmp_path):
+def test_a_folder_of_another_model_is_refused(tmp_path: Path) -> None:
     encode_corpus(ToyEncoder(), toy_dataset(), tmp_path)
     other = ToyEncoder()
     other.fingerprint = "another"
@@ -120,24 +124,24 @@ def test_a_folder_of_another_model_is_refused(tmp_path):
         load_corpus(tmp_path / "nowhere")
 
 
-def test_half_precision_is_kept_on_disk(tmp_path):
+def test_half_precision_is_kept_on_disk(tmp_path: Path) -> None:
     kept = encode_corpus(ToyEncoder(), toy_dataset(), tmp_path, options=EncodingOptions(dtype="float16"))
     assert kept.shards[0].dtype == np.float16
 
 
-def test_documents_without_content_become_zeros():
+def test_documents_without_content_become_zeros() -> None:
     view = DocumentView(toy_dataset(), captions=[None] * 6)
     rows = encode_corpus(ToyEncoder(), toy_dataset(), view=view, options=EncodingOptions(batch_size=1)).shards[0]
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), [1, 1, 1, 1, 0, 0], atol=1e-6)
 
 
-def test_faults_name_the_document():
+def test_errors_name_the_document() -> None:
     class Broken(ToyEncoder):
-        def _embed(self, item):
+        def _embed(self, item: Any) -> Any:
             return super()._embed(item) * (np.nan if item == "tea is a drink" else 1)
 
     class TextOnly(ToyEncoder):
-        def supports(self, modality):
+        def supports(self, modality: str) -> bool:
             return modality == "text"
 
     with pytest.raises(ValueError, match="'txt-tea' is not finite"):
@@ -151,7 +155,7 @@ def test_faults_name_the_document():
         encode_corpus(ToyEncoder(), dataset)
 
 
-def test_a_broken_picture_can_leave_its_caption_alone(caplog):
+def test_a_broken_image_can_fall_back_to_its_caption(caplog: pytest.LogCaptureFixture) -> None:
     whole, none = toy_dataset(), b"no picture"
     corpus = corpus_from_columns(
         ["a", "bad", "bare", "red"], ["tea", "a boat", None, "a cup"], [None, none, none, picture("red")]
@@ -167,12 +171,12 @@ def test_a_broken_picture_can_leave_its_caption_alone(caplog):
     images = DocumentView(dataset, "image", captions=["1", "2", "3", "4"], on_broken_image="caption").batch(0, 4)
     assert images[:3] == ["1", None, None]
     names = {DocumentView(dataset, on_broken_image=way).fingerprint for way in ("fail", "caption")}
-    assert len(names) == 1  # what was embedded before the first broken picture is kept
+    assert len(names) == 1  # what was embedded before the first broken image is kept
     with pytest.raises(ValueError, match="`on_broken_image` must be one of fail, skip, caption; got 'ignore'"):
         DocumentView(dataset, on_broken_image="ignore")
 
 
-def test_skipped_documents_are_never_found(tmp_path, caplog):
+def test_skipped_documents_are_never_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole = toy_dataset()
     corpus = corpus_from_columns(["bad", "sea", "tea"], ["a cup", "the sea", "tea"], [b"no image", None, None])
     dataset = RetrievalDataset(corpus, whole.queries, {}, name="bad", split="test")
@@ -190,14 +194,14 @@ def test_skipped_documents_are_never_found(tmp_path, caplog):
         encode_corpus(ToyEncoder(), dataset, tmp_path, DocumentView(dataset, on_broken_image="caption"), options)
 
 
-def test_dot_product_models_keep_their_lengths():
+def test_dot_product_models_keep_their_lengths() -> None:
     model = ToyEncoder()
-    model.similarity_fn_name = "dot"
+    model.similarity_fn_name = "dot"  # type: ignore[attr-defined]
     assert np.linalg.norm(encode_queries(model, ["red cup"])) > 2
     assert np.linalg.norm(encode_queries(ToyEncoder(), ["red cup"])) == pytest.approx(1)
 
 
-def assert_processor_and_pooling_count():
+def assert_processor_and_pooling_count() -> None:
     model = tiny_model()
     before = model_fingerprint(model)
     assert model_fingerprint(tiny_model()) == before
@@ -210,12 +214,12 @@ def assert_processor_and_pooling_count():
     found = {model_fingerprint(pipeline)}
     pipeline[1] = torch.nn.ReLU()
     found.add(model_fingerprint(pipeline))
-    pipeline.truncate_dim = 8
+    pipeline.truncate_dim = 8  # type: ignore[assignment]
     found.add(model_fingerprint(pipeline))
     assert len(found) == 3
 
 
-def test_fingerprint_follows_the_weights():
+def test_fingerprint_follows_the_weights() -> None:
     torch.manual_seed(0)
     layer, twin = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     assert model_fingerprint(layer) != model_fingerprint(twin)
