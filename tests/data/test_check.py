@@ -7,6 +7,7 @@ import json
 import re
 import struct
 import zlib
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import pyarrow as pa
@@ -23,22 +24,31 @@ from tests.data.test_readers import FORMS, plain
 from tests.support import sample_datasets
 from tests.support.sample_datasets import CAPTIONS, COLOURS, UNUSED
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ciea_hf.data.check_result import CheckResult
+    from ciea_hf.data.readers.base import DatasetReader
+
+Named = tuple[str, str, int | None, str | None]  # kind, file, number and id of an issue
 TRUNCATED = ("unreadable-image", "imgs.tsv", 1, "30000007")
 NOT_USED = ("unused-image", "imgs.lineidx.new", 7, UNUSED)
 
 
 @pytest.fixture(autouse=True)
-def _own_datasets_cache(tmp_path, monkeypatch):
+def _own_datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-datasets")
 
 
-def check(folder, form="auto", splits=None, workers=0):
+def check(
+    folder: Path, form: str = "auto", splits: list[str] | None = None, workers: int = 0
+) -> tuple[DatasetReader, CheckResult]:
     source = open_reader(folder, form, IssueCollector(folder))
     result = Checker(source, workers=workers).run(splits)
     return source, result
 
 
-def named(result):
+def named(result: CheckResult) -> list[Named]:
     return sorted((issue.kind, issue.location.file, issue.location.number, issue.id) for issue in result.issues)
 
 
@@ -52,20 +62,20 @@ def png_of_size(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
-def replace(file, old, new):
+def replace(file: Path, old: str, new: str) -> None:
     text = file.read_text(encoding="utf-8-sig")
     assert old in text
     file.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def append(file, *rows):
+def append(file: Path, *rows: Any) -> None:
     text = file.read_text(encoding="utf-8-sig").rstrip("\r\n") + "\n"
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     file.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
 
 
-def set_image(folder, name, payload):
-    """Put something else in the location of an image, in a line of the same length, so that the offsets hold."""
+def set_image(folder: Path, name: str, payload: bytes) -> int:
+    """Replace the content of an image within a line of the same length, so the offsets stay valid."""
     lines = (folder / "imgs.tsv").read_bytes().split(b"\n")
     number = next(n for n, line in enumerate(lines) if line.startswith(name.encode()))
     payload = payload.ljust(len(lines[number]) - len(name) - 1, payload[-1:])
@@ -74,10 +84,10 @@ def set_image(folder, name, payload):
     return number + 1
 
 
-def with_faults(folder):
-    """A specimen with 24 planted issues; return the folder, and what has to be said of them."""
+def with_faults(folder: Path) -> tuple[Path, list[Named]]:
+    """Write a sample with 24 planted issues; return the folder and the issues to be found."""
     sample_datasets.webqa(folder)
-    said = [TRUNCATED, NOT_USED]
+    said: list[Named] = [TRUNCATED, NOT_USED]
     append(folder / "all_docs.json", {"snippet_id": "d5bc8", "fact": "Red is no colour."})
     said.append(("duplicate-document", "all_docs.json", 4, "d5bc8"))
     append(folder / "all_docs.json", {"snippet_id": "d6aa1", "fact": "A square has four sides."})
@@ -127,7 +137,7 @@ def with_faults(folder):
     return folder, sorted(said, key=str)
 
 
-def test_a_sound_specimen_has_no_faults_but_its_quirks(tmp_path):
+def test_a_sound_sample_has_no_issues_but_its_quirks(tmp_path: Path) -> None:
     folder = sample_datasets.webqa(tmp_path / "data")
     _, result = check(folder)
     assert named(result) == [TRUNCATED, NOT_USED]
@@ -136,7 +146,7 @@ def test_a_sound_specimen_has_no_faults_but_its_quirks(tmp_path):
     assert result.counts["train: judgements"] == 4
 
 
-def test_all_planted_faults_are_named_and_nothing_else(tmp_path):
+def test_all_planted_issues_are_named_and_nothing_else(tmp_path: Path) -> None:
     folder, said = with_faults(tmp_path / "data")
     _, result = check(folder)
     found = sorted(((f.kind, f.location.file, f.location.number, f.id) for f in result.issues), key=str)
@@ -145,7 +155,7 @@ def test_all_planted_faults_are_named_and_nothing_else(tmp_path):
     assert len(result.blocking_errors) == 7  # kinds of errors
 
 
-def test_the_copy_has_no_faults_and_nothing_sound_is_lost(tmp_path):
+def test_the_copy_has_no_issues_and_nothing_valid_is_lost(tmp_path: Path) -> None:
     folder, _ = with_faults(tmp_path / "data")
     source, result = check(folder)
     counts = write_cleaned(source, result, tmp_path / "clean")
@@ -165,7 +175,7 @@ def test_the_copy_has_no_faults_and_nothing_sound_is_lost(tmp_path):
     assert train.corpus[rows["d5bc8"]]["text"] == "Red is a colour."
 
 
-def test_an_image_that_the_index_forgets_is_found_again(tmp_path):
+def test_an_image_that_the_index_forgets_is_found_again(tmp_path: Path) -> None:
     folder = sample_datasets.webqa(tmp_path / "data")
     text = (folder / "imgs.lineidx.new").read_text()
     (folder / "imgs.lineidx.new").write_text(re.sub(r"30000003\t\d+\n", "", text))
@@ -186,12 +196,12 @@ def test_an_image_that_the_index_forgets_is_found_again(tmp_path):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("workers", [0, 3])
-def test_every_format_is_checked(tmp_path, form, workers):
+def test_every_format_is_checked(tmp_path: Path, form: str, workers: int) -> None:
     folder = FORMS[form](tmp_path / "data")
     source, result = check(folder, workers=workers)
     quirks = {("unreadable-image", "30000007"), ("unused-image", UNUSED)}
-    quirks |= {("unused-image", f"3000000{number}") for number in (4, 6)}  # of the original: lines of no fact
-    assert {(kind, plain(name)) for kind, _, _, name in named(result)} <= quirks
+    quirks |= {("unused-image", f"3000000{number}") for number in (4, 6)}  # of the original: lines without a fact
+    assert {(kind, plain(name or "")) for kind, _, _, name in named(result)} <= quirks
     assert "unreadable-image" in {kind for kind, *_ in named(result)}
     assert result.blocking_errors == []
     write_cleaned(source, result, tmp_path / "clean")
@@ -200,7 +210,7 @@ def test_every_format_is_checked(tmp_path, form, workers):
     assert again.counts["corpus: images" if form != "parquet" else "test: images"] == len(CAPTIONS) - 1
 
 
-def test_images_that_are_the_same_leak_too(tmp_path):
+def test_images_that_are_the_same_leak_too(tmp_path: Path) -> None:
     folder = sample_datasets.json_form(tmp_path / "data")
     (folder / "images" / "30000000.png").write_bytes(
         sample_datasets.png(COLOURS["30000003"])
@@ -212,7 +222,7 @@ def test_images_that_are_the_same_leak_too(tmp_path):
     assert "the same image ('30000003') to one of test" in shared[0].message
 
 
-def test_files_that_are_not_there(tmp_path):
+def test_missing_files(tmp_path: Path) -> None:
     folder = sample_datasets.edis(tmp_path / "data")
     (folder / "edis_image" / "guardian" / "30000002.jpg").unlink()
     (folder / "edis_image" / "guardian" / "30000003.jpg").write_bytes(b"<html>404</html>")
@@ -231,17 +241,17 @@ def test_files_that_are_not_there(tmp_path):
     assert result.blocking_errors[0].startswith("missing files that the format requires")
 
 
-def test_documents_that_are_given_again_and_again_may_differ(tmp_path):
+def test_repeated_documents_may_differ(tmp_path: Path) -> None:
     folder = sample_datasets.webqa_original(tmp_path / "data")
     replace(folder / "WebQA_train_val.json", "a green square", "a square of green")
     _, result = check(folder)
     issues = result.issues.of("varying-document")
     assert [issue.id for issue in issues] == ["30000001"]
-    line = (folder / "WebQA_train_val.json").read_text().splitlines()[issues[0].location.number - 1]
-    assert line == ' "q3": {'
+    lines = (folder / "WebQA_train_val.json").read_text().splitlines()
+    assert lines[(issues[0].location.number or 0) - 1] == ' "q3": {'
 
 
-def test_tables_name_their_rows(tmp_path):
+def test_tables_name_their_rows(tmp_path: Path) -> None:
     folder = sample_datasets.mteb(tmp_path / "data")
     file = folder / "corpus" / "test-00000-of-00001.parquet"
     table = pq.read_table(file)
@@ -261,7 +271,7 @@ def test_tables_name_their_rows(tmp_path):
         load_retrieval_dataset(folder)
 
 
-def test_many_faults_are_counted_and_some_are_kept(monkeypatch, tmp_path):
+def test_many_issues_are_counted_and_some_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(findings_module, "KEPT", 3)
     folder = sample_datasets.webqa(tmp_path / "data")
     append(folder / "all_docs.json", *["{"] * 8)

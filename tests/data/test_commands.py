@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import datasets
 import pytest
@@ -14,13 +15,16 @@ from tests.data.test_readers import FORMS, plain
 from tests.support import sample_datasets
 from tests.support.sample_datasets import COLOURS
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 @pytest.fixture(autouse=True)
-def _own_datasets_cache(tmp_path, monkeypatch):
+def _own_datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-datasets")
 
 
-def test_the_command_says_whether_training_can_run(tmp_path, capsys):
+def test_the_command_reports_whether_training_can_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, (bad, said) = sample_datasets.webqa(tmp_path / "good"), with_faults(tmp_path / "bad")
     assert main(["data", "check", str(good)]) == 0
     assert capsys.readouterr().out.endswith("\ntraining can run\n")
@@ -45,7 +49,7 @@ def test_the_command_says_whether_training_can_run(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_convert_writes_what_is_loaded(tmp_path, form):
+def test_convert_writes_what_is_loaded(tmp_path: Path, form: str) -> None:
     folder = FORMS[form](tmp_path / "data")
     assert main(["data", "convert", str(folder), "--output", str(tmp_path / "own"), "--splits", "train", "dev"]) == 0
     for split in ("train", "dev"):
@@ -59,7 +63,7 @@ def test_convert_writes_what_is_loaded(tmp_path, form):
     assert datasets.load_dataset(str(tmp_path / "own"), "queries", split="dev")["id"][:] == own.queries["id"][:]
 
 
-def test_convert_says_what_stops_it(tmp_path, capsys):
+def test_convert_names_the_issue_that_stops_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, _ = with_faults(tmp_path / "data")
     assert main(["data", "convert", str(folder), "--output", str(tmp_path / "own")]) == 2
     assert "all_docs.json:4: 'd5bc8': the document already exists (line 1)" in capsys.readouterr().err

@@ -1,10 +1,11 @@
-"""The project's own form of a retrieval data set: round trip, laziness, clear errors."""
+"""The project's own format of retrieval data sets: round trip, laziness, clear errors."""
 
 from __future__ import annotations
 
 import io
 import subprocess
 import sys
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
@@ -27,9 +28,13 @@ from ciea_hf.data.issues import Location
 from ciea_hf.data.parsing import Judgement
 from ciea_hf.data.readers.base import CorpusEntry, DatasetReader, Query
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
 
 @pytest.fixture(autouse=True)
-def _own_datasets_cache(tmp_path, monkeypatch):
+def _own_datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-datasets")
 
 
@@ -50,7 +55,7 @@ def toy(split: str = "test", images: tuple[object, ...] | None = None) -> Retrie
     )
 
 
-def test_kinds():
+def test_kinds() -> None:
     data = toy()
     assert column_values(data.corpus, "modality") == ["image,text", "text", "image"]
     assert data.corpus_ids == ["d0", "d1", "d2"]
@@ -58,10 +63,10 @@ def test_kinds():
     assert data.query_kinds() == {
         "q0": "image",
         "q1": "mixed",
-    }  # a score of 0 is no positive, an unjudged query no kind
+    }  # a score of 0 is not positive, and an unjudged query has no kind
 
 
-def test_images_are_decoded_only_when_a_row_is_read(tmp_path):
+def test_images_are_decoded_only_when_a_row_is_read(tmp_path: Path) -> None:
     data = toy(images=(b"no image at all", None, png((0, 0, 250))))
     assert data.document_kinds["d0"] == "image"
     assert data.query_kinds()["q0"] == "image"
@@ -73,7 +78,7 @@ def test_images_are_decoded_only_when_a_row_is_read(tmp_path):
         loaded.corpus[0]
 
 
-def test_round_trip_keeps_everything(tmp_path):
+def test_round_trip_keeps_everything(tmp_path: Path) -> None:
     path = tmp_path / "green.png"
     path.write_bytes(png((0, 250, 0)))
     data = toy(images=(str(path), None, png((0, 0, 250))))
@@ -92,7 +97,7 @@ def test_round_trip_keeps_everything(tmp_path):
     assert card.rstrip().endswith("A toy.")
 
 
-def test_plain_datasets_reads_the_configurations_of_the_card(tmp_path):
+def test_plain_datasets_reads_the_configurations_of_the_card(tmp_path: Path) -> None:
     data = toy()
     save_retrieval_dataset({"train": toy("train"), "test": data}, tmp_path / "saved", "# Toy")
     folder = str(tmp_path / "saved")
@@ -101,7 +106,7 @@ def test_plain_datasets_reads_the_configurations_of_the_card(tmp_path):
     assert len(datasets.load_dataset(folder, "corpus", split="train")) == 3
 
 
-def test_a_corpus_of_several_files_keeps_its_order(tmp_path, monkeypatch):
+def test_a_corpus_of_several_files_keeps_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saving_module, "ROWS_PER_FILE", 2)
     save_retrieval_dataset({"test": toy()}, tmp_path / "saved", "# Toy")
     names = sorted(file.name for file in (tmp_path / "saved" / "corpus").iterdir())
@@ -109,7 +114,7 @@ def test_a_corpus_of_several_files_keeps_its_order(tmp_path, monkeypatch):
     assert load_retrieval_dataset(tmp_path / "saved").corpus_ids == ["d0", "d1", "d2"]
 
 
-def test_one_corpus_serves_every_split(tmp_path):
+def test_one_corpus_serves_every_split(tmp_path: Path) -> None:
     dev = toy("dev")
     test = RetrievalDataset(dev.corpus, dev.queries.select([0]), {"q0": {"d0": 1}}, "toy", "test")
     save_retrieval_dataset({"dev": dev, "test": test}, tmp_path / "saved", "# Toy")
@@ -118,7 +123,7 @@ def test_one_corpus_serves_every_split(tmp_path):
     assert load_retrieval_dataset(tmp_path / "saved", "test").qrels == {"q0": {"d0": 1}}
 
 
-def test_fingerprint_is_of_the_content(tmp_path):
+def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     data = toy()
     save_retrieval_dataset({"test": data}, tmp_path / "saved", "# Toy")
     assert load_retrieval_dataset(tmp_path / "saved").fingerprint == data.fingerprint == toy().fingerprint
@@ -133,7 +138,7 @@ def test_fingerprint_is_of_the_content(tmp_path):
     assert len({data.fingerprint, *(other.fingerprint for other in changed)}) == 5
 
 
-def test_fingerprint_is_the_same_in_another_process(tmp_path):
+def test_fingerprint_is_the_same_in_another_process(tmp_path: Path) -> None:
     save_retrieval_dataset({"test": toy()}, tmp_path / "saved", "# Toy")
     code = (
         "import sys, datasets; datasets.config.HF_DATASETS_CACHE = sys.argv[2]; from ciea_hf.data import *; "
@@ -144,7 +149,7 @@ def test_fingerprint_is_the_same_in_another_process(tmp_path):
     assert result.stdout == toy().fingerprint
 
 
-def test_fingerprint_reads_only_some_of_many_images():
+def test_fingerprint_reads_only_some_of_many_images() -> None:
     rng = np.random.default_rng(0)
     images = [png(tuple(rng.integers(256, size=3).tolist())) for _ in range(150)]
     ids = [f"d{i}" for i in range(150)]
@@ -156,7 +161,7 @@ def test_fingerprint_reads_only_some_of_many_images():
     assert other.fingerprint != data.fingerprint
 
 
-def test_saving_fails_whole(tmp_path):
+def test_failed_saving_leaves_nothing(tmp_path: Path) -> None:
     broken = toy(images=(str(tmp_path / "absent.png"), None, png((0, 0, 250))))
     with pytest.raises(FileNotFoundError):
         save_retrieval_dataset({"test": broken}, tmp_path / "saved", "# Toy")
@@ -164,7 +169,7 @@ def test_saving_fails_whole(tmp_path):
 
 
 @pytest.mark.parametrize("config", ["corpus", "queries", "qrels"])
-def test_a_folder_without_a_part_says_which(tmp_path, config):
+def test_a_missing_part_of_a_folder_is_named(tmp_path: Path, config: str) -> None:
     save_retrieval_dataset({"test": toy()}, tmp_path / "saved", "# Toy")
     for file in (tmp_path / "saved" / config).iterdir():
         file.unlink()
@@ -172,7 +177,7 @@ def test_a_folder_without_a_part_says_which(tmp_path, config):
         load_retrieval_dataset(tmp_path / "saved")
 
 
-def test_a_missing_column_is_named_with_its_file(tmp_path):
+def test_a_missing_column_is_named_with_its_file(tmp_path: Path) -> None:
     save_retrieval_dataset({"test": toy()}, tmp_path / "saved", "# Toy")
     file = tmp_path / "saved" / "qrels" / "test.parquet"
     pq.write_table(pq.read_table(file).drop_columns(["score"]).replace_schema_metadata(None), file)
@@ -180,7 +185,7 @@ def test_a_missing_column_is_named_with_its_file(tmp_path):
         load_retrieval_dataset(tmp_path / "saved")
 
 
-def test_errors_name_the_choices(tmp_path):
+def test_errors_name_the_choices(tmp_path: Path) -> None:
     save_retrieval_dataset({"dev": toy("dev"), "train": toy("train")}, tmp_path / "saved", "# Toy")
     with pytest.raises(ValueError, match=r"saved has no split 'test'; it has \['train', 'dev'\]"):
         load_retrieval_dataset(tmp_path / "saved", "test")
@@ -201,27 +206,27 @@ def test_errors_name_the_choices(tmp_path):
         RetrievalDataset(toy().queries, toy().queries, {}, "toy", "test")
 
 
-def test_a_judged_document_that_is_absent_is_named():
+def test_a_judged_document_that_is_absent_is_named() -> None:
     data = toy()
     broken = RetrievalDataset(data.corpus, data.queries, {"q0": {"gone": 1}}, "toy", "test")
     with pytest.raises(ValueError, match="'q0' judges 'gone'"):
         broken.query_kinds()
 
 
-def test_a_format_joins_the_table(tmp_path, monkeypatch):
+def test_a_format_joins_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "marker.txt").touch()
     location = Location("marker.txt")
 
     class Marked(DatasetReader):
-        splits = ("dev",)
+        splits: Any = ("dev",)
 
-        def documents(self, corpus):
+        def documents(self, corpus: str) -> Iterator[CorpusEntry]:
             yield CorpusEntry(location, "d", "words", None)
 
-        def queries(self, split):
+        def queries(self, split: str) -> Iterator[Query]:
             yield Query(location, "q", f"the {split} query")
 
-        def judgements(self, split):
+        def judgements(self, split: str) -> Iterator[Judgement]:
             yield Judgement(location, "q", "d", 1)
 
     monkeypatch.setitem(FORMATS, "marked", Format(lambda path: path.endswith("marker.txt"), Marked))

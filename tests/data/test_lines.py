@@ -1,9 +1,10 @@
-"""Text files of the field, read with the location of everything: large JSON documents above all."""
+"""Text files, read with the location of every entry; above all large JSON documents."""
 
 from __future__ import annotations
 
 import json
 import random
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,13 +12,18 @@ import ciea_hf.data.parsing as lines_module
 from ciea_hf.data.issues import Issue, Location, raise_on_error, relative
 from ciea_hf.data.parsing import json_entries, json_lines, judgements
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def collected():
+    from ciea_hf.data.issues import IssueHandler
+
+
+def collected() -> tuple[list[Issue], IssueHandler]:
     found: list[Issue] = []
     return found, lambda kind, location, name, message: found.append(Issue(kind, location, name, message))
 
 
-def random_value(rng: random.Random, depth: int = 0):
+def random_value(rng: random.Random, depth: int = 0) -> Any:
     kind = rng.randrange(6 if depth < 3 else 4)
     if kind == 0:
         return rng.choice([None, True, -1.5e-7, 12345678901234567890, 0])
@@ -30,7 +36,9 @@ def random_value(rng: random.Random, depth: int = 0):
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 1 << 20])
 @pytest.mark.parametrize("indent", [None, 1])
-def test_documents_are_read_as_json_reads_them(tmp_path, monkeypatch, chunk, indent):
+def test_documents_are_read_as_json_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, indent: int | None
+) -> None:
     monkeypatch.setattr(lines_module, "_CHUNK", chunk)
     rng = random.Random(0)
     rows = [{"n": i, "value": random_value(rng)} for i in range(40)]
@@ -39,7 +47,7 @@ def test_documents_are_read_as_json_reads_them(tmp_path, monkeypatch, chunk, ind
         (tmp_path / "list.json").write_text(text, encoding="utf-8-sig")
         found = list(json_entries(tmp_path / "list.json"))
         assert [entry.value for entry in found] == rows
-        if indent:  # the line each begins in, by another way
+        if indent:  # the line in which each begins, found in another way
             starts = [number for number, line in enumerate(text.split("\n"), start=1) if line == " {"]
             assert [entry.location.number for entry in found] == starts
         keyed = {f"k{i}": row for i, row in enumerate(rows)}
@@ -50,7 +58,7 @@ def test_documents_are_read_as_json_reads_them(tmp_path, monkeypatch, chunk, ind
 
 
 @pytest.mark.parametrize("text", ["[]", " [ ] ", "{}", "\n{ }\n"])
-def test_empty_documents_hold_nothing(tmp_path, text):
+def test_empty_documents_hold_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
     assert list(json_entries(tmp_path / "a.json")) == []
 
@@ -66,27 +74,32 @@ def test_empty_documents_hold_nothing(tmp_path, text):
         ("", 0, 1),
     ],
 )
-def test_a_broken_document_is_read_as_far_as_it_goes(tmp_path, text, read, line):
+def test_a_broken_document_is_read_as_far_as_it_goes(tmp_path: Path, text: str, read: int, line: int) -> None:
     (tmp_path / "a.json").write_text(text)
     issues, report = collected()
     assert len(list(json_entries(tmp_path / "a.json", report))) == read
     assert [(issue.kind, issue.location.number) for issue in issues] == [("unreadable", line)]
 
 
-def test_an_endless_entry_is_given_up(tmp_path, monkeypatch):
+def test_an_endless_entry_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines_module, "_CHUNK", 10)
     monkeypatch.setattr(lines_module, "_LONGEST_ENTRY", 1000)
-    read = []
+    read: list[int] = []
     original = lines_module._DocumentReader._more
-    monkeypatch.setattr(lines_module._DocumentReader, "_more", lambda self: read.append(1) or original(self))
+
+    def counted(self: Any) -> Any:
+        read.append(1)
+        return original(self)
+
+    monkeypatch.setattr(lines_module._DocumentReader, "_more", counted)
     (tmp_path / "a.json").write_text('[{"a": "' + "x" * 1_000_000)
     issues, report = collected()
     assert list(json_entries(tmp_path / "a.json", report)) == []
     assert len(issues) == 1
-    assert len(read) < 12  # each time twice as much, and far from the whole
+    assert len(read) < 12  # twice as much each time, and far from the whole file
 
 
-def test_lines_are_read_with_their_numbers(tmp_path):
+def test_lines_are_read_with_their_numbers(tmp_path: Path) -> None:
     content = b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": "\xc3\xbc\xe2\x80\xa8"}\n[1]\n\xff\xfe\n{"a": 2\n{"a": 3}'
     (tmp_path / "a.json").write_bytes(content)
     issues, report = collected()
@@ -99,7 +112,7 @@ def test_lines_are_read_with_their_numbers(tmp_path):
     ] == ["JSON object", "not UTF-8", "invalid JSON"]
 
 
-def test_judgements_have_three_forms(tmp_path):
+def test_judgements_have_three_forms(tmp_path: Path) -> None:
     (tmp_path / "q").write_bytes(b"query-id\tcorpus-id\tscore\nq1\td1\t2\r\n\nq1 0 d2 0\nq2 0 d3 1 9\nq d\nq d high\n")
     issues, report = collected()
     assert [tuple(found[1:]) for found in judgements(tmp_path / "q", report)] == [
@@ -110,7 +123,7 @@ def test_judgements_have_three_forms(tmp_path):
     assert [issue.location.number for issue in issues] == [6, 7]
 
 
-def test_what_is_raised(tmp_path):
+def test_only_errors_are_raised(tmp_path: Path) -> None:
     location = Location(str(tmp_path / "a" / "b.json"), 7)
     with pytest.raises(ValueError, match=r"b\.json:7: 'x': is wrong .*--fix"):
         raise_on_error("unreadable", location, "x", "is wrong")

@@ -1,10 +1,11 @@
-"""Open Clip Art is built of what Debian's packages hold."""
+"""Open Clip Art, built from the packages of Debian."""
 
 from __future__ import annotations
 
 import io
 import json
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
@@ -14,6 +15,9 @@ from ciea_hf.data import load_retrieval_dataset
 from ciea_hf.data.builders.openclipart import SIDE, build_openclipart, thumbnail
 from tests.data.test_check import check, png_of_size
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 SVG = """<?xml version="1.0" encoding="UTF-8"?>
 <svg xmlns="http://www.w3.org/2000/svg" xmlns:dc="http://purl.org/dc/elements/1.1/"
      xmlns:cc="http://web.resource.org/cc/" xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -22,12 +26,12 @@ SVG = """<?xml version="1.0" encoding="UTF-8"?>
 <dc:subject><rdf:Bag>{tags}</rdf:Bag></dc:subject>
 <dc:creator><cc:Agent><dc:title>Somebody</dc:title></cc:Agent></dc:creator>
 </cc:Work></rdf:RDF></metadata><rect/></svg>"""
-PICTURES = {
+IMAGES = {
     "animals/bee.svg": ("Big_bee", ["insect", "BEE", "unsorted", "signs_and_symbols"], None),
     "animals/cat.svg": ("cat", ["cat", "mammal"], "A cat that sleeps   on a\nwarm roof"),
     "animals/cow.svg": ("cow", ["cow"], "cow"),  # tags that say nothing new: no query
     "animals/huge.svg": ("huge", ["mammal"], None),  # too many pixels
-    "animals/torn.svg": ("torn", ["mammal"], None),  # a broken picture
+    "animals/torn.svg": ("torn", ["mammal"], None),  # a broken image
     "animals/untagged.svg": ("untagged", ["unsorted", "hash"], "A description of more than six words"),
     "animals/untitled.svg": (None, ["mammal"], None),
     "computer/icons/a.svg": ("icon", ["mammal"], None),
@@ -37,7 +41,7 @@ PICTURES = {
 NUMBERS = {"Big bee": 0, "cat": 1, "cow": 2, "mouse": 5}  # huge and torn have numbers, too
 
 
-def picture(size=(40, 20), alpha=0) -> bytes:
+def picture(size: tuple[int, int] = (40, 20), alpha: int = 0) -> bytes:
     image = Image.new("RGBA", size, (255, 0, 0, 255))
     image.putpixel((0, 0), (0, 0, 0, alpha))
     buffer = io.BytesIO()
@@ -46,9 +50,9 @@ def picture(size=(40, 20), alpha=0) -> bytes:
 
 
 @pytest.fixture
-def source(tmp_path):
+def source(tmp_path: Path) -> Path:
     root = tmp_path / "unpacked" / "usr" / "share" / "openclipart"
-    for path, (title, tags, description) in PICTURES.items():
+    for path, (title, tags, description) in IMAGES.items():
         file, shown = root / "svg" / path, (root / "png" / path).with_suffix(".png")
         for folder in (file.parent, shown.parent):
             folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +69,7 @@ def source(tmp_path):
     return tmp_path / "unpacked"
 
 
-def test_pictures_texts_and_queries(source, tmp_path):
+def test_images_texts_and_queries(source: Path, tmp_path: Path) -> None:
     counts = build_openclipart(source, tmp_path / "set")
     assert (counts["images"], counts["texts"]) == (13, 10)
     data = {split: load_retrieval_dataset(tmp_path / "set", split) for split in ("train", "dev", "test")}
@@ -90,7 +94,7 @@ def test_pictures_texts_and_queries(source, tmp_path):
     assert found == ["30000000", "30000001", "30000005"]
 
 
-def test_the_same_again_and_nothing_wrong_with_it(source, tmp_path):
+def test_building_again_gives_the_same_without_issues(source: Path, tmp_path: Path) -> None:
     assert main(["data", "build", "openclipart", "--output", str(tmp_path / "a"), "--source", str(source)]) == 0
     build_openclipart(source / "usr" / "share", tmp_path / "b")  # as if it were installed
     for file in (tmp_path / "a").iterdir():
@@ -99,8 +103,9 @@ def test_the_same_again_and_nothing_wrong_with_it(source, tmp_path):
     assert {issue.kind for issue in result.issues} <= {"same-image", "shared-positive"}
 
 
-def test_thumbnails_are_on_white(source):
+def test_thumbnails_are_on_white(source: Path) -> None:
     content = thumbnail(source / "usr/share/openclipart/png/animals/cat.png")
+    assert content is not None
     image = Image.open(io.BytesIO(content))
     assert (image.size, image.mode) == ((SIDE, SIDE), "RGB")
     assert image.getpixel((SIDE // 2, SIDE // 2)) == (255, 0, 0)
@@ -109,13 +114,13 @@ def test_thumbnails_are_on_white(source):
     assert thumbnail(source / "absent.png") is None
 
 
-def test_packages_that_are_not_there(tmp_path, capsys):
+def test_missing_packages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "build", "openclipart", "--output", str(tmp_path / "a"), "--source", str(tmp_path)]) == 2
     assert "apt-get download openclipart-svg" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
 
 
-def test_lines_are_as_webqa_has_them(source, tmp_path):
+def test_lines_are_as_webqa_has_them(source: Path, tmp_path: Path) -> None:
     build_openclipart(source, tmp_path / "set")
     judged = []
     for line in (tmp_path / "set" / "train.json").read_text().splitlines():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import datasets
 import numpy as np
@@ -20,12 +21,18 @@ from ciea_hf.data.builders.openmoji.build import (
 from ciea_hf.data.builders.openmoji.glyphs import choose_concepts
 from ciea_hf.data.builders.openmoji.templates import CAPTIONS, IMAGE_QUERIES, TEXT_DOCUMENTS, TEXT_QUERIES, join_names
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from ciea_hf.data.builders.openmoji.build import PlannedDocument, SplitPlan
+    from ciea_hf.data.builders.openmoji.templates import Templates
+
 TINY = {"train": 40, "dev": 10, "test": 20}
 NAMES = [concept.name for concept in choose_concepts()]
 
 
 @pytest.fixture(scope="module")
-def plans():
+def plans() -> dict[str, SplitPlan]:
     return plan_benchmark()
 
 
@@ -34,7 +41,7 @@ def named_in(text: str) -> set[int]:
     return {i for i, name in enumerate(NAMES) if re.search(rf"\bthe {re.escape(name)}\b", text)}
 
 
-def test_sizes(plans):
+def test_sizes(plans: dict[str, SplitPlan]) -> None:
     assert SIZES == {"train": 4000, "dev": 300, "test": 1000}
     for split, plan in plans.items():
         assert sum(d.is_scene for d in plan.documents) == SIZES[split]
@@ -43,7 +50,7 @@ def test_sizes(plans):
         assert len({q.id for q in plan.queries}) == len(plan.queries)
 
 
-def test_a_caption_names_exactly_two_of_four_objects(plans):
+def test_a_caption_names_exactly_two_of_four_objects(plans: dict[str, SplitPlan]) -> None:
     for document in plans["test"].documents:
         named = named_in(document.text)
         if document.is_scene:
@@ -55,7 +62,7 @@ def test_a_caption_names_exactly_two_of_four_objects(plans):
             assert named == set(document.objects)
 
 
-def test_only_the_picture_tells_scenes_of_one_caption_apart(plans):
+def test_only_the_image_distinguishes_scenes_of_one_caption(plans: dict[str, SplitPlan]) -> None:
     for plan in plans.values():
         pairs: dict[frozenset[int], list[set[int]]] = {}
         for document in plan.documents:
@@ -64,18 +71,18 @@ def test_only_the_picture_tells_scenes_of_one_caption_apart(plans):
                 pairs.setdefault(frozenset(document.captioned), []).append(hidden)
         assert {len(scenes) for scenes in pairs.values()} == {5}
         for scenes in pairs.values():
-            assert len(set.union(*scenes)) == 10  # no hidden object stands in two of the five
+            assert len(set.union(*scenes)) == 10  # the five share no hidden object
 
 
-def test_captioned_pairs_are_disjoint_between_splits(plans):
+def test_captioned_pairs_are_disjoint_between_splits(plans: dict[str, SplitPlan]) -> None:
     pairs = {s: {frozenset(d.captioned) for d in p.documents if d.is_scene} for s, p in plans.items()}
     assert sum(map(len, pairs.values())) == len(set.union(*pairs.values())) == 1060
 
 
-def test_an_image_query_names_one_object_that_no_caption_of_its_scene_names(plans):
+def test_an_image_query_names_one_object_that_no_caption_of_its_scene_names(plans: dict[str, SplitPlan]) -> None:
     documents = {d.id: d for d in plans["test"].documents}
     qrels = plans["test"].qrels()
-    counts = Counter()
+    counts: Counter[tuple[bool, int]] = Counter()
     for query in plans["test"].queries:
         assert named_in(query.text) == set(query.named)
         counts[query.for_scenes, len(query.named)] += 1
@@ -87,7 +94,7 @@ def test_an_image_query_names_one_object_that_no_caption_of_its_scene_names(plan
 
 
 @pytest.mark.parametrize("split", ["dev", "test"])
-def test_judgements_are_complete(plans, split):
+def test_judgements_are_complete(plans: dict[str, SplitPlan], split: str) -> None:
     plan = plans[split]
     words = {d.id: named_in(d.text) for d in plan.documents if not d.is_scene}
     scenes = {d.id: set(d.objects) for d in plan.documents if d.is_scene}
@@ -100,19 +107,19 @@ def test_judgements_are_complete(plans, split):
         assert qrels[query.id]
 
 
-def test_captions_alone_do_not_answer_image_queries(plans):
+def test_captions_alone_do_not_answer_image_queries(plans: dict[str, SplitPlan]) -> None:
     """The best ranking by captions, ties broken by chance, stays near 0.3 in MRR@10; the objects themselves give 1."""
     plan, rng = plans["test"], np.random.default_rng(0)
     scenes = [d for d in plan.documents if d.is_scene]
     qrels = plan.qrels()
 
-    def mrr(known):
+    def mrr(known: Callable[[PlannedDocument], Collection[int]]) -> float:
         total = []
         for query in (q for q in plan.queries if q.for_scenes):
             scores = [len(set(query.named) & set(known(d))) for d in scenes] + 0.5 * rng.random(len(scenes))
             best = [scenes[i].id in qrels[query.id] for i in np.argsort(-scores)[:10]]
             total.append(1 / (best.index(True) + 1) if any(best) else 0)
-        return np.mean(total)
+        return float(np.mean(total))
 
     assert 0.25 < mrr(lambda d: d.captioned) < 0.35
     assert mrr(lambda d: d.objects) == 1
@@ -124,7 +131,7 @@ def fits(text: str, template: str) -> bool:
     return re.fullmatch(re.escape(template).replace(re.escape("{names}"), listed), text) is not None
 
 
-def test_some_templates_are_kept_for_test(plans):
+def test_some_templates_are_kept_for_test(plans: dict[str, SplitPlan]) -> None:
     kept = {True: CAPTIONS.test_only, False: TEXT_DOCUMENTS.test_only}
     asked = {True: IMAGE_QUERIES.test_only, False: TEXT_QUERIES.test_only}
     for split, plan in plans.items():
@@ -135,26 +142,26 @@ def test_some_templates_are_kept_for_test(plans):
 
 
 @pytest.mark.parametrize("templates", [CAPTIONS, IMAGE_QUERIES, TEXT_DOCUMENTS, TEXT_QUERIES])
-def test_templates_kept_for_test_use_no_new_word(templates):
+def test_templates_kept_for_test_use_no_new_word(templates: Templates) -> None:
     common = {w for t in (CAPTIONS, IMAGE_QUERIES, TEXT_DOCUMENTS, TEXT_QUERIES) for s in t.common for w in s.split()}
     assert {word for template in templates.test_only for word in template.split()} <= common
     assert not set(templates.test_only) & set(templates.common)
 
 
-def test_join_names():
+def test_join_names() -> None:
     assert join_names([]) == ""
     assert join_names(["fox"]) == "the fox"
     assert join_names(["fox", "kite"]) == "the fox and the kite"
     assert join_names(["fox", "kite", "owl"]) == "the fox, the kite and the owl"
 
 
-def test_the_same_seed_builds_the_same_benchmark_and_another_does_not():
+def test_the_same_seed_builds_the_same_benchmark_and_another_does_not() -> None:
     one, two, other = (build_benchmark(seed, TINY) for seed in (3, 3, 4))
     assert {s: d.fingerprint for s, d in one.items()} == {s: d.fingerprint for s, d in two.items()}
     assert all(one[split].fingerprint != other[split].fingerprint for split in TINY)
 
 
-def test_pictures_are_112_pixels_and_kinds_follow():
+def test_images_have_112_pixels_and_kinds_follow() -> None:
     data = build_benchmark(sizes=TINY)["test"]
     assert Counter(data.document_kinds.values()) == {"image": 20, "text": 5}
     assert set(column_values(data.corpus, "modality")) == {"image,text", "text"}
@@ -165,17 +172,17 @@ def test_pictures_are_112_pixels_and_kinds_follow():
 
 
 @pytest.mark.parametrize("size", [0, 7, -5])
-def test_a_size_that_is_no_multiple_of_five_is_refused(size):
+def test_a_size_that_is_not_a_multiple_of_five_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match=rf"sizes\['dev'\].*got {size}"):
         plan_benchmark(sizes={"dev": size})
 
 
-def test_more_scenes_than_pairs_are_refused():
+def test_more_scenes_than_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match="require 12000 caption pairs; 150 concepts have 11175"):
         plan_benchmark(sizes={"train": 60000})
 
 
-def test_the_benchmark_is_built_once_and_named_by_its_recipe(tmp_path, monkeypatch):
+def test_the_benchmark_is_built_once_and_named_by_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-datasets")
     monkeypatch.setattr("ciea_hf.data.builders.openmoji.build.SIZES", TINY)
     folder = benchmark_folder(tmp_path, progress=False)

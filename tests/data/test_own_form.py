@@ -1,8 +1,9 @@
-"""The own form, in the shapes that users and the Hub give it: folders, a card, single files, JSON lines."""
+"""The BEIR-style format, as users and the Hub provide it: folders, a card, single files, JSON lines."""
 
 from __future__ import annotations
 
 import shutil
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import pyarrow.parquet as pq
@@ -15,13 +16,17 @@ from tests.support import sample_datasets
 from tests.support.commands import fails
 from tests.support.sample_datasets import CAPTIONS, COLOURS, TEXTS
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
 
 @pytest.fixture(autouse=True)
-def _own_datasets_cache(tmp_path, monkeypatch):
+def _own_datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-datasets")
 
 
-def test_the_card_may_say_where_the_files_are(tmp_path):
+def test_the_card_may_say_where_the_files_are(tmp_path: Path) -> None:
     folder = sample_datasets.mteb(tmp_path / "data")
     (folder / "data").mkdir()
     card = ["configs:"]
@@ -39,7 +44,7 @@ def test_the_card_may_say_where_the_files_are(tmp_path):
     ("names", "splits"),
     [(("corpus", "queries", "qrels"), ["train"]), (("corpus", "query-test", "qrels-test"), ["test"])],
 )
-def test_single_files_need_no_folders(tmp_path, names, splits):
+def test_single_files_need_no_folders(tmp_path: Path, names: tuple[str, ...], splits: list[str]) -> None:
     folder = sample_datasets.mteb(tmp_path / "data")
     for config, name in zip(("corpus", "query", "qrels"), names, strict=True):
         (folder / config / "test-00000-of-00001.parquet").rename(folder / f"{name}.parquet")
@@ -50,7 +55,7 @@ def test_single_files_need_no_folders(tmp_path, names, splits):
     assert data.corpus_ids == [*TEXTS, *CAPTIONS]
 
 
-def test_an_older_column_name_and_a_missing_modality(tmp_path):
+def test_an_older_column_name_and_a_missing_modality(tmp_path: Path) -> None:
     folder = sample_datasets.mteb(tmp_path / "data")
     file = folder / "corpus" / "test-00000-of-00001.parquet"
     table = pq.read_table(file).drop_columns(["modality"])
@@ -61,7 +66,7 @@ def test_an_older_column_name_and_a_missing_modality(tmp_path):
     assert data.corpus[3]["image"].getpixel((0, 0)) == COLOURS["30000000"]
 
 
-def test_the_hub_is_read_like_a_folder(tmp_path, monkeypatch):
+def test_the_hub_is_read_like_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = sample_datasets.mteb(tmp_path / "data")
     card = [f"- config_name: {name}\n  data_files:" for name in ("corpus", "query", "qrels")]
     for number, name in enumerate(("corpus", "query", "qrels")):
@@ -71,7 +76,7 @@ def test_the_hub_is_read_like_a_folder(tmp_path, monkeypatch):
         )
     (folder / "README.md").write_text("\n".join(["---", "configs:", *card, "---", "# Specimen"]))
 
-    def on_disk(original):
+    def on_disk(original: Callable[..., Any]) -> Callable[..., Any]:
         return lambda path, *args, **kwargs: original({"mteb/specimen": str(folder)}.get(path, path), *args, **kwargs)
 
     for name in ("get_dataset_config_names", "get_dataset_split_names", "load_dataset"):
@@ -84,7 +89,7 @@ def test_the_hub_is_read_like_a_folder(tmp_path, monkeypatch):
     assert str(next(source.documents("test")).location) == "mteb/specimen, corpus, row 1"
 
 
-def test_beir_folders(tmp_path):
+def test_beir_folders(tmp_path: Path) -> None:
     folder = sample_datasets.json_form(tmp_path / "data")
     rows = [{"_id": name, "title": "T", "text": text} for name, text in TEXTS.items()] + [
         {"_id": "30000000", "image": "images/30000000.png"}
@@ -106,7 +111,9 @@ def test_beir_folders(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
-def test_a_corpus_alone_can_be_searched(tmp_path, model, cache, capsys, form):
+def test_a_corpus_alone_can_be_searched(
+    tmp_path: Path, model: str, cache: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
     folder = (sample_datasets.json_form if form == "jsonl" else sample_datasets.mteb)(tmp_path / "data")
     for name in ("queries", "query", "qrels"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -124,11 +131,13 @@ def test_a_corpus_alone_can_be_searched(tmp_path, model, cache, capsys, form):
     assert alone in fails(capsys, "data", "convert", str(folder), "--output", str(tmp_path / "converted"))
     assert main(["data", "check", str(folder)]) == 1
     printed = capsys.readouterr().out
-    assert "'30000007': " in printed  # its picture is broken
+    assert "'30000007': " in printed  # its image is broken
     assert "training cannot run: split 'train' not found" in printed
 
 
-def test_an_index_of_a_corpus_alone_stays_one_when_queries_come(tmp_path, model, cache, capsys):
+def test_an_index_of_a_corpus_alone_stays_valid_when_queries_are_added(
+    tmp_path: Path, model: str, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = sample_datasets.json_form(tmp_path / "data")
     shutil.move(folder / "qrels", tmp_path / "qrels")
     index = str(tmp_path / "index")

@@ -1,8 +1,9 @@
-"""Every format of the field, read from a specimen of it."""
+"""Every format of the field, read from a sample of it."""
 
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import datasets
 import pyarrow as pa
@@ -14,6 +15,9 @@ from ciea_hf.data.images import image_source
 from ciea_hf.data.loading import open_reader
 from tests.support import sample_datasets
 from tests.support.sample_datasets import CAPTIONS, COLOURS, POSITIVES, QUESTIONS, TEXTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FORMS = {
     "webqa": sample_datasets.webqa,
@@ -27,7 +31,7 @@ FORMS = {
 
 
 @pytest.fixture(autouse=True)
-def _own_datasets_cache(tmp_path, monkeypatch):
+def _own_datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-datasets")
 
 
@@ -36,7 +40,7 @@ def plain(name: str) -> str:
 
 
 def expected(form: str, split: str) -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, int]]]:
-    """Documents, queries and judgements of a specimen."""
+    """Documents, queries and judgements of a sample."""
     documents, queries, qrels = TEXTS | CAPTIONS, dict(QUESTIONS[split]), sample_datasets.qrels_of(split)
     if form == "edis":
         queries = {query: text for query, text in queries.items() if sample_datasets.is_image(POSITIVES[query][0])}
@@ -50,7 +54,7 @@ def expected(form: str, split: str) -> tuple[dict[str, str], dict[str, str], dic
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_specimen_is_recognised_and_read(tmp_path, form):
+def test_a_sample_is_recognised_and_read(tmp_path: Path, form: str) -> None:
     folder = FORMS[form](tmp_path / "data")
     splits = ["train", "dev"] if form == "webqa-original" else ["train", "dev", "test"]
     assert open_reader(folder).splits == splits
@@ -68,7 +72,7 @@ def test_a_specimen_is_recognised_and_read(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_images_are_decoded_one_by_one(tmp_path, form):
+def test_images_are_decoded_one_by_one(tmp_path: Path, form: str) -> None:
     data = load_retrieval_dataset(FORMS[form](tmp_path / "data"), "train")
     rows = {plain(name): row for row, name in enumerate(data.corpus_ids)}
     for name, colour in COLOURS.items():
@@ -85,7 +89,7 @@ def test_images_are_decoded_one_by_one(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_our_own_form_says_the_same(tmp_path, form):
+def test_our_own_format_reads_the_same(tmp_path: Path, form: str) -> None:
     data = load_retrieval_dataset(FORMS[form](tmp_path / "data"), "train")
     save_retrieval_dataset({"train": data}, tmp_path / "own", "# Specimen")
     own = load_retrieval_dataset(tmp_path / "own", "train")
@@ -103,7 +107,7 @@ def test_our_own_form_says_the_same(tmp_path, form):
     } == {name: COLOURS[name] for name in list(COLOURS)[:5]}
 
 
-def test_splits_share_their_corpus_while_it_lives(tmp_path):
+def test_splits_share_their_corpus_while_it_lives(tmp_path: Path) -> None:
     folder = sample_datasets.webqa(tmp_path / "data")
     train, dev = (load_retrieval_dataset(folder, split) for split in ("train", "dev"))
     assert train.corpus is dev.corpus
@@ -113,7 +117,7 @@ def test_splits_share_their_corpus_while_it_lives(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["webqa", "webqa-original"])
-def test_webqa_image_leaves_texts_out(tmp_path, form):
+def test_webqa_image_leaves_texts_out(tmp_path: Path, form: str) -> None:
     folder = FORMS[form](tmp_path / "data")
     data = load_retrieval_dataset(folder, "train", format=f"{form}-image")
     assert sorted(data.corpus_ids) == sorted(CAPTIONS)
@@ -125,7 +129,7 @@ def test_webqa_image_leaves_texts_out(tmp_path, form):
         }
 
 
-def test_mined_negatives_are_read_too(tmp_path):
+def test_mined_negatives_are_read_too(tmp_path: Path) -> None:
     folder = sample_datasets.webqa(tmp_path / "data")
     row = sample_datasets.webqa_row("q1", "which square is red") | {"all_negFacts": ["30000003", "30000000", "d6aa1"]}
     sample_datasets.write_lines(folder / "train.json", [row])
@@ -133,7 +137,7 @@ def test_mined_negatives_are_read_too(tmp_path):
     assert found == {"30000000": 1, "30000001": 0, "d70ff": 0, "30000003": 0, "d6aa1": 0}
 
 
-def test_a_query_without_positives_is_not_judged(tmp_path):
+def test_a_query_without_positives_is_not_judged(tmp_path: Path) -> None:
     folder = sample_datasets.webqa(tmp_path / "data")
     row = sample_datasets.webqa_row("none", "which one") | {"img_negFacts": ["30000001"]}
     sample_datasets.write_lines(folder / "train.json", [sample_datasets.webqa_row("q1", "which square is red"), row])
@@ -141,20 +145,20 @@ def test_a_query_without_positives_is_not_judged(tmp_path):
     assert (column_values(data.queries, "id"), list(data.qrels)) == (["q1", "none"], ["q1"])
 
 
-def test_judgements_go_before_what_the_queries_say(tmp_path):
+def test_judgement_files_take_precedence_over_queries(tmp_path: Path) -> None:
     folder = sample_datasets.webqa(tmp_path / "data")
     (folder / "dev_qrels.txt").write_text("q3\t30000001\t2\n")
     assert load_retrieval_dataset(folder, "dev").qrels == {"q3": {"30000001": 2}}
 
 
-def test_edis_without_all_candidates_takes_those_of_the_queries(tmp_path):
+def test_edis_without_all_candidates_takes_those_of_the_queries(tmp_path: Path) -> None:
     folder = sample_datasets.edis(tmp_path / "data", all_candidates=False)
     data = load_retrieval_dataset(folder, "test")
     assert data.corpus_ids == list(CAPTIONS)
     assert data.corpus[0]["image"].getpixel((0, 0)) == COLOURS["30000000"]
 
 
-def test_mbeir_wants_to_know_which_task(tmp_path):
+def test_mbeir_requires_a_task(tmp_path: Path) -> None:
     folder = sample_datasets.mbeir(sample_datasets.mbeir(tmp_path / "data"), "mbeir_webqa_task1")
     with pytest.raises(ValueError, match="several tasks"):
         load_retrieval_dataset(folder)
@@ -167,7 +171,7 @@ def test_mbeir_wants_to_know_which_task(tmp_path):
     assert load_retrieval_dataset(pool, "test").qrels == data.qrels
 
 
-def test_numbers_that_pandas_made_floats_are_ids(tmp_path):
+def test_numbers_that_pandas_made_floats_are_ids(tmp_path: Path) -> None:
     folder = sample_datasets.clueweb(tmp_path / "data")
     pq.write_table(pa.table({"text_id": [7, 8], "surround": ["seven", "eight"]}), folder / "text.parquet")
     row = {"qid": ["a", "b"], "query": ["?", "!"], "text_id": [7.0, float("nan")], "img_id": [None, "30000001"]}
@@ -175,7 +179,7 @@ def test_numbers_that_pandas_made_floats_are_ids(tmp_path):
     assert load_retrieval_dataset(folder, "train").qrels == {"a": {"7": 1}, "b": {"30000001": 1}}
 
 
-def broken(folder, file, old, new):
+def broken(folder: Path, file: str, old: str, new: str) -> None:
     text = (folder / file).read_text(encoding="utf-8")
     assert old in text
     (folder / file).write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -197,7 +201,7 @@ def broken(folder, file, old, new):
         ("imgs.lineidx.new", "30000001\t", "30000000\t", r"imgs\.lineidx\.new:2: '30000000': offset \d+ contradicts"),
     ],
 )  # fmt: skip
-def test_an_error_names_file_line_and_id(tmp_path, file, old, new, message):
+def test_an_error_names_file_line_and_id(tmp_path: Path, file: str, old: str, new: str, message: str) -> None:
     folder = sample_datasets.webqa(tmp_path / "data")
     broken(folder, file, old, new)
     with pytest.raises(ValueError, match=message):
@@ -205,14 +209,14 @@ def test_an_error_names_file_line_and_id(tmp_path, file, old, new, message):
 
 
 @pytest.mark.parametrize("file", ["imgs.lineidx.new", "imgs.tsv"])
-def test_a_missing_file_is_named(tmp_path, file):
+def test_a_missing_file_is_named(tmp_path: Path, file: str) -> None:
     folder = sample_datasets.webqa(tmp_path / "data")
     (folder / file).unlink()
     with pytest.raises(FileNotFoundError, match=file):
         load_retrieval_dataset(folder, "train", format="webqa")
 
 
-def test_rows_of_tables_are_named(tmp_path):
+def test_rows_of_tables_are_named(tmp_path: Path) -> None:
     folder = sample_datasets.clueweb(tmp_path / "data")
     table = pq.read_table(folder / "test.parquet")
     pq.write_table(table.set_column(0, "qid", pa.array(["q4", None, "q5"])), folder / "test.parquet")
