@@ -33,7 +33,7 @@ from tests.support.toy_training import training_data
         ([5, 6, 1], set(), [5, 6, 1], [5, 6, 1]),  # nothing shared
         ([5, 6, 1], {5, 6}, None, None),  # nothing left
         ([5, 6, 1], {5, 1}, [6, 1], [99, 6, 1]),  # special tokens stay
-        ([1], {1}, None, None),  # special tokens are no content
+        ([1], {1}, None, None),  # special tokens do not count
         ([], {1}, None, None),
     ],
 )
@@ -63,7 +63,7 @@ def test_reducer_keeps_the_prompt() -> None:
     query = tokenizer("query : the red cat")["input_ids"]
     reducer = ComplementaryQueryBuilder(tokenizer, prompt="query : ")
     assert words(tokenizer, reducer(query, ["query : the cat"])) == "[CLS] query : red [SEP]"
-    assert reducer(query, ["the red cat"]) is None  # a prompt is no content
+    assert reducer(query, ["the red cat"]) is None  # a prompt alone has no content
 
 
 def test_what_is_masked_with() -> None:

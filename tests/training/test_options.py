@@ -1,4 +1,4 @@
-"""What a run can be told beside the usual: precision, compilation, adapters, starting points, trackers, dev sets."""
+"""Less common options of a run: precision, compilation, adapters, starting points, trackers, dev sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training with sharded weights (FSDP2). Accelerate offers it on GPUs alone; here it is told that there are some."""
+"""Training with sharded weights (FSDP2). Accelerate offers it only on GPUs; here it is made to see some."""
 
 from __future__ import annotations
 
