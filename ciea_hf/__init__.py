@@ -15,14 +15,15 @@ from ciea_hf._version import __version__
 if TYPE_CHECKING:
     from ciea_hf.hub import pull, push
     from ciea_hf.modeling.configuration_ciea import CIEAConfig
-    from ciea_hf.modeling.modeling_ciea import CIEAModel, CIEAOutput
+    from ciea_hf.modeling.modeling_ciea import CIEAModel
+    from ciea_hf.modeling.output_ciea import CIEAOutput
     from ciea_hf.modeling.processing_ciea import CIEAProcessor
 
 # Imported on first use.
 _LAZY = {
     "CIEAConfig": "ciea_hf.modeling.configuration_ciea",
     "CIEAModel": "ciea_hf.modeling.modeling_ciea",
-    "CIEAOutput": "ciea_hf.modeling.modeling_ciea",
+    "CIEAOutput": "ciea_hf.modeling.output_ciea",
     "CIEAProcessor": "ciea_hf.modeling.processing_ciea",
     "pull": "ciea_hf.hub",
     "push": "ciea_hf.hub",

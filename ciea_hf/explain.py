@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from ciea_hf.modeling.encoding_ciea import evaluating
+from ciea_hf.modeling.evaluation_mode_ciea import evaluating
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

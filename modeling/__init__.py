@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .configuration_ciea import CIEAConfig
-    from .inputs_ciea import ModelInput, load_image, parse_input, parse_inputs
+    from .images_ciea import load_image
+    from .inputs_ciea import ModelInput, parse_input, parse_inputs
     from .layers_ciea import ComplementaryInformationExtractor, complement_weights
-    from .modeling_ciea import CIEAModel, CIEAOutput
+    from .modeling_ciea import CIEAModel
+    from .output_ciea import CIEAOutput
     from .processing_ciea import CIEAProcessor
 
 _FILES = {
     "configuration_ciea": ("CIEAConfig",),
-    "inputs_ciea": ("ModelInput", "load_image", "parse_input", "parse_inputs"),
+    "images_ciea": ("load_image",),
+    "inputs_ciea": ("ModelInput", "parse_input", "parse_inputs"),
     "layers_ciea": ("ComplementaryInformationExtractor", "complement_weights"),
-    "modeling_ciea": ("CIEAModel", "CIEAOutput"),
+    "modeling_ciea": ("CIEAModel",),
+    "output_ciea": ("CIEAOutput",),
     "processing_ciea": ("CIEAProcessor",),
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names}

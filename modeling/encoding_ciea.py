@@ -5,23 +5,31 @@ from __future__ import annotations
 import importlib
 import inspect
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from logging import INFO
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
-from torch.nn import functional as F
 from transformers.utils import logging
 
-from .embeddings_ciea import Embeddings, Precision, check_options, convert_embeddings, unit_rows
-from .inputs_ciea import ModelInput, is_batch, load_image, parse_inputs
+from .batches_ciea import batches_of_one_kind, load_at
+from .embeddings_ciea import (
+    Embeddings,
+    Precision,
+    check_finite,
+    check_options,
+    convert_embeddings,
+    normalize_rows,
+    paired_unit_rows,
+)
+from .evaluation_mode_ciea import evaluating
+from .inputs_ciea import ModelInput, is_batch, parse_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
+    from PIL import Image
     from transformers import BatchFeature
 
+    from .images_ciea import PreprocessedImage
     from .processing_ciea import CIEAProcessor
 
     Base = torch.nn.Module
@@ -130,7 +138,8 @@ class EncodingMixin(Base):
             Embeddings (inputs, dimensions) in float32, or (dimensions,) for a single input.
 
         Raises:
-            ValueError: If an input is empty, an image is corrupt, or an argument is invalid.
+            ValueError: If an input is empty, an image is corrupt, an embedding is not finite, or an argument is
+                invalid.
             TypeError: If an input has an unsupported type, or several devices are given.
             FileNotFoundError: If a path does not name a file. All three name the position of the input.
         """
@@ -145,10 +154,11 @@ class EncodingMixin(Base):
         show = show_progress_bar if show_progress_bar is not None else logger.isEnabledFor(INFO)
         with evaluating(self):
             embeddings = self._encode_inputs(parsed, text_prompt, batch_size, show)
+        check_finite(embeddings)
         if truncate_dim is not None:
             embeddings = embeddings[:, :truncate_dim]
         if normalize_embeddings:
-            embeddings = F.normalize(embeddings, dim=-1)
+            embeddings = normalize_rows(embeddings)
         return convert_embeddings(embeddings, single, precision, convert_to_numpy, convert_to_tensor)
 
     @overload
@@ -213,6 +223,10 @@ class EncodingMixin(Base):
         """Embed documents: [`encode`] with the first configured prompt of `"document"`, `"passage"` and `"corpus"`."""
         return self._encode_as("document", inputs, prompt_name, prompt, batch_size=batch_size, **kwargs)
 
+    def preprocess_image(self, image: Image.Image) -> PreprocessedImage:
+        """Turn an image in mode RGB into an input of `encode`; see [`CIEAProcessor.preprocess_image`]."""
+        return self.processor.preprocess_image(image)
+
     def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
         """Compute the cosine similarity of all pairs of embeddings, in float32.
 
@@ -222,12 +236,17 @@ class EncodingMixin(Base):
 
         Returns:
             Similarities, (a, b).
+
+        Raises:
+            ValueError: If the embeddings differ in width, or are packed bits (precision `"binary"` or `"ubinary"`).
         """
-        return unit_rows(embeddings1) @ unit_rows(embeddings2).T
+        first, second = paired_unit_rows(embeddings1, embeddings2, self.config.hidden_size)
+        return first @ second.T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
         """Compute the cosine of corresponding embeddings, in float32: two inputs (a, dimensions) give (a,)."""
-        return (unit_rows(embeddings1) * unit_rows(embeddings2)).sum(dim=-1)
+        first, second = paired_unit_rows(embeddings1, embeddings2, self.config.hidden_size)
+        return (first * second).sum(dim=-1)
 
     def _encode_as(
         self, role: str, inputs: Any, prompt_name: str | None, prompt: str | None, /, **kwargs: Any
@@ -251,8 +270,9 @@ class EncodingMixin(Base):
         self, inputs: list[ModelInput], prompt: str, batch_size: int, show_progress_bar: bool
     ) -> torch.Tensor:
         """Embed in batches of one kind and similar length: (inputs, D), float32."""
-        embeddings = torch.empty(len(inputs), self.config.hidden_size, device=self.device)
-        batches = list(_batches(inputs, batch_size))
+        device = self._input_device()
+        embeddings = torch.empty(len(inputs), self.config.hidden_size, device=device)
+        batches = list(batches_of_one_kind(inputs, batch_size))
         if not batches:
             return embeddings
         tqdm = importlib.import_module("tqdm.auto").tqdm  # not transformers' wrapper, which may be disabled globally
@@ -263,38 +283,25 @@ class EncodingMixin(Base):
                 features = upcoming.result()
                 if index + 1 < len(batches):
                     upcoming = loader.submit(self._preprocess, inputs, batches[index + 1], prompt)
-                output = self(**features.to(self.device), return_dict=True)
-                embeddings[torch.tensor(positions, device=self.device)] = output.embeddings.float()
+                output = self(**features.to(device), return_dict=True)
+                embeddings[torch.tensor(positions, device=device)] = output.embeddings.float().to(device)
                 progress.update(len(positions))
         return embeddings
 
+    def _input_device(self) -> torch.device:
+        """Return the device of inputs: that of the weights, unless Accelerate loads these when they are needed."""
+        device = getattr(getattr(self, "_hf_hook", None), "execution_device", None)
+        if device is not None:
+            return torch.device(device)
+        return torch.device("cpu") if self.device.type == "meta" else self.device
+
     def _preprocess(self, inputs: list[ModelInput], positions: list[int], prompt: str) -> BatchFeature:
-        texts, images = [], []
-        for position in positions:
-            text, image = inputs[position].text, inputs[position].image
-            texts.append(None if text is None else prompt + text)
-            try:
-                images.append(None if image is None else load_image(image))
-            except (ValueError, TypeError, FileNotFoundError) as error:
-                raise type(error)(f"input {position}: {error}") from error
-        return self.processor.process_decoded(texts, images)
-
-
-def _batches(inputs: list[ModelInput], batch_size: int) -> Iterator[list[int]]:
-    """Yield the positions of inputs that share a batch: one kind, longest texts first."""
-    for kind in ("image,text", "image", "text"):
-        positions = [position for position, item in enumerate(inputs) if item.kind == kind]
-        positions.sort(key=lambda position: -len(inputs[position].text or ""))
-        for start in range(0, len(positions), batch_size):
-            yield positions[start : start + batch_size]
-
-
-@contextmanager
-def evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode within a `with` block."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
+        texts = [inputs[position].text for position in positions]
+        batch = self.processor.tokenize(
+            [None if text is None else prompt + text for text in texts],
+            [inputs[position].image is not None for position in positions],
+        )
+        if inputs[positions[0]].image is not None:  # a batch is of one kind
+            images = (load_at(inputs[position].image, position) for position in positions)  # decoded when needed
+            batch["pixel_values"] = self.processor.pixel_values(images)
+        return batch

@@ -1,26 +1,21 @@
-"""Parsing and decoding of model inputs: texts, images and images with captions."""
+"""Parsing of model inputs: texts, images and images with captions."""
 
 from __future__ import annotations
 
-import base64
 import os
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
+from transformers.utils import logging
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
-MAX_ELONGATION = 64
-# Exceptions that Pillow raises for corrupt files.
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, EOFError, struct.error, Image.DecompressionBombError)
+from .errors_ciea import place, shorten
+from .images_ciea import ImageInput, PreprocessedImage, check_image, names_image, names_other_file
 
-ImageInput = Any  # a PIL image, a path, encoded bytes, an array (3, H, W) or (H, W, 3), or the encoded form of datasets
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,12 +80,14 @@ def parse_input(value: Any) -> ModelInput:
         return _parse_mapping(value)
     if isinstance(value, str):
         if names_image(value):
-            return ModelInput(None, _check_image(value))
+            return ModelInput(None, check_image(value))
         if not value.strip():
             raise ValueError("the text is empty")
-        return ModelInput(value, None)
-    if isinstance(value, os.PathLike | Image.Image | np.ndarray | torch.Tensor):
-        return ModelInput(None, _check_image(value))
+        if names_other_file(value):
+            logger.warning("%r is embedded as a text; to embed the image file of this name, pass a `Path`", value)
+        return ModelInput(check_text(value), None)
+    if isinstance(value, os.PathLike | Image.Image | np.ndarray | torch.Tensor | PreprocessedImage):
+        return ModelInput(None, check_image(value))
     raise TypeError(
         "an input must be a str, a PIL image, an image path, or a dict with 'text' and 'image'; "
         f"got {type(value).__name__}"
@@ -101,69 +98,66 @@ def parse_inputs(values: Iterable[Any]) -> list[ModelInput]:
     """Parse many inputs; an error names the position of the input that caused it."""
     inputs = []
     for position, value in enumerate(values):
-        try:
+        with place(f"input {position}"):
             inputs.append(parse_input(value))
-        except (TypeError, ValueError, FileNotFoundError) as error:
-            raise type(error)(f"input {position}: {error}") from None
     return inputs
 
 
-def input_from_messages(messages: Iterable[dict[str, Any]], position: int) -> ModelInput:
-    """Join the texts and the image of one conversation into one input; see `CIEAProcessor.apply_chat_template`."""
+def check_text(text: str) -> str:
+    """Check that a text can be encoded.
+
+    Raises:
+        ValueError: If it contains half of a surrogate pair, as a cut emoji or bytes that are not UTF-8 leave behind.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"character {error.start} of the text is half of a surrogate pair, {text[error.start]!r}: the text was cut "
+            "within a character, or read from bytes that are not UTF-8"
+        ) from None
+    return text
+
+
+def input_from_messages(messages: Iterable[dict[str, Any]]) -> ModelInput:
+    """Join the texts and the image of one conversation into one input; see `CIEAProcessor.apply_chat_template`.
+
+    Raises:
+        TypeError: If a message is not a dict with a content.
+        ValueError: If a part is of an unknown type, or there are several images.
+    """
     texts: list[str] = []
     prompts: list[str] = []
     images: list[Any] = []
     for message in messages:
-        content = message["content"]
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        for part in parts:
-            kind = part.get("type")
+        content = message.get("content") if isinstance(message, Mapping) else None
+        if not isinstance(content, str | list | tuple):
+            raise TypeError(f"a message must be a dict whose 'content' is a str or a list; got {shorten(message)}")
+        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+            kind = part.get("type") if isinstance(part, Mapping) else None
             if kind == "text":
-                (prompts if message.get("role") == "system" else texts).append(part["text"] or "")
+                (prompts if message.get("role") == "system" else texts).append(part.get("text") or "")
             elif kind == "image":
-                images.append(part["image"])
+                images.append(_image_of_part(part))
             else:
-                raise ValueError(f"input {position}: content must be of type 'text' or 'image'; got {kind!r}")
+                raise ValueError(f"content must be of type 'text' or 'image'; got {shorten(part)}")
     images = [image for image in images if image is not None]
     if len(images) > 1:
-        raise ValueError(f"input {position}: one image per input; got {len(images)}")
+        raise ValueError(f"one image per input; got {len(images)}")
     text = "".join(texts)
     if not text.strip() and images:
         return ModelInput(None, images[0])
     return ModelInput("".join(prompts) + text, images[0] if images else None)
 
 
-def load_image(image: ImageInput) -> Image.Image:
-    """Decode an image to RGB, rotated according to its EXIF orientation, with transparency composited onto white.
-
-    Images with an aspect ratio above 64 are cropped to the centre. Most image processors scale the shorter side to the
-    tower's size before they crop, so a line of 1 x 10,000 pixels would otherwise take gigabytes.
-
-    Args:
-        image: A PIL image, a path, encoded bytes, a `data:image/` URI, an array, or the `{"bytes": ..., "path": ...}`
-            of a data set.
-
-    Returns:
-        The image in mode RGB.
-
-    Raises:
-        ValueError: If the image is corrupt, exceeds Pillow's `Image.MAX_IMAGE_PIXELS`, or is a URL; the message names
-            the file.
-        TypeError: If the type is unsupported.
-        FileNotFoundError: If a path does not name a file.
-    """
-    image = _check_image(image)
-    if isinstance(image, torch.Tensor):
-        image = (image.float() if image.is_floating_point() else image).detach().cpu().numpy()
-    if isinstance(image, np.ndarray):
-        return _limit_aspect_ratio(_image_from_array(image))
-    name = f"image {str(image)[:200]!r}" if isinstance(image, str | os.PathLike) else "image"
-    try:
-        opened = image if isinstance(image, Image.Image) else Image.open(_source(image))
-        _check_size(opened)
-        return _to_rgb(_limit_aspect_ratio(ImageOps.exif_transpose(opened)))
-    except DECODING_ERRORS as error:
-        raise ValueError(f"{name} cannot be decoded: {error}") from error
+def _image_of_part(part: Mapping[str, Any]) -> Any:
+    """Return the image of a message's part, which transformers' chat templates name in several ways."""
+    if part.get("base64") is not None:
+        return f"data:image/*;base64,{part['base64']}"
+    keys = [key for key in ("image", "path", "url") if key in part]
+    if not keys:
+        raise ValueError(f"a part of type 'image' needs 'image', 'path', 'url' or 'base64'; got {', '.join(part)}")
+    return part[keys[0]]
 
 
 def _parse_mapping(value: Mapping[Any, Any]) -> ModelInput:
@@ -177,91 +171,6 @@ def _parse_mapping(value: Mapping[Any, Any]) -> ModelInput:
         text = None
     if text is None and image is None:
         raise ValueError("an input needs a text or an image; got neither")
-    return ModelInput(text, None if image is None else _check_image(image))
-
-
-def _check_image(image: Any) -> ImageInput:
-    """Check an image's type, and that a path names a file, without decoding anything."""
-    if isinstance(image, Mapping) and image.keys() == {"bytes", "path"}:  # the encoded form of datasets
-        image = image["path"] if image["bytes"] is None else image["bytes"]
-    if isinstance(image, list | tuple):
-        raise ValueError(f"one image per input; got {len(image)}")  # noqa: TRY004 (the number is wrong, not the type)
-    if isinstance(image, str) and image.startswith(("http://", "https://")):
-        raise ValueError(f"{image!r} is a URL, and URLs are not fetched: download the image first")
-    if isinstance(image, str | os.PathLike) and not str(image).startswith("data:image/"):
-        if not Path(image).is_file():
-            raise FileNotFoundError(f"image file {str(image)!r} not found")
-        return image
-    if not isinstance(image, str | bytes | Image.Image | np.ndarray | torch.Tensor):
-        raise TypeError(f"an image must be a PIL image, a path, bytes or an array; got {type(image).__name__}")
-    return image
-
-
-def names_image(text: str) -> bool:
-    """Return whether a string denotes an image, by the same rule as sentence-transformers."""
-    if text.startswith("data:image/"):
-        return True
-    if not text.lower().endswith(IMAGE_SUFFIXES):
-        return False
-    if text.startswith(("http://", "https://")):
-        return " " not in text
-    return len(text) < 4096 and "\n" not in text and Path(text).is_file()
-
-
-def _source(image: Any) -> Any:
-    if isinstance(image, bytes):
-        return BytesIO(image)
-    if isinstance(image, str) and image.startswith("data:image/"):
-        return BytesIO(base64.b64decode(image.partition(",")[2]))
-    return image
-
-
-def _check_size(image: Image.Image) -> None:
-    """Reject images without pixels, and those above Pillow's limit against decompression bombs, before decoding."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if image.width * image.height == 0 or (limit is not None and image.width * image.height > limit):
-        raise ValueError(f"{image.width} x {image.height} pixels; `PIL.Image.MAX_IMAGE_PIXELS` is {limit}")
-
-
-def _limit_aspect_ratio(image: Image.Image) -> Image.Image:
-    """Crop a very elongated image to its centre."""
-    longest = MAX_ELONGATION * min(image.size)
-    width, height = (min(side, longest) for side in image.size)
-    if (width, height) == image.size:
-        return image
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode[0] in "IF":  # 16 or 32 bits per pixel, which Pillow would clip
-        return Image.fromarray(_grey_levels(image)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _grey_levels(image: Image.Image) -> np.ndarray[Any, Any]:
-    """Convert an image of integers of up to 16 bits, or of floats in [0, 1] or beyond, to grey levels 0 to 255."""
-    values: np.ndarray[Any, Any] = np.asarray(image)
-    if image.mode == "F":
-        values = np.nan_to_num(values)
-        values = (values * 255 if values.min() >= 0 and values.max() <= 1 else values).round()
-    elif image.mode != "I" or values.max() > 255:  # mode I may hold 8-bit values, although Pillow reads those as L
-        values = values.clip(0, 65535) // 257
-    levels: np.ndarray[Any, Any] = values.clip(0, 255).astype(np.uint8)
-    return levels
-
-
-def _image_from_array(array: np.ndarray[Any, Any]) -> Image.Image:
-    if array.ndim != 3 or 3 not in (array.shape[0], array.shape[-1]):
-        raise ValueError(f"an image array must be of shape (3, height, width) or (height, width, 3); got {array.shape}")
-    if array.shape[-1] != 3:
-        array = array.transpose(1, 2, 0)
-    if array.dtype != np.uint8:
-        if not (array.min() >= 0 and array.max() <= 1):  # written this way, the check also rejects NaN
-            raise ValueError("an image array must be uint8 or float in [0, 1]")
-        array = (array * 255).round().astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(array))
+    if text is not None:
+        check_text(text)
+    return ModelInput(text, None if image is None else check_image(image))

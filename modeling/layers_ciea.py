@@ -132,3 +132,27 @@ class ComplementaryInformationExtractor(GradientCheckpointingLayer):
     def _heads(self, hidden: torch.Tensor) -> torch.Tensor:
         heads: torch.Tensor = hidden.unflatten(-1, (self.num_heads, -1))
         return heads.transpose(1, 2)
+
+
+def pool_states(states: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Pool the states of a language model into one embedding per row.
+
+    Args:
+        states: (batch, T, D).
+        attention_mask: 1 for tokens, 0 for padding, (batch, T).
+        pooling: `"decoder_start"`, `"cls"`, `"mean"` or `"last_token"`.
+
+    Returns:
+        (batch, D).
+    """
+    if pooling == "decoder_start":
+        return states[:, 0]
+    if pooling == "mean":
+        mask = attention_mask[..., None].to(states.dtype)
+        return (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+    # The first or the last attended token, whichever side is padded: argmax finds the first maximum of the attended
+    # positions, counted from the wanted end.
+    positions = torch.arange(1, attention_mask.shape[1] + 1, device=attention_mask.device)
+    order = positions if pooling == "last_token" else positions.flip(0)
+    chosen = (order * attention_mask).argmax(dim=1)  # (batch,)
+    return states[torch.arange(states.shape[0], device=states.device), chosen]

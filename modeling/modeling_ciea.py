@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -11,36 +10,22 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils.generic import ModelOutput
 from transformers.utils.import_utils import is_torchdynamo_exporting, torch_compilable_check
 
 from .configuration_ciea import CIEAConfig
 from .encoding_ciea import EncodingMixin
-from .layers_ciea import ComplementaryInformationExtractor, complement_weights, patch_states, relative_gates
+from .layers_ciea import (
+    ComplementaryInformationExtractor,
+    complement_weights,
+    patch_states,
+    pool_states,
+    relative_gates,
+)
+from .output_ciea import CIEAOutput
 from .serialization_ciea import SerializationMixin
 
 PatchSource = Literal["extracted", "projected"]
-
-
-@dataclass
-class CIEAOutput(ModelOutput):
-    """Output of [`CIEAModel`].
-
-    Args:
-        embeddings: Embeddings of the batch, (batch, hidden_size); normalised only if the configuration says so.
-        image_embeddings: With `image_only_from`, image-only embeddings (images, hidden_size), in row order.
-        complement_weights: With `output_patches`, how much of each patch the caption leaves out: (images, P).
-        gates: With `output_patches` and `extractor_weights="gate"`, the gates of the patches: (images, P).
-        projected_patches: With `output_patches`, the projector's output: (images, P, hidden_size).
-        extracted_patches: With `output_patches`, the patches that the language model reads: (images, P, hidden_size).
-    """
-
-    embeddings: torch.Tensor | None = None
-    image_embeddings: torch.Tensor | None = None
-    complement_weights: torch.Tensor | None = None
-    gates: torch.Tensor | None = None
-    projected_patches: torch.Tensor | None = None
-    extracted_patches: torch.Tensor | None = None
+UNSUPPORTED = ("inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds", "labels", "past_key_values")
 
 
 class CIEAModel(EncodingMixin, SerializationMixin, PreTrainedModel):
@@ -109,6 +94,44 @@ class CIEAModel(EncodingMixin, SerializationMixin, PreTrainedModel):
             )
         return states[:, -patches:]  # class and register tokens precede the patches
 
+    def get_text_features(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """Embed texts, which [`forward`] does too; sentence-transformers looks for this name: (batch, hidden_size)."""
+        embeddings: torch.Tensor = self(input_ids, attention_mask, return_dict=True, **kwargs).embeddings
+        return embeddings
+
+    def get_image_features(
+        self,
+        pixel_values: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Embed images, which [`forward`] does too; sentence-transformers looks for this name.
+
+        Args:
+            pixel_values: Images, (images, 3, height, width).
+            input_ids: Placeholders as written by [`CIEAProcessor`], (images, T); those of images alone if `None`.
+            attention_mask: 1 for tokens, 0 for padding, (images, T). All ones if `None`.
+            **kwargs: Further arguments of [`forward`].
+
+        Returns:
+            Embeddings, (images, hidden_size).
+        """
+        if input_ids is None:
+            shape = pixel_values.shape[0], self.config.image_seq_length
+            input_ids = torch.full(shape, self.config.image_token_id, device=pixel_values.device)
+        embeddings: torch.Tensor = self(
+            input_ids, attention_mask, pixel_values=pixel_values, return_dict=True, **kwargs
+        ).embeddings
+        return embeddings
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Return False: weights that a checkpoint lacks are initialised as for classes inside transformers."""
+        return False
+
     def forward(
         self,
         input_ids: torch.Tensor,
@@ -156,8 +179,15 @@ class CIEAModel(EncodingMixin, SerializationMixin, PreTrainedModel):
                 output.complement_weights, output.gates = weights, gates
                 output.projected_patches, output.extracted_patches = projected, extracted
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
-        embeddings = self._embed(inputs_embeds, attention_mask, **kwargs)
+        if unsupported := kwargs.keys() & set(UNSUPPORTED):
+            raise ValueError(
+                f"CIEAModel embeds `input_ids` and images; it does not take {', '.join(sorted(unsupported))}"
+            )
+        embeddings, states = self._run_language_model(inputs_embeds, attention_mask, **kwargs)
         output.embeddings = F.normalize(embeddings, dim=-1) if self.config.normalize_embeddings else embeddings
+        for name in ("hidden_states", "attentions"):
+            found = getattr(states, name, None)
+            setattr(output, name, getattr(states, f"encoder_{name}", None) if found is None else found)
         use_dict = return_dict if return_dict is not None else self.config.return_dict
         return output if use_dict else output.to_tuple()
 
@@ -235,10 +265,13 @@ class CIEAModel(EncodingMixin, SerializationMixin, PreTrainedModel):
         if image_only_from not in ("extracted", "projected"):
             raise ValueError(f"`image_only_from` must be 'extracted', 'projected' or None; got {image_only_from!r}")
         patches = extracted if image_only_from == "extracted" else projected
-        return self._embed(patches, torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device))
+        attention_mask = torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device)
+        return self._run_language_model(patches, attention_mask)[0]
 
-    def _embed(self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        """Run the language model and pool its states into one embedding per row: (batch, D)."""
+    def _run_language_model(
+        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any
+    ) -> tuple[torch.Tensor, Any]:
+        """Run the language model and pool its states into one embedding per row: (batch, D), and its output."""
         pooling, language_model = self.config.pooling, self.text_model
         if pooling == "decoder_start":
             start = self.config.pooling_decoder_start_token_id
@@ -249,18 +282,7 @@ class CIEAModel(EncodingMixin, SerializationMixin, PreTrainedModel):
             kwargs["use_cache"] = False
         inputs_embeds = inputs_embeds.to(self.text_model.dtype)
         outputs = language_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, return_dict=True, **kwargs)
-        states = outputs.last_hidden_state
-        if pooling == "decoder_start":
-            return cast("torch.Tensor", states[:, 0])
-        if pooling == "mean":
-            mask = attention_mask[..., None].to(states.dtype)
-            return cast("torch.Tensor", (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1))
-        # The first or the last attended token, whichever side is padded: argmax finds the first maximum of the attended
-        # positions, counted from the wanted end.
-        positions = torch.arange(1, attention_mask.shape[1] + 1, device=attention_mask.device)
-        order = positions if pooling == "last_token" else positions.flip(0)
-        chosen = (order * attention_mask).argmax(dim=1)  # (batch,)
-        return cast("torch.Tensor", states[torch.arange(states.shape[0], device=states.device), chosen])
+        return pool_states(outputs.last_hidden_state, attention_mask, pooling), outputs
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
-from transformers.utils import logging
 
-from .inputs_ciea import input_from_messages, load_image
-from .validation_ciea import check_image_patches, check_image_size
+from .arguments_ciea import merge_arguments
+from .batches_ciea import (
+    IMAGE_TOKENS,
+    clean_text,
+    image_groups,
+    load_at,
+    pair_inputs,
+    remove_missing_images,
+)
+from .errors_ciea import place
+from .images_ciea import PreprocessedImage
+from .inputs_ciea import input_from_messages
+from .validation_ciea import check_image_patches, check_image_processor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-logger = logging.get_logger(__name__)
-
-FIXED_ARGUMENTS = {  # arguments that are accepted because they request what the processor always does
-    "truncation": (True, "longest_first", "only_first"),
-    "return_attention_mask": (True,),
-    "add_special_tokens": (True,),
-}
-OTHER_MODALITIES = ("audio_kwargs", "videos_kwargs")  # sentence-transformers always passes these
-IMAGE_TOKENS = ("<im_patch>", "<im_start>", "<im_end>")  # placeholder, start mark, end mark
+    from PIL import Image
 
 
 class CIEAProcessor(ProcessorMixin):
@@ -56,7 +59,7 @@ class CIEAProcessor(ProcessorMixin):
     ) -> None:
         if tokenizer is None or image_processor is None:
             raise ValueError("`image_processor` and `tokenizer` are both required")
-        check_image_size(image_processor.to_dict())
+        check_image_processor(image_processor.to_dict())
         check_image_patches(image_seq_length)
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)  # type: ignore[no-untyped-call]
         self.image_seq_length = image_seq_length
@@ -69,6 +72,16 @@ class CIEAProcessor(ProcessorMixin):
         ids: Any = tokenizer.convert_tokens_to_ids(list(IMAGE_TOKENS))
         self.image_token_id, self.image_start_token_id, self.image_end_token_id = ids
 
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: Any, *args: Any, max_length: int | None = None, **kwargs: Any
+    ) -> CIEAProcessor:
+        """Load a processor; `max_length` replaces its `max_text_length`."""
+        processor: CIEAProcessor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        if max_length is not None:
+            processor.max_text_length = max_length
+        return processor
+
     @property
     def model_input_names(self) -> list[str]:
         """Names of the tensors that [`CIEAModel`] takes."""
@@ -79,7 +92,7 @@ class CIEAProcessor(ProcessorMixin):
         images: Any = None,
         text: str | Sequence[str | None] | None = None,
         max_length: int | None = None,
-        padding: bool | str = "longest",
+        padding: bool | str | None = None,
         return_tensors: str | None = "pt",
         **kwargs: Any,
     ) -> BatchFeature:
@@ -91,55 +104,63 @@ class CIEAProcessor(ProcessorMixin):
             max_length: Maximum number of tokens of a text or caption; `max_text_length` if `None`.
             padding: `"longest"` (the default), `"max_length"`, or another choice of the tokenizer.
             return_tensors: Tensor framework, as in transformers.
-            **kwargs: `images_kwargs` for the image processor; `text_kwargs` and `common_kwargs` with any of these
-                arguments. Others are ignored with a warning, as in transformers.
+            **kwargs: Arguments of the image processor, such as `size`; or `text_kwargs`, `images_kwargs` and
+                `common_kwargs`, as in transformers. Others are ignored with a warning.
 
         Returns:
             `input_ids` and `attention_mask`, (batch, T), and, if there are images, `pixel_values`
             (images, 3, height, width) in input order.
 
         Raises:
-            ValueError: If texts and images differ in number, an input is empty, or an image is corrupt.
+            ValueError: If texts and images differ in number, an input is empty, an image is corrupt, or an argument is
+                given twice with different values.
         """
-        options: dict[str, Any] = {"max_length": max_length, "padding": padding, "return_tensors": return_tensors}
-        images_kwargs = kwargs.pop("images_kwargs", {})
-        given = {**kwargs.pop("text_kwargs", {}), **kwargs.pop("common_kwargs", {}), **kwargs}
-        options.update({name: value for name, value in given.items() if name in options})
-        known = (*options, *OTHER_MODALITIES)
-        ignored = [
-            name for name, value in given.items() if name not in known and value not in FIXED_ARGUMENTS.get(name, ())
-        ]
-        if ignored:
-            logger.warning_once(f"CIEAProcessor ignores unknown argument(s) {', '.join(ignored)}")
-        texts, paired_images = _pair(text, images)
-        decoded = [None if image is None else _load(image, position) for position, image in enumerate(paired_images)]
-        return self.process_decoded(texts, decoded, images_kwargs, **options)
+        defaults = {"max_length": max_length, "padding": padding}
+        options, images_kwargs = merge_arguments(self.image_processor, defaults, kwargs)
+        options = {"return_tensors": return_tensors, **options}
+        options["padding"] = "longest" if options["padding"] is None else options["padding"]
+        images_kwargs.setdefault("return_tensors", options["return_tensors"])
+        texts, paired = pair_inputs(text, images)
+        batch = self.tokenize(texts, [image is not None for image in paired], **options)
+        numbered = [(position, image) for position, image in enumerate(paired) if image is not None]
+        if numbered:
+            batch["pixel_values"] = self.pixel_values(
+                (load_at(image, position) for position, image in numbered), **images_kwargs
+            )
+        return batch
 
-    def process_decoded(
-        self,
-        text: Sequence[str | None],
-        images: Sequence[Any],
-        images_kwargs: dict[str, Any] | None = None,
-        **options: Any,
-    ) -> BatchFeature:
-        """Process inputs whose images have been decoded by `load_image`, so that nothing is decoded twice.
+    def preprocess_image(self, image: Image.Image) -> PreprocessedImage:
+        """Turn an image in mode RGB into pixel values of the vision tower's size.
+
+        The result may stand wherever an image is expected. It takes the memory of the tower's input, not of a photo.
+        """
+        return PreprocessedImage(self.pixel_values([image])[0])
+
+    def pixel_values(self, images: Iterable[Any], return_tensors: str | None = "pt", **images_kwargs: Any) -> Any:
+        """Stack the pixel values of images: (images, 3, height, width).
+
+        Images are drawn from the iterable in groups of at most `PIXELS_AT_ONCE` pixels, or one by one if they are
+        larger, so that an iterable that decodes them never holds many at full size.
 
         Args:
-            text: Text or caption of each input, `None` where there is none.
-            images: RGB image of each input, `None` where there is none.
-            images_kwargs: Arguments of the image processor.
-            **options: Arguments of [`tokenize`].
-
-        Returns:
-            The same as a call of the processor.
+            images: Images in mode RGB, or preprocessed images.
+            return_tensors: Tensor framework, as in transformers.
+            **images_kwargs: Arguments of the image processor.
         """
-        batch = self.tokenize(text, [image is not None for image in images], **options)
-        decoded = [image for image in images if image is not None]
-        if decoded:
-            return_tensors = options.get("return_tensors", "pt")
-            pixels = self.image_processor(decoded, return_tensors=return_tensors, **(images_kwargs or {}))
-            batch["pixel_values"] = pixels["pixel_values"]
-        return batch
+        blocks: list[Any] = []
+        for group in image_groups(images):
+            if isinstance(group[0], PreprocessedImage):
+                blocks.append(torch.stack([image.pixel_values for image in group]))
+            else:
+                values = self.image_processor(group, return_tensors=return_tensors, **images_kwargs)
+                blocks.append(values["pixel_values"])
+        if len(blocks) == 1:
+            return blocks[0]
+        if isinstance(blocks[0], torch.Tensor):
+            return torch.cat(blocks)
+        return (
+            np.concatenate(blocks) if isinstance(blocks[0], np.ndarray) else [row for block in blocks for row in block]
+        )
 
     def tokenize(
         self,
@@ -170,8 +191,12 @@ class CIEAProcessor(ProcessorMixin):
                 f"an image takes {self.image_seq_length} tokens; the model's maximum is "
                 f"{self.tokenizer.model_max_length}"
             )
-        ids = self._token_ids([_clean(*pair) for pair in zip(text, has_image, strict=True)], limit)
-        width = min(limit + self.image_seq_length + 1, self.tokenizer.model_max_length)
+        inputs = []
+        for position, pair in enumerate(zip(text, has_image, strict=True)):
+            with place(f"input {position}"):
+                inputs.append(clean_text(*pair))
+        ids = self._token_ids(inputs, limit)
+        width = min(limit + (self.image_seq_length + 1) * any(has_image), self.tokenizer.model_max_length)
         padded = self.tokenizer.pad(
             {"input_ids": ids},
             padding=padding,
@@ -215,13 +240,22 @@ class CIEAProcessor(ProcessorMixin):
             )
         if with_image:
             texts = [IMAGE_TOKENS[2] + self.caption_prefix + text for text in texts]
+        # Not truncated by the tokenizer, which would keep the length as state that threads share.
         encoded: list[list[int]] = self.tokenizer(
-            texts, truncation=True, max_length=room, return_attention_mask=False, padding=False
+            texts, truncation=False, padding=False, return_attention_mask=False, verbose=False
         )["input_ids"]
+        if max(map(len, encoded)) > room:
+            end = self._num_end_tokens()
+            encoded = [ids if len(ids) <= room else ids[: room - end] + ids[len(ids) - end :] for ids in encoded]
         if not with_image:
             return encoded
         marks = (tokens.index(self.image_end_token_id) for tokens in encoded)
         return [tokens[:mark] + image + tokens[mark:] for tokens, mark in zip(encoded, marks, strict=True)]
+
+    def _num_end_tokens(self) -> int:
+        """Count the special tokens that the tokenizer appends to every text."""
+        mask = self.tokenizer("a", return_special_tokens_mask=True, verbose=False)["special_tokens_mask"]
+        return mask[::-1].index(0)
 
     def apply_chat_template(  # type: ignore[override]
         self,
@@ -251,39 +285,14 @@ class CIEAProcessor(ProcessorMixin):
         """
         single = bool(conversation) and isinstance(conversation[0], dict)
         conversations = [conversation] if single else conversation
-        inputs = [input_from_messages(messages, position) for position, messages in enumerate(conversations)]
+        for messages in conversations:
+            remove_missing_images(messages)
+        inputs = []
+        for position, messages in enumerate(conversations):
+            with place(f"input {position}"):
+                inputs.append(input_from_messages(messages))
         if not tokenize:
             return [item.text or "" for item in inputs]
         options = dict(processor_kwargs or {})
         options.update({name: kwargs[name] for name in ("return_tensors", "padding", "max_length") if kwargs.get(name)})
         return self(text=[item.text for item in inputs], images=[item.image for item in inputs], **options)
-
-
-def _clean(text: str | None, has_image: bool) -> tuple[str | None, bool]:
-    """Remove the image tokens, which are reserved for the model, from a text; a blank caption counts as none."""
-    if text is not None:
-        text = re.sub("|".join(IMAGE_TOKENS), " ", text)
-    return (None if has_image and text is not None and not text.strip() else text), has_image
-
-
-def _pair(text: Any, images: Any) -> tuple[list[str | None], list[Any]]:
-    """Return texts and images as lists of equal length, `None` where one is missing."""
-    if text is None and images is None:
-        raise ValueError("`text`, `images` or both are required; got neither")
-    texts = [text] if isinstance(text, str) else text
-    image_list = images if images is None or isinstance(images, list | tuple) else [images]
-    texts = [None] * len(image_list or []) if texts is None else list(texts)
-    image_list = [None] * len(texts) if image_list is None else list(image_list)
-    if len(texts) != len(image_list):
-        raise ValueError(
-            f"`text` has {len(texts)} inputs and `images` {len(image_list)}; both need one entry per input, None where "
-            "an input has no text or no image"
-        )
-    return texts, image_list
-
-
-def _load(image: Any, position: int) -> Any:
-    try:
-        return load_image(image)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        raise type(error)(f"input {position}: {error}") from error

@@ -62,7 +62,9 @@ class SerializationMixin(Base):
                     "`model.processor = CIEAProcessor(...)`"
                 )
             origin = self._folder or self.config.name_or_path
-            self._processor = CIEAProcessor.from_pretrained(origin, **(self._hub_arguments or {}))
+            # Code that travelled with the checkpoint runs already, so it is trusted for the processor, too.
+            trust = {"trust_remote_code": True} if type(self).__module__.startswith("transformers_modules.") else {}
+            self._processor = CIEAProcessor.from_pretrained(origin, **trust, **(self._hub_arguments or {}))
         return self._processor
 
     @processor.setter

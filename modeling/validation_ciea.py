@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,25 @@ def check_image_size(settings: Mapping[str, Any]) -> None:
                 raise ValueError(
                     f"`{name}` of the image processor must be between 1 and {MAX_IMAGE_SIDE} pixels; got {side!r}"
                 )
+
+
+def check_image_processor(settings: Mapping[str, Any]) -> None:
+    """Check the image sizes and the normalisation in an image processor's configuration.
+
+    Args:
+        settings: Output of `image_processor.to_dict()`.
+
+    Raises:
+        ValueError: If a side is not between 1 and `MAX_IMAGE_SIDE` pixels, or a number of the normalisation is not
+            finite, or a divisor is 0.
+    """
+    check_image_size(settings)
+    for name in ("image_mean", "image_std", "rescale_factor"):
+        value = settings.get(name)
+        for number in value if isinstance(value, list | tuple) else [value]:
+            valid = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+            if number is not None and (not valid or (number == 0 and name != "image_mean")):
+                raise ValueError(f"`{name}` of the image processor must be finite and not 0; got {value!r}")
 
 
 def check_image_patches(image_seq_length: Any) -> None:

@@ -48,6 +48,7 @@ class _QueryEncoder:
 
     def __init__(self, model: Encoder) -> None:
         self.encode_query = self.encode_document = model.encode_query
+        self.preprocess_image = getattr(model, "preprocess_image", None)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -108,7 +108,7 @@ def read_index(path: Path, report: IssueHandler = raise_on_error) -> dict[str, t
 
 
 def image_source(encoded: EncodedImage) -> bytes | str:
-    """Return the bytes or the path of an encoded image, for `ciea_hf.modeling.inputs_ciea.load_image`.
+    """Return the bytes or the path of an encoded image, for `ciea_hf.modeling.images_ciea.load_image`.
 
     Raises:
         ValueError: If it has neither, or its line in a TSV file is invalid or belongs to another image.
@@ -136,7 +136,7 @@ def decode_image(content: bytes | str) -> Image.Image:
         ValueError: If the image is corrupt, truncated or exceeds the pixel limit.
         FileNotFoundError: If its file does not exist.
     """
-    from ciea_hf.modeling.inputs_ciea import load_image
+    from ciea_hf.modeling.images_ciea import load_image
 
     try:
         return load_image(content)

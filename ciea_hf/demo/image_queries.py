@@ -25,6 +25,7 @@ class _ImageQueries:
 
     def __init__(self, model: CIEAModel) -> None:
         self.encode_query = self.encode_document = model.encode_query
+        self.preprocess_image = model.preprocess_image
 
 
 def image_query_measures(model: CIEAModel, dataset: RetrievalDataset, batch_size: int = 64) -> dict[str, float]:

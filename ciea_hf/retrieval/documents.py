@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ciea_hf.data import RetrievalDataset
+    from ciea_hf.modeling.images_ciea import PreprocessedImage
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +47,13 @@ class DocumentInput:
     Attributes:
         row: Position in the corpus.
         text: Text or caption, or `None`.
-        image: Image, or `None`.
+        image: Image, decoded or preprocessed, or `None`.
         features: Patch features (P, vision width) in place of the image, or `None`.
     """
 
     row: int
     text: str | None
-    image: Image.Image | None = None
+    image: Image.Image | PreprocessedImage | None = None
     features: Tensor | None = None
 
     @property
@@ -75,6 +77,8 @@ class DocumentView:
             out, `"caption"` falls back to its caption and leaves out a document without one. The last two log a
             warning that names the document.
         features: Patch features by document id in place of the images, or `None`.
+        preprocess: Turns a decoded image into the input of a vision tower, so that images are not held at full size;
+            see `CIEAProcessor.preprocess_image`.
 
     Raises:
         ValueError: If an argument is invalid, or the number of captions differs from the number of documents.
@@ -87,6 +91,7 @@ class DocumentView:
         captions: Sequence[str | None] | None = None,
         on_broken_image: str = "fail",
         features: PatchFeatures | None = None,
+        preprocess: Callable[[Image.Image], Any] | None = None,
     ) -> None:
         for name, value, choices in (
             ("content", content, CONTENT),
@@ -102,6 +107,7 @@ class DocumentView:
         self.captions = captions
         self.on_broken_image = on_broken_image
         self.features = features
+        self.preprocess = preprocess
         self.ids = dataset.corpus_ids
         self.kinds = [dataset.document_kinds[document] for document in self.ids]
         self._dataset = dataset
@@ -111,6 +117,12 @@ class DocumentView:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def preprocessed_for(self, model: Any) -> DocumentView:
+        """Return a view whose images are preprocessed for a model, if it can take such images."""
+        view = copy.copy(self)
+        view.preprocess = getattr(model, "preprocess_image", self.preprocess)
+        return view
 
     @property
     def corpus_fingerprint(self) -> str:
@@ -201,7 +213,8 @@ class DocumentView:
         try:
             if self.features is not None:
                 return DocumentInput(row, caption, features=self.features[self.ids[row]])
-            return DocumentInput(row, caption, image=decode(row))
+            image = decode(row)
+            return DocumentInput(row, caption, image=self.preprocess(image) if self.preprocess else image)
         except (ValueError, FileNotFoundError) as error:
             self.report_broken(row, error, broken)
         if self.on_broken_image == "skip" or caption is None:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ciea_hf.choices import DTYPES
-from ciea_hf.modeling.inputs_ciea import input_kind, names_image
+from ciea_hf.modeling.images_ciea import names_image
+from ciea_hf.modeling.inputs_ciea import input_kind
 from ciea_hf.utils import prefetch_map
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Encoder(Protocol):
     """What encoding needs of a model: CIEAModel, a SentenceTransformer, or a wrapper with these two methods.
 
     An encoder with an attribute `takes_mixed_inputs = True` receives inputs of all kinds in one call; others receive
-    one call per kind.
+    one call per kind. An encoder with a method `preprocess_image` receives its results instead of decoded images.
     """
 
     def encode_query(self, inputs: Any, **kwargs: Any) -> Any:
@@ -110,6 +111,7 @@ def encode_documents(model: Encoder, view: DocumentView, start: int, stop: int, 
     blocks: list[NDArray[np.floating]] = []
     missing: list[int] = []
     position = start
+    view = view.preprocessed_for(model)
     for inputs in _chunks(view, start, min(stop, len(view)), options):
         ids = view.ids[position : position + len(inputs)]
         blocks.append(_encode_chunk(model, inputs, ids, options).astype(options.dtype))

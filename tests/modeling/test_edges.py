@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import AlbertConfig
 
 from ciea_hf import CIEAConfig, CIEAModel
-from ciea_hf.modeling.inputs_ciea import load_image
+from ciea_hf.modeling.images_ciea import load_image
 from ciea_hf.modeling.layers_ciea import complement_weights
 from tests.support.helpers import TEXT_FAMILIES, picture, tiny_model, vision_config
 
@@ -112,7 +112,7 @@ def test_unknown_arguments_of_the_processor_are_warned_of(transformers_log: pyte
     processor(text=[long], text_kwargs=theirs, audio_kwargs={"sampling_rate": 1}, videos_kwargs={})
     assert not transformers_log.messages
     processor(text=[long], max_lenght=3, text_kwargs={"pad_to_multiple_of": 8})
-    assert transformers_log.messages == ["CIEAProcessor ignores unknown argument(s) pad_to_multiple_of, max_lenght"]
+    assert transformers_log.messages == ["CIEAProcessor ignores unknown argument(s) max_lenght, pad_to_multiple_of"]
 
 
 def test_a_line_of_pixels_takes_no_gigabytes() -> None:

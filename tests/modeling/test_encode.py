@@ -14,7 +14,7 @@ from PIL import Image
 from sentence_transformers.util import quantize_embeddings
 from torch.nn import functional as F
 
-from ciea_hf.modeling.inputs_ciea import load_image
+from ciea_hf.modeling.images_ciea import load_image
 from tests.support.helpers import TEXT_FAMILIES, mixed_batch, mixed_inputs, picture, tiny_model
 
 if TYPE_CHECKING:
@@ -294,7 +294,6 @@ def test_each_image_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         loaded.append(image)
         return load_image(image)
 
-    for module in ("encoding_ciea", "processing_ciea"):
-        monkeypatch.setattr(f"ciea_hf.modeling.{module}.load_image", loading)
+    monkeypatch.setattr("ciea_hf.modeling.batches_ciea.load_image", loading)
     np.testing.assert_array_equal(model.encode(paths), expected)
     assert len(decoded) == len(loaded) == 5

@@ -229,5 +229,5 @@ def test_messages_that_do_not_fit() -> None:
     image = {"type": "image", "image": picture(1)}
     with pytest.raises(ValueError, match="input 1: one image per input; got 2"):
         processor.apply_chat_template([[message("a cat")], [message(image, image)]])
-    with pytest.raises(ValueError, match="input 0: content must be of type 'text' or 'image'; got 'video'"):
+    with pytest.raises(ValueError, match=r"input 0: content must be of type 'text' or 'image'; got .*video"):
         processor.apply_chat_template([[message({"type": "video", "video": "x.mp4"})]])

@@ -165,9 +165,9 @@ def test_huge_and_empty_images(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://example.org/cat.png", ValueError, "is a URL, and URLs are not fetched: download the image first"),
         (7, TypeError, "an image must be a PIL image, a path, bytes or an array; got int"),
         (
-            np.zeros((4, 4), np.uint8),
+            np.zeros((5, 4, 2), np.uint8),
             ValueError,
-            r"must be of shape \(3, height, width\) or \(height, width, 3\); got \(4, 4\)",
+            r"must be of shape .* with 1, 3 or 4 channels; got \(5, 4, 2\)",
         ),
         (np.full((3, 4, 4), 7.0), ValueError, r"must be uint8 or float in \[0, 1\]"),
         (np.full((3, 4, 4), np.nan), ValueError, r"must be uint8 or float in \[0, 1\]"),

@@ -145,8 +145,7 @@ class Collator:
         if features:
             group.vision_features = torch.stack(features)
         else:
-            pixels = self.processor.image_processor([document.image for document in documents], return_tensors="pt")
-            group.pixel_values = pixels["pixel_values"]
+            group.pixel_values = self.processor.pixel_values(document.image for document in documents)
         return group
 
 

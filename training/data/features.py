@@ -124,12 +124,12 @@ def _write_shard(model: CIEAModel, view: DocumentView, rows: Sequence[int], path
         images = []
         for row in rows[start : start + batch_size]:
             try:
-                images.append(view.image(row))
+                images.append(model.preprocess_image(view.image(row)))
                 ids.append(view.ids[row])
             except (ValueError, FileNotFoundError) as error:
                 view.report_broken(row, error)
         if images:
-            pixels = model.processor.image_processor(images, return_tensors="pt")["pixel_values"]
+            pixels = model.processor.pixel_values(images)
             blocks.append(model.get_vision_features(pixels.to(model.device)).to(torch.float16).cpu().numpy())
     empty = np.empty((0, model.config.image_seq_length, model.config.vision_hidden_size), np.float16)
     write_json(path.with_suffix(".json"), ids, indent=None)

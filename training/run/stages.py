@@ -194,7 +194,7 @@ class StageRun:
             return None
         dataset = self.data[config.dev_split]
         if config.aligns_words:
-            view = self._view(dataset, self._features(model, dataset), "image")
+            view = self._view(model, dataset, self._features(model, dataset), "image")
             return WordEvaluator(
                 view, model, self._collator(model), frozenset(special_tokens(model)), config.eval_batch_size
             )
@@ -204,7 +204,7 @@ class StageRun:
             dataset,
             model,
             collator,
-            lambda part: self._view(part, features),
+            lambda part: self._view(model, part, features),
             config.eval_batch_size,
             limit=config.eval_documents,
             seed=config.seed,
@@ -219,13 +219,18 @@ class StageRun:
         barrier()
 
     def _view(
-        self, dataset: RetrievalDataset, features: VisionFeatures | None, content: str | None = None
+        self,
+        model: CIEAModel,
+        dataset: RetrievalDataset,
+        features: VisionFeatures | None = None,
+        content: str | None = None,
     ) -> DocumentView:
         return DocumentView(
             dataset,
             content or self.config.content,
             on_broken_image=self.config.on_broken_image,
             features=features,
+            preprocess=model.processor.preprocess_image,
         )
 
     def _features(self, model: CIEAModel, dataset: RetrievalDataset) -> VisionFeatures | None:
@@ -240,7 +245,7 @@ class StageRun:
         folder = cache_dir() / "vision-features" / features_key(model)[:16] if chosen == AUTO else Path(chosen)
         return cache_vision_features(
             model,
-            self._view(dataset, None),
+            self._view(model, dataset),
             folder / f"{dataset.name}-{dataset.corpus_fingerprint[:16]}",
             progress=self.accelerator.is_local_main_process,
         )
@@ -262,8 +267,8 @@ class StageRun:
         dataset = self.data[config.train_split]
         features = self._features(model, dataset)
         if config.stage == "align":
-            return AlignmentExamples(self._view(dataset, features, "image"))
-        view = self._view(dataset, features)
+            return AlignmentExamples(self._view(model, dataset, features, "image"))
+        view = self._view(model, dataset, features)
         if config.stage == "warm_up":
             return WarmUpExamples(view)
         if config.stage == "hard_negatives":
@@ -293,7 +298,7 @@ class StageRun:
                 batch_size=config.eval_batch_size, show_progress_bar=self.accelerator.is_local_main_process
             ),
             folder=self.folder.path / "embeddings",
-            view=self._view(dataset, self._features(model, dataset)),
+            view=self._view(model, dataset, self._features(model, dataset)),
         )
         if self.accelerator.is_main_process:
             path = save_negatives(found, self.folder.path)

@@ -1,0 +1,63 @@
+"""Arguments of a processor's call: flat, by modality or common to all, as in `ProcessorMixin`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.processing_utils import ImagesKwargs
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+TEXT_ARGUMENTS = ("max_length", "padding", "return_tensors")
+FIXED_ARGUMENTS = {  # arguments that are accepted because they request what the processor always does
+    "truncation": (True, "longest_first", "only_first"),
+    "return_attention_mask": (True,),
+    "add_special_tokens": (True,),
+}
+OTHER_MODALITIES = ("audio_kwargs", "videos_kwargs")  # sentence-transformers always passes these
+
+
+def merge_arguments(
+    image_processor: Any, defaults: dict[str, Any], given: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sort the arguments of a call by what they concern. Unknown ones are ignored with a warning, as in transformers.
+
+    Args:
+        image_processor: Image processor, which knows its arguments.
+        defaults: Arguments of texts, `None` where not given.
+        given: Further arguments; `common_kwargs` give way to `text_kwargs` and `images_kwargs`.
+
+    Returns:
+        Arguments of texts, and arguments of images.
+
+    Raises:
+        ValueError: If an argument is given twice with different values.
+    """
+    given = dict(given)
+    common = given.pop("common_kwargs", None) or {}
+    nested = {name: given.pop(name, None) or {} for name in ("text_kwargs", "images_kwargs")}
+    for name in OTHER_MODALITIES:
+        given.pop(name, None)
+    of_images = set(ImagesKwargs.__annotations__) | set(
+        getattr(getattr(image_processor, "valid_kwargs", None), "__annotations__", ())
+    )
+    flat = {**given, **{name: value for name, value in defaults.items() if value is not None}}
+    for modality, values in nested.items():
+        for name in values.keys() & flat.keys():
+            if values[name] != flat[name]:
+                raise ValueError(f"`{name}` is given twice: {flat[name]!r}, and {values[name]!r} in `{modality}`")
+    text = {**defaults, **{name: value for name, value in common.items() if name in TEXT_ARGUMENTS}}
+    text |= {name: value for name, value in {**flat, **nested["text_kwargs"]}.items() if name in TEXT_ARGUMENTS}
+    images = {name: value for name, value in {**common, **flat}.items() if name in of_images} | nested["images_kwargs"]
+    _warn({**common, **nested["text_kwargs"], **flat}, of_images)
+    return text, images
+
+
+def _warn(given: dict[str, Any], of_images: set[str]) -> None:
+    ignored = []
+    for name, value in given.items():
+        if name not in TEXT_ARGUMENTS and name not in of_images and value not in FIXED_ARGUMENTS.get(name, ()):
+            ignored.append(name)
+    if ignored:
+        logger.warning_once(f"CIEAProcessor ignores unknown argument(s) {', '.join(sorted(ignored))}")
