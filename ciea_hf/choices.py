@@ -13,6 +13,6 @@ DTYPES = ("float32", "float16")
 
 DATASET_FORMATS = (
     "webqa", "webqa-image", "webqa-original", "webqa-original-image", "edis", "mbeir", "clueweb22-mm", "jsonl",
-    "parquet",
+    "lines", "parquet",
 )  # fmt: skip
 """Formats of retrieval data sets."""

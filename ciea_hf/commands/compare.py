@@ -11,8 +11,9 @@ from ciea_hf.commands import common
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from ciea_hf.evaluation.metrics import Run
     from ciea_hf.evaluation.significance import Comparison
 
 HELP = "test whether one run is better than another"
@@ -57,10 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     common.check_output("--output", arguments.output)
 
+    qrels = _qrels(arguments)
+    runs = [_check_run(read_run(path), qrels, path) for path in (arguments.run_a, arguments.run_b)]
     found = compare_runs(
-        read_run(arguments.run_a),
-        read_run(arguments.run_b),
-        _qrels(arguments),
+        *runs,
+        qrels,
         arguments.metrics,
         samples=arguments.samples,
         confidence=arguments.confidence,
@@ -71,6 +73,25 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output:
         write_json(arguments.output, [asdict(comparison) for comparison in found])
     return 0
+
+
+def _check_run(run: Run, qrels: Mapping[str, Mapping[str, int]], path: Path) -> Run:
+    """Check that a run belongs to the judgements, and say how many judged queries it lacks.
+
+    Raises:
+        ValueError: If it has none of the judged queries, or none of the judged documents.
+    """
+    missing = [query for query in qrels if query not in run]
+    if len(missing) == len(qrels):
+        raise ValueError(f"{path} has none of the {len(qrels)} judged queries, such as {missing[0]!r}")
+    judged = {document for row in qrels.values() for document in row}
+    if not any(document in judged for scores in run.values() for document in scores):
+        raise ValueError(f"{path} has none of the judged documents, such as {next(iter(judged))!r}")
+    if missing:
+        common.write(
+            f"{path}: {len(missing)} of {len(qrels)} judged queries are missing and count as 0: {missing[0]} ..."
+        )
+    return run
 
 
 def _qrels(arguments: argparse.Namespace) -> dict[str, dict[str, int]]:

@@ -46,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for command in (check, convert):
         common.add_format_argument(command)
         command.add_argument("--splits", nargs="+", metavar="SPLIT", help="splits to read (default: all)")
+        command.add_argument(
+            "--image-root", type=Path, metavar="FOLDER", help="folder of the images (default: that of the data set)"
+        )
     build = actions.add_parser("build", help="build a data set from local sources")
     common.describe(build, "Build a data set from files on this machine; nothing is downloaded.", BUILD_EXAMPLES)
     build.add_argument("name", choices=("openclipart",), help="data set to build")
@@ -75,7 +78,8 @@ def _check(arguments: argparse.Namespace) -> int:
     common.check_output("--output", arguments.output)
     if arguments.fix:
         _refuse_existing(arguments.fix)
-    reader = open_reader(arguments.path, arguments.format, IssueCollector(Path(arguments.path)))
+    issues = IssueCollector(Path(arguments.path))
+    reader = open_reader(arguments.path, arguments.format, issues, arguments.image_root)
     result = Checker(reader, arguments.workers, progress=sys.stderr.isatty()).run(arguments.splits)
     common.write(_report(result, arguments.limit))
     if arguments.output:
@@ -90,7 +94,7 @@ def _check(arguments: argparse.Namespace) -> int:
     for error in result.blocking_errors:
         common.write(f"training cannot run: {error}")
     if not result.blocking_errors:
-        common.write("training can run")
+        common.write(" ".join(["training can run", *result.conditions]))
     return CANNOT_TRAIN if result.blocking_errors else 0
 
 
@@ -99,7 +103,8 @@ def _convert(arguments: argparse.Namespace) -> int:
     from ciea_hf.data.loading import open_reader
 
     _refuse_existing(arguments.output)
-    counts = convert_dataset(open_reader(arguments.path, arguments.format), arguments.output, arguments.splits)
+    reader = open_reader(arguments.path, arguments.format, image_root=arguments.image_root)
+    counts = convert_dataset(reader, arguments.output, arguments.splits)
     common.write(f"{arguments.output}: {_counted(counts)}")
     return 0
 

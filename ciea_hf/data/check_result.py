@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ciea_hf.data.dataset import Qrels
-    from ciea_hf.data.readers.base import Query
+    from ciea_hf.data.readers.fields import Query
 
 TRAIN = "train"
 KEPT = 10_000  # issues kept per type; all are counted
@@ -103,3 +103,9 @@ class CheckResult:
         elif not self.splits[TRAIN].positives:
             found.append(f"no query of {TRAIN!r} has a readable positive")
         return found
+
+    @property
+    def conditions(self) -> list[str]:
+        """Conditions under which training can run although there are issues."""
+        broken = sum(self.issues.counts[kind] for kind in ("unreadable-image", "missing-image", "large-image"))
+        return [f"with `--on-broken-image skip` or `caption`: {broken} images cannot be read"] if broken else []

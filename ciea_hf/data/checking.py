@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from ciea_hf.data.check_result import CheckedSplit, CheckResult, IssueCollector
 from ciea_hf.data.dataset import SHARED_SPLIT
 from ciea_hf.data.images import UNAVAILABLE, EncodedImage, TsvLine, decode_image, image_bytes
-from ciea_hf.data.readers.base import Query, chosen_splits, qrels_of, unique_documents, unique_queries
+from ciea_hf.data.readers.base import chosen_splits, qrels_of, unique_documents, unique_queries
 from ciea_hf.utils import prefetch_map
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ciea_hf.data.issues import Location
     from ciea_hf.data.readers.base import DatasetReader
+    from ciea_hf.data.readers.fields import Query
 
 
 class _Job(NamedTuple):
@@ -94,10 +95,15 @@ class Checker:
         """Read the documents and yield their images."""
         known = self._known.setdefault(corpus, set())
         kinds: Counter[str] = Counter()
+        texts: dict[int, str] = {}
         bar = tqdm(unique_documents(self.reader, corpus), desc=corpus, unit="doc", disable=not self.progress)
         for document in bar:
             known.add(document.id)
             kinds["texts" if document.image is None else "images"] += 1
+            if document.image is None and document.text:
+                same = texts.setdefault(hash(document.text), document.id)
+                if same != document.id:
+                    self.issues("same-text", document.location, document.id, f"equal to text {same!r}")
             if document.image is UNAVAILABLE or (document.image is None and not document.text):
                 unusable.add(document.id)
             if document.image is not None and (document.image is not UNAVAILABLE or self.reader.images is not None):

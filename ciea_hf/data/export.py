@@ -7,7 +7,10 @@ score), with one or more parquet files per split. Images are embedded in their o
 from __future__ import annotations
 
 from contextlib import contextmanager
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
+
+from PIL import Image
 
 from ciea_hf.data.dataset import (
     CORPUS_COLUMNS,
@@ -17,6 +20,7 @@ from ciea_hf.data.dataset import (
     qrels_table,
     queries_from_columns,
 )
+from ciea_hf.data.images import image_bytes, location_in_folder
 from ciea_hf.data.issues import ignore
 from ciea_hf.data.readers.base import chosen_splits, document_tables, qrels_of, unique_documents, unique_queries
 from ciea_hf.utils import atomic_folder, import_optional
@@ -158,21 +162,23 @@ def _chunks(tables: Iterable[pa.Table], rows: int) -> Iterator[Iterator[pa.Table
 
 
 def _embed(table: pa.Table) -> pa.Table:
-    """Replace the paths of images by their bytes."""
-    embed_table_storage = import_optional("datasets.table", extra="eval").embed_table_storage
-    try:
-        return embed_table_storage(table).cast(table.schema)
-    except (OSError, ValueError):
-        for row in range(len(table)):  # find the broken one
-            try:
-                embed_table_storage(table.slice(row, 1))
-            except (OSError, ValueError) as error:
-                name = table["id"][row].as_py()
-                missing = isinstance(error, FileNotFoundError)
-                raise (FileNotFoundError if missing else ValueError)(
-                    f"the image of document {name!r} cannot be read: {error}"
-                ) from error
-        raise
+    """Replace the paths of images by their bytes, which must be those of an image file."""
+    arrow = import_optional("pyarrow", extra="eval")
+    images = []
+    for name, image in zip(table["id"].to_pylist(), table["image"].to_pylist(), strict=True):
+        if image is None or image["bytes"] is not None:
+            images.append(image)
+            continue
+        try:
+            content = image_bytes(image)
+            with Image.open(BytesIO(content)):
+                images.append({"bytes": content, "path": location_in_folder(str(image["path"]))})
+        except (OSError, ValueError) as error:
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise kind(f"the image of document {name!r} cannot be read: {error}") from error
+    position = table.schema.get_field_index("image")
+    column = arrow.array(images, type=table.schema.field("image").type)
+    return table.set_column(position, table.schema.field("image"), column)
 
 
 def _write_tables(tables: Iterable[pa.Table], path: Path) -> None:

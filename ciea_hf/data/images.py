@@ -12,6 +12,8 @@ import base64
 import binascii
 import os
 import re
+import stat
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -123,10 +125,54 @@ def image_source(encoded: EncodedImage) -> bytes | str:
     return read_tsv_image(path) if path.startswith(f"{PROTOCOL}://") else path
 
 
+def path_inside(root: Path, path: Any) -> str:
+    """Resolve the path of an image, which must be inside a folder.
+
+    Args:
+        root: The folder; relative paths start here.
+        path: Path of an image, which may be missing.
+
+    Returns:
+        The absolute path, without symbolic links.
+
+    Raises:
+        TypeError: If the path is not a text.
+        ValueError: If it is a URL, leads out of the folder, or names something other than a regular file.
+    """
+    if not isinstance(path, str):
+        raise TypeError(f"the path of an image must be a text; got {str(path)[:80]}")
+    if "://" in path or path.startswith("data:"):
+        raise ValueError(f"image {path[:80]!r} is a URL; images are read from files, and nothing is fetched")
+    full = root / path
+    resolved = os.path.join(_resolved(str(full.parent)), full.name)  # noqa: PTH118 (a corpus may have a million)
+    try:
+        mode = os.lstat(resolved).st_mode
+        if stat.S_ISLNK(mode):
+            resolved = os.path.realpath(resolved)
+            mode = os.lstat(resolved).st_mode
+    except (OSError, ValueError):  # missing, or no name of a file
+        mode = stat.S_IFREG
+    if not resolved.startswith(_resolved(str(root)).rstrip(os.sep) + os.sep):
+        raise ValueError(f"image {path[:80]!r} is outside the data set's folder {root}")
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"image {path[:80]!r} is not a regular file")
+    return resolved
+
+
+@lru_cache(maxsize=4096)
+def _resolved(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
 def image_bytes(encoded: EncodedImage) -> bytes:
     """Return the bytes of an encoded image; raises the errors of [`image_source`]."""
     source = image_source(encoded)
-    return source if isinstance(source, bytes) else Path(source).read_bytes()
+    if isinstance(source, bytes):
+        return source
+    from ciea_hf.modeling.images_ciea import check_image  # late: it imports torch
+
+    check_image(source)
+    return Path(source).read_bytes()
 
 
 def decode_image(content: bytes | str) -> Image.Image:

@@ -31,6 +31,7 @@ ISSUE_TYPES = {
     "no-positive": (WARNING, "queries without a positive"),
     "conflicting-judgement": (WARNING, "documents with two different judgements for a query"),
     "disagreement": (WARNING, "queries whose positives differ from the file of judgements"),
+    "contradiction": (WARNING, "rows whose modality differs from what they hold"),
     "varying-document": (WARNING, "documents that repeat with varying content"),
     "unknown-query": (WARNING, "judgements of missing queries"),
     "unknown-negative": (WARNING, "negatives that are not in the corpus"),
@@ -38,6 +39,7 @@ ISSUE_TYPES = {
     "repeated-query": (WARNING, "queries that repeat unchanged"),
     "line-not-indexed": (WARNING, "image lines missing from the index"),
     "unused-image": (NOTE, "images without a caption that refers to them"),
+    "same-text": (NOTE, "texts that are equal to an earlier one"),
     "same-image": (NOTE, "images that are byte-identical to an earlier one"),
 }
 """Severity and title of each type of issue. An error prevents training."""
@@ -78,8 +80,13 @@ class Issue:
         return ISSUE_TYPES[self.kind][0]
 
     def __str__(self) -> str:
-        about = "" if self.id is None else f"{self.id!r}: "
-        return f"{self.location}: {about}{self.message}"
+        about = "" if self.id is None else f"{_cut(self.id, 100)!r}: "
+        return f"{self.location}: {about}{_cut(self.message, 500)}"
+
+
+def _cut(text: str, length: int) -> str:
+    """Shorten a text that may contain a user's values of any length."""
+    return text if len(text) <= length else text[:length] + "..."
 
 
 class IssueHandler(Protocol):

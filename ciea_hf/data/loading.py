@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from ciea_hf.data.dataset import SHARED_SPLIT
 from ciea_hf.data.issues import IssueHandler, raise_on_error
-from ciea_hf.data.readers import clueweb, edis, jsonl, mbeir, parquet, webqa, webqa_original
+from ciea_hf.data.readers import clueweb, edis, jsonl, lines, mbeir, parquet, webqa, webqa_original
 from ciea_hf.data.readers.base import DatasetReader, build_dataset, no_split
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ FORMATS: dict[str, Format] = {
     "mbeir": Format(mbeir.recognises, mbeir.MBeir),
     "clueweb22-mm": Format(clueweb.recognises, clueweb.ClueWeb),
     "jsonl": Format(jsonl.recognises, jsonl.JsonlReader),
+    "lines": Format(lines.recognises, lines.LinesReader),
     "parquet": Format(parquet.recognises, parquet.ParquetReader),
 }
 """Formats by name (those of `ciea_hf.choices`), in the order in which they are tried; WebQA-Image only by name."""
@@ -55,31 +56,54 @@ BUILT_IN = {"demo": "ciea_hf.data.builders.openmoji.build"}
 """Data sets known by name, and the builder of each: a module with `benchmark_folder()` and `vocabulary()`."""
 
 _ON_DISK = frozenset(FORMATS) - {"parquet"}  # parquet may be on the Hub
-_FOLDERS = _ON_DISK - {"mbeir"}  # of mbeir, a single pool may be given
+_FOLDERS = _ON_DISK - {"mbeir", "lines"}  # these may be a single file
 
 _corpora: WeakValueDictionary[tuple[object, ...], datasets.Dataset] = WeakValueDictionary()
 
 
-def open_reader(path_or_id: str | Path, format: str = "auto", report: IssueHandler = raise_on_error) -> DatasetReader:  # noqa: A002
+FILES = {
+    "webqa": "all_imgs.json, imgs.tsv, imgs.lineidx.new",
+    "webqa-original": "WebQA_train_val.json, imgs.tsv, imgs.lineidx",
+    "edis": "EDIS_*.json",
+    "mbeir": "*_cand_pool.jsonl",
+    "clueweb22-mm": "image.parquet, text.parquet",
+    "jsonl": "corpus.jsonl (or .jsonl.gz, .json), queries.jsonl, qrels/SPLIT.tsv",
+    "lines": "JSON lines or parquet with query, pos, neg; query, positive_passages; or anchor, positive, negative",
+    "parquet": "corpus/*.parquet, queries/*.parquet, qrels/*.parquet",
+}
+"""Files by which each format is recognised, for the error if none is."""
+
+
+def open_reader(
+    path_or_id: str | Path,
+    format: str = "auto",  # noqa: A002
+    report: IssueHandler = raise_on_error,
+    image_root: str | Path | None = None,
+) -> DatasetReader:
     """Open a data set for streaming.
 
     Args:
         path_or_id: Folder, file, or id of a data set on the Hugging Face Hub; or `"demo"`, the embedded benchmark.
         format: A key of `FORMATS`, or `"auto"` for the first one that recognises the path.
         report: Handler of issues; by default errors are raised.
+        image_root: Folder of the images of JSON lines and parquet files; the data set's own if `None`. Images outside
+            it are issues.
 
     Raises:
         FileNotFoundError: If the path does not exist.
         ValueError: If the format is unknown or not recognised.
     """
     path = _path_of(path_or_id)
-    return _open(_format_of(path, format), path, report)
+    reader = _open(_format_of(path, format), path, report)
+    reader.image_root = None if image_root is None else Path(image_root).resolve()
+    return reader
 
 
 def load_retrieval_dataset(
     path_or_id: str | Path,
     split: str | None = "test",
     format: str = "auto",  # noqa: A002
+    image_root: str | Path | None = None,
 ) -> RetrievalDataset:
     """Load one split of a retrieval data set.
 
@@ -90,6 +114,7 @@ def load_retrieval_dataset(
         split: `"train"`, `"dev"`, `"test"` or another split of the data set; `None` for the corpus without queries,
             which may then be missing.
         format: A key of `FORMATS`, or `"auto"` for the first one that recognises the path.
+        image_root: Folder of the images of JSON lines and parquet files; the data set's own if `None`.
 
     Raises:
         FileNotFoundError: If the path does not exist or a file is missing.
@@ -98,11 +123,11 @@ def load_retrieval_dataset(
     """
     path = _path_of(path_or_id)
     chosen = _format_of(path, format)
-    reader = _open(chosen, path, raise_on_error)
+    reader = open_reader(path, chosen, image_root=image_root)
     if split is not None and split not in reader.splits:
         raise no_split(reader, split)
     name = reader.corpus_name(SHARED_SPLIT if split is None else split)
-    key = (chosen, path, name, *map(_state, reader.corpus_files(name)))
+    key = (chosen, path, name, reader.image_root, *map(_state, reader.corpus_files(name)))
     corpus = _corpora.get(key)
     dataset = build_dataset(reader, split, corpus)
     _corpora[key] = dataset.corpus
@@ -138,8 +163,10 @@ def _format_of(path: str, name: str) -> str:
             return candidate
     if not Path(path).exists():
         raise FileNotFoundError(f"`path_or_id`: {path!r} not found, and not a data set id such as 'owner/name'")
+    known = "\n".join(f"  {name}: {files}" for name, files in FILES.items())
     raise ValueError(
-        f"`path_or_id`: the format of {path!r} is not recognised; set `format` to one of {', '.join(FORMATS)}"
+        f"`path_or_id`: the format of {path!r} is not recognised; set `format` to one of {', '.join(FORMATS)}, or "
+        f"provide the files of one:\n{known}"
     )
 
 

@@ -8,8 +8,11 @@ accepted.
 from __future__ import annotations
 
 import codecs
+import gzip
 import json
+import math
 import re
+import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ciea_hf.data.issues import IssueHandler, Location, raise_on_error
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20  # characters
 _LONGEST_ENTRY = 64 << 20  # maximum number of characters of an entry of a JSON document
-_JUDGED = {3: (0, 1, 2), 4: (0, 2, 3), 5: (0, 2, 3)}  # number of columns -> positions of query, document and judgement
 _SPACE = re.compile(r"\s*")
 
 
@@ -41,21 +43,47 @@ class Judgement(NamedTuple):
     score: int
 
 
-def text_lines(path: Path, report: IssueHandler = raise_on_error) -> Iterator[tuple[Location, str]]:
-    """Yield the stripped lines that are not blank, with their locations."""
+def integer(value: Any) -> int | None:
+    """Return an integer that is written as one, or as a float; `None` for anything else."""
+    if isinstance(value, str):
+        text = value.strip()
+        if re.fullmatch(r"[+-]?\d{1,18}(\.0*)?", text):
+            return int(text.partition(".")[0])
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if math.isfinite(value) and value == int(value) else None
+
+
+def text_lines(path: Path, report: IssueHandler = raise_on_error, strip: bool = True) -> Iterator[tuple[Location, str]]:
+    """Yield the lines that are not blank, with their locations.
+
+    Args:
+        path: Path of the file; one that ends in `.gz` is decompressed.
+        report: Handler of issues.
+        strip: Whether to remove white space at both ends; else only that of the line's end.
+    """
     if not path.is_file():
         report("missing-file", Location(str(path)), None, "file not found")
         return
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            location = Location(str(path), number)
-            try:
-                line = raw.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode("utf-8").strip()
-            except UnicodeDecodeError as error:
-                report("unreadable", location, None, f"the line is not UTF-8: {error}")
-                continue
-            if line:
-                yield location, line
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                location = Location(str(path), number)
+                try:
+                    line = raw.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode("utf-8")
+                except UnicodeDecodeError as error:
+                    encoding = (
+                        " (it looks like UTF-16)" if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ""
+                    )
+                    report("unreadable", location, None, f"the line is not UTF-8{encoding}: {error}")
+                    continue
+                line = line.strip() if strip else line.rstrip("\r\n")
+                if line.strip():
+                    yield location, line
+    except (OSError, EOFError, zlib.error) as error:  # damaged gzip files raise all of these
+        report("unreadable", Location(str(path), number + 1), None, f"cannot be read from here: {error}")
 
 
 def json_lines(path: Path, report: IssueHandler = raise_on_error) -> Iterator[Entry]:
@@ -197,27 +225,3 @@ class _DocumentReader:
             if end < len(self._buffer) or not self._more():  # a number may continue in the next chunk
                 self._advance(end)
                 return value
-
-
-def judgements(path: Path, report: IssueHandler = raise_on_error) -> Iterator[Judgement]:
-    """Yield the judgements of a file in any of the common formats.
-
-    Lines have three columns `query document relevance` (UniVL-DR, BEIR; a header is skipped), four (TREC, the second is
-    ignored) or five, the last of which is a task (M-BEIR), separated by tabs, in which case ids may contain spaces, or
-    by white space.
-    """
-    for location, line in text_lines(path, report):
-        columns = [column.strip() for column in line.split("\t")]
-        columns = columns if len(columns) in _JUDGED else line.split()
-        if location.number == 1 and columns[-1] == "score":
-            continue
-        if len(columns) not in _JUDGED:
-            report("unreadable", location, None, f"a judgement must have 3, 4 or 5 columns; got {len(columns)}")
-            continue
-        query, document, text = (columns[index] for index in _JUDGED[len(columns)])
-        try:
-            score = int(text)
-        except ValueError:
-            report("unreadable", location, query, f"{text!r} is not an integer")
-            continue
-        yield Judgement(location, query, document, score)

@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ciea_hf.data.parsing import judgements
+from ciea_hf.data.judgements import judgements
+from ciea_hf.data.parsing import text_lines
 from ciea_hf.evaluation.metrics import rank_documents
 from ciea_hf.utils import atomic_write
 
@@ -42,10 +43,10 @@ def write_run(run: Run, path: str | os.PathLike[str], tag: str = "ciea") -> None
 
 
 def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
-    """Read a TREC run file; its ranks are ignored, as trec_eval does.
+    """Read a TREC run file; its ranks are ignored, as trec_eval does, and so is text after the tag.
 
     Args:
-        path: Path of the file.
+        path: Path of the file; one that ends in `.gz` is decompressed.
 
     Returns:
         Query id to document id to score.
@@ -55,29 +56,30 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
         ValueError: If a line does not have six columns, a score is not a number, or a document repeats; the message
             names the line.
     """
+    file = Path(path)
+    if file.name.removesuffix(".gz").endswith((".json", ".parquet", ".csv")):
+        raise ValueError(f"{file}: a run must be a TREC file (query Q0 document rank score tag), not {file.suffix}")
+    if not file.is_file():
+        raise FileNotFoundError(f"run file {str(file)!r} not found")
     run: dict[str, dict[str, float]] = {}
-    with Path(path).open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            columns = line.split()
-            if not columns:
-                continue
-            if len(columns) != _RUN_COLUMNS:
-                raise ValueError(
-                    f"{path}:{number}: a run must have 6 columns (query Q0 document rank score tag); got {len(columns)}"
-                )
-            query, _, document, _, score, _ = columns
-            scores = run.setdefault(query, {})
-            if document in scores:
-                raise ValueError(f"{path}:{number}: document {document!r} occurs twice for query {query!r}")
-            scores[document] = _score(score, f"{path}:{number}")
+    for location, line in text_lines(file, _raise):
+        columns = line.split(None, _RUN_COLUMNS - 1)
+        if len(columns) != _RUN_COLUMNS:
+            raise ValueError(
+                f"{location}: a run must have 6 columns (query Q0 document rank score tag); got {len(columns)}"
+            )
+        query, _, document, _, score, _ = columns
+        scores = run.setdefault(query, {})
+        if document in scores:
+            raise ValueError(f"{location}: document {document!r} occurs twice for query {query!r}")
+        scores[document] = _score(score, str(location))
     return run
 
 
 def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
     """Read judgements in any of the common formats.
 
-    Lines have three columns `query document relevance` (UniVL-DR, BEIR; a header is skipped), four (TREC, the second is
-    ignored) or five, the last of which is a task (M-BEIR), separated by tabs or white space.
+    See [`judgements`] for the formats. All lines of a file have the form of the first.
 
     Args:
         path: Path of the file.

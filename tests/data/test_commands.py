@@ -27,7 +27,9 @@ def _own_datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_command_reports_whether_training_can_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, (bad, said) = sample_datasets.webqa(tmp_path / "good"), with_faults(tmp_path / "bad")
     assert main(["data", "check", str(good)]) == 0
-    assert capsys.readouterr().out.endswith("\ntraining can run\n")
+    assert capsys.readouterr().out.endswith(
+        "\ntraining can run with `--on-broken-image skip` or `caption`: 1 image cannot be read\n"
+    )
     assert (
         main(["data", "check", str(bad), "--fix", str(tmp_path / "clean"), "--output", str(tmp_path / "a.json")]) == 1
     )

@@ -26,7 +26,8 @@ from ciea_hf.data import (
 )
 from ciea_hf.data.issues import Location
 from ciea_hf.data.parsing import Judgement
-from ciea_hf.data.readers.base import CorpusEntry, DatasetReader, Query
+from ciea_hf.data.readers.base import DatasetReader
+from ciea_hf.data.readers.fields import CorpusEntry, Query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,8 +181,8 @@ def test_a_missing_part_of_a_folder_is_named(tmp_path: Path, config: str) -> Non
 def test_a_missing_column_is_named_with_its_file(tmp_path: Path) -> None:
     save_retrieval_dataset({"test": toy()}, tmp_path / "saved", "# Toy")
     file = tmp_path / "saved" / "qrels" / "test.parquet"
-    pq.write_table(pq.read_table(file).drop_columns(["score"]).replace_schema_metadata(None), file)
-    with pytest.raises(ValueError, match=r"qrels/test\.parquet: no column \['score'\]"):
+    pq.write_table(pq.read_table(file).drop_columns(["corpus-id"]).replace_schema_metadata(None), file)
+    with pytest.raises(ValueError, match=r"qrels/test\.parquet, row 1: .*'corpus-id' must be a text or a number"):
         load_retrieval_dataset(tmp_path / "saved")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import ciea_hf.data.parsing as lines_module
 from ciea_hf.data.issues import Issue, Location, raise_on_error, relative
-from ciea_hf.data.parsing import json_entries, json_lines, judgements
+from ciea_hf.data.parsing import json_entries, json_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,17 +110,6 @@ def test_lines_are_read_with_their_numbers(tmp_path: Path) -> None:
         next(words for words in ("JSON object", "not UTF-8", "invalid JSON") if words in issue.message)
         for issue in issues
     ] == ["JSON object", "not UTF-8", "invalid JSON"]
-
-
-def test_judgements_have_three_forms(tmp_path: Path) -> None:
-    (tmp_path / "q").write_bytes(b"query-id\tcorpus-id\tscore\nq1\td1\t2\r\n\nq1 0 d2 0\nq2 0 d3 1 9\nq d\nq d high\n")
-    issues, report = collected()
-    assert [tuple(found[1:]) for found in judgements(tmp_path / "q", report)] == [
-        ("q1", "d1", 2),
-        ("q1", "d2", 0),
-        ("q2", "d3", 1),
-    ]
-    assert [issue.location.number for issue in issues] == [6, 7]
 
 
 def test_only_errors_are_raised(tmp_path: Path) -> None:

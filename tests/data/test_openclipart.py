@@ -100,7 +100,7 @@ def test_building_again_gives_the_same_without_issues(source: Path, tmp_path: Pa
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
     _, result = check(tmp_path / "a")
-    assert {issue.kind for issue in result.issues} <= {"same-image", "shared-positive"}
+    assert {issue.kind for issue in result.issues} <= {"same-image", "same-text", "shared-positive"}
 
 
 def test_thumbnails_are_on_white(source: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ciea_hf.data.dataset import (
     SHARED_SPLIT,
@@ -26,27 +26,11 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-    from ciea_hf.data.images import EncodedImage, TsvImages
-    from ciea_hf.data.parsing import Entry, Judgement
+    from ciea_hf.data.images import TsvImages
+    from ciea_hf.data.parsing import Judgement
+    from ciea_hf.data.readers.fields import CorpusEntry, Query
 
 _ROWS_AT_ONCE = 10_000
-
-
-class CorpusEntry(NamedTuple):
-    """A document: text or caption, or `None`; and encoded image, or `None` for a text."""
-
-    location: Location
-    id: str
-    text: str | None
-    image: EncodedImage | None
-
-
-class Query(NamedTuple):
-    """A query."""
-
-    location: Location
-    id: str
-    text: str
 
 
 class DatasetReader(ABC):
@@ -57,6 +41,7 @@ class DatasetReader(ABC):
         report: Handler of issues; by default errors are raised.
 
     Attributes:
+        image_root: Folder that contains the images; the data set's own if `None`.
         images: TSV file of the images, if the format has one.
         index: Offset and location of each image's line, by id; complete after the documents have been read.
     """
@@ -64,6 +49,7 @@ class DatasetReader(ABC):
     def __init__(self, path: str, report: IssueHandler = raise_on_error) -> None:
         self.path = path
         self.report = report
+        self.image_root: Path | None = None
         self.images: TsvImages | None = None
         self.index: dict[str, tuple[int, Location]] = {}
 
@@ -115,39 +101,6 @@ def in_order(splits: Iterable[str]) -> list[str]:
     return sorted(splits, key=lambda split: (usual.index(split) if split in usual else len(usual), split))
 
 
-def required_id(entry: Entry, key: str, report: IssueHandler) -> str | None:
-    """Return a field of an entry as text; report an issue if it is missing."""
-    value = entry.value.get(key)
-    if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
-        return str(value)
-    report("unreadable", entry.location, entry.key, f"{key!r} must be a text or a number; got {_short(value)}")
-    return None
-
-
-def id_list(entry: Entry, key: str, report: IssueHandler) -> list[str]:
-    """Return a field of an entry that is a list of ids; empty if missing."""
-    value = entry.value.get(key) or []
-    if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
-        return [str(item) for item in value]
-    report("unreadable", entry.location, entry.key, f"{key!r} must be a list of ids; got {_short(value)}")
-    return []
-
-
-def _short(value: Any) -> str:
-    return "nothing" if value is None else repr(value)[:80]
-
-
-def document_of(entry: Entry, name: str, text: Any, image: EncodedImage | None, report: IssueHandler) -> CorpusEntry:
-    """Create a document; report an empty text or caption."""
-    written = text if isinstance(text, str) and text.strip() else None
-    if written is None and image is not None:
-        report("empty-caption", entry.location, name, "the caption is empty")
-    elif written is None:
-        report("empty-document", entry.location, name, "the text is empty")
-        written = ""
-    return CorpusEntry(entry.location, name, written, image)
-
-
 class DuplicateFilter:
     """Distinguishes the first occurrence of a document from later ones, for formats that repeat documents.
 
@@ -172,8 +125,13 @@ class DuplicateFilter:
 
 def unique_documents(reader: DatasetReader, corpus: str) -> Iterator[CorpusEntry]:
     """Yield the documents of a corpus, for each id only the first."""
+    yield from without_repetitions(reader.documents(corpus), reader.report)
+
+
+def without_repetitions(documents: Iterable[CorpusEntry], report: IssueHandler) -> Iterator[CorpusEntry]:
+    """Yield documents, for each id only the first."""
     seen: dict[str, tuple[int, int | None]] = {}
-    for document in reader.documents(corpus):
+    for document in documents:
         path = None if document.image is None else document.image["path"]
         content = hash((document.text, path, document.image is None or document.image["bytes"]))
         if document.id not in seen:
@@ -182,9 +140,7 @@ def unique_documents(reader: DatasetReader, corpus: str) -> Iterator[CorpusEntry
             continue
         first, line = seen[document.id]
         kind = "repeated-document" if first == content else "duplicate-document"
-        reader.report(
-            kind, document.location, document.id, f"the document already exists ({document.location.unit} {line})"
-        )
+        report(kind, document.location, document.id, f"the document already exists ({document.location.unit} {line})")
 
 
 def unique_queries(reader: DatasetReader, split: str) -> Iterator[Query]:

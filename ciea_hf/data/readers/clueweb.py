@@ -6,22 +6,18 @@ and one column of bytes with any name).
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf.data.dataset import column_values
 from ciea_hf.data.issues import IssueHandler, Location, raise_on_error
 from ciea_hf.data.parsing import Entry, Judgement
-from ciea_hf.data.readers.base import CorpusEntry, DatasetReader, Query, document_of, required_id
-from ciea_hf.data.readers.tables import (
-    columns_of,
-    corpus_of_columns,
-    encoded_image,
-    mapped,
-    refuse_repeated,
-    rows,
-    shards,
-)
+from ciea_hf.data.readers.base import DatasetReader
+from ciea_hf.data.readers.fields import CorpusEntry, Query, document_of, query_of, required_id
+from ciea_hf.data.readers.mapped import mapped, mapped_corpus, same_columns
+from ciea_hf.data.readers.tables import columns_of, encoded_image, refuse_repeated, rows, shards
 from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
@@ -60,25 +56,21 @@ class ClueWeb(DatasetReader):
 
     def documents(self, corpus: str) -> Iterator[CorpusEntry]:  # noqa: ARG002
         """Yield the texts, then the images with their captions."""
-        for entry in rows(self._files("text"), ["text_id", "surround"], [], self.report):
-            name = required_id(entry, "text_id", self.report)
-            if name is not None:
-                yield document_of(entry, name, entry.value["surround"], None, self.report)
+        texts = map(self._text, rows(self._files("text"), [], self.report, ["text_id", "surround"]))
         column = self._image_column() if self._files("image") else ""
-        for entry in rows(self._files("image"), ["img_id", "caption", column], [], self.report):
-            name = required_id(entry, "img_id", self.report)
-            if name is not None:
-                image = encoded_image(entry.value[column]) or {"bytes": b"", "path": None}
-                yield document_of(entry, name, entry.value["caption"], image, self.report)
+        images = rows(self._files("image"), [], self.report, ["img_id", "caption", column])
+        for document in chain(texts, map(partial(self._image, column), images)):
+            if document is not None:
+                yield document
 
     def queries(self, split: str) -> Iterator[Query]:
         """Yield the queries."""
         seen: dict[str, str] = {}
         for name, entry in self._entries(split):
-            text = str(entry.value["query"] or "")
-            if seen.get(name) != text:  # a query has one row per positive
-                seen.setdefault(name, text)
-                yield Query(entry.location, name, text)
+            query = query_of(entry, name, entry.value["query"], self.report)
+            if query is not None and seen.get(name) != query.text:  # a query has one row per positive
+                seen.setdefault(name, query.text)
+                yield query
 
     def judgements(self, split: str) -> Iterator[Judgement]:
         """Yield the positives: a text, an image, or both."""
@@ -87,17 +79,20 @@ class ClueWeb(DatasetReader):
                 for document in _as_ids(entry.value[column]):
                     yield Judgement(entry.location, query, document, 1)
 
-    def corpus(self, corpus: str) -> datasets.Dataset:  # noqa: ARG002
-        """Return the corpus, memory-mapped.
+    def corpus(self, corpus: str) -> datasets.Dataset:
+        """Return the corpus, memory-mapped unless its files have unusual types.
 
         Raises:
             ValueError: If an id repeats.
         """
+        column = self._image_column()
+        needed = (("text", ("text_id", "surround")), ("image", ("img_id", "caption", column)))
+        if not all(same_columns(self._files(name), columns, all_of_them=True) for name, columns in needed):
+            return super().corpus(corpus)
+        texts, images = mapped(self._files("text")), mapped(self._files("image"))
         parts = [
-            corpus_of_columns(mapped(self._files("text")), "text_id", "surround", None, f"{self.path}, text"),
-            corpus_of_columns(
-                mapped(self._files("image")), "img_id", "caption", self._image_column(), f"{self.path}, image", True
-            ),
+            mapped_corpus(texts, None, self._text, f"{self.path}, text", self.report),
+            mapped_corpus(images, column, partial(self._image, column), f"{self.path}, image", self.report),
         ]
         table = import_optional("datasets", extra="eval").concatenate_datasets(parts)
         refuse_repeated(column_values(table, "id"), f"{self.path}, text and image")
@@ -107,11 +102,22 @@ class ClueWeb(DatasetReader):
         """Return the files of the tables of texts and images."""
         return self._files("text") + self._files("image")
 
+    def _text(self, entry: Entry) -> CorpusEntry | None:
+        name = required_id(entry, "text_id", self.report)
+        return None if name is None else document_of(entry, name, entry.value["surround"], None, self.report)
+
+    def _image(self, column: str, entry: Entry) -> CorpusEntry | None:
+        name = required_id(entry, "img_id", self.report)
+        if name is None:
+            return None
+        image = encoded_image(entry.value[column]) or {"bytes": b"", "path": None}  # an empty cell is a broken image
+        return document_of(entry, name, entry.value["caption"], image, self.report)
+
     def _files(self, name: str) -> list[Path]:
         return shards(Path(self.path), name)
 
     def _entries(self, split: str) -> Iterator[tuple[str, Entry]]:
-        for entry in rows(self._files(split), ["qid", "query", "text_id", "img_id"], [], self.report):
+        for entry in rows(self._files(split), [], self.report, ["qid", "query", "text_id", "img_id"]):
             name = required_id(entry, "qid", self.report)
             if name is not None:
                 yield name, entry

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ciea_hf.data.issues import ignore
-from ciea_hf.data.parsing import Judgement, json_entries
-from ciea_hf.data.readers.base import CorpusEntry, DatasetReader, DuplicateFilter, Query, document_of, required_id
+from ciea_hf.data.parsing import Judgement, integer, json_entries
+from ciea_hf.data.readers.base import DatasetReader, DuplicateFilter
+from ciea_hf.data.readers.fields import CorpusEntry, Query, document_of, local_image, query_of, required_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,8 +64,9 @@ class Edis(DatasetReader):
         """Yield the queries."""
         for entry in json_entries(self._file(split), self.report):
             name = required_id(entry, "id", self.report)
-            if name is not None:
-                yield Query(entry.location, name, str(entry.value.get("query") or ""))
+            query = None if name is None else query_of(entry, name, entry.value.get("query"), self.report)
+            if query is not None:
+                yield query
 
     def judgements(self, split: str) -> Iterator[Judgement]:
         """Yield the judged candidates: 1 for a judgement of 3 in EDIS, else 0."""
@@ -73,10 +75,11 @@ class Edis(DatasetReader):
             for candidate in self._candidates(entry, self.report):
                 name = required_id(candidate, "candidate_id", self.report)
                 score = candidate.value.get("score")
-                if not isinstance(score, int):
+                grade = integer(score)
+                if grade is None:
                     self.report("unreadable", entry.location, name, f"'score' must be an integer; got {score!r}")
                 elif name is not None:
-                    yield Judgement(entry.location, str(query), name, int(score >= _RELEVANT))
+                    yield Judgement(entry.location, str(query), name, int(grade >= _RELEVANT))
 
     def _file(self, split: str) -> Path:
         return Path(self.path) / f"EDIS_{SPLITS[split]}.json"
@@ -97,7 +100,7 @@ class Edis(DatasetReader):
         name = required_id(entry, key, self.report)
         path = required_id(entry, "image", self.report)
         if name is not None and path is not None:
-            image = {"bytes": None, "path": str(self._root / path)}
+            image = local_image(entry, name, self._root, path, self.report)
             yield document_of(entry, name, entry.value.get("headline"), image, self.report)
 
     @cached_property

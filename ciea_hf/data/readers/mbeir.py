@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ciea_hf.data.issues import IssueHandler, raise_on_error
-from ciea_hf.data.parsing import Judgement, json_lines, judgements
-from ciea_hf.data.readers.base import CorpusEntry, DatasetReader, Query, document_of, id_list, required_id
+from ciea_hf.data.judgements import judgements
+from ciea_hf.data.parsing import Judgement, json_lines
+from ciea_hf.data.readers.base import DatasetReader
+from ciea_hf.data.readers.fields import CorpusEntry, Query, document_of, id_list, local_image, query_of, required_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,10 +68,8 @@ class MBeir(DatasetReader):
         for entry in json_lines(self.pool, self.report):
             name = required_id(entry, "did", self.report)
             path = entry.value.get("img_path")
-            if path and not isinstance(path, str):
-                self.report("unreadable", entry.location, name, f"'img_path' must be a path; got {str(path)[:80]}")
-            elif name is not None:
-                image = {"bytes": None, "path": str(self._image_root / path)} if path else None
+            if name is not None:
+                image = local_image(entry, name, self._image_root, path, self.report) if path else None
                 yield document_of(entry, name, entry.value.get("txt"), image, self.report)
 
     def queries(self, split: str) -> Iterator[Query]:
@@ -79,7 +79,9 @@ class MBeir(DatasetReader):
                 message = "the query has an image; only text queries are supported"
                 self.report("unreadable", entry.location, str(entry.value["qid"]), message)
             else:
-                yield Query(entry.location, str(entry.value["qid"]), str(entry.value.get("query_txt") or ""))
+                query = query_of(entry, str(entry.value["qid"]), entry.value.get("query_txt"), self.report)
+                if query is not None:
+                    yield query
 
     def judgements(self, split: str) -> Iterator[Judgement]:
         """Yield the positives (from the file of judgements, if it exists), then the data set's negatives."""

@@ -12,11 +12,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ciea_hf.data.dataset import CORPUS_COLUMNS, MODALITIES, QRELS_COLUMNS, column_values, corpus_features
+from ciea_hf.data import judgements
 from ciea_hf.data.issues import IssueHandler, Location, raise_on_error
 from ciea_hf.data.parsing import Entry, Judgement
-from ciea_hf.data.readers.base import CorpusEntry, DatasetReader, Query, document_of, in_order, required_id
-from ciea_hf.data.readers.tables import corpus_of_columns, encoded_image, mapped, refuse_repeated, rows, shards_by_split
+from ciea_hf.data.readers.base import DatasetReader, in_order
+from ciea_hf.data.readers.fields import (
+    QUERY_PARTS,
+    QUERY_TEXTS,
+    TEXTS,
+    CorpusEntry,
+    Query,
+    local_image,
+    only_text_query,
+    own_document,
+    required_id,
+)
+from ciea_hf.data.readers.mapped import mapped, mapped_corpus, same_columns
+from ciea_hf.data.readers.tables import encoded_image, rows, shards_by_split
 from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
@@ -26,6 +38,9 @@ if TYPE_CHECKING:
 
 NAMES = {"corpus": ("corpus",), "queries": ("queries", "query"), "qrels": ("qrels", "default")}
 """Possible names of each configuration."""
+CORPUS_IDS = ("id", "_id", "corpus-id", "corpus_id", "docid", "doc_id")
+QUERY_IDS = ("id", "_id", "query-id", "query_id", "qid")
+OWN_COLUMNS = (*TEXTS, "title", "image", "modality")
 ALONE = ["queries", "qrels"]  # missing from a corpus that can only be searched
 
 
@@ -141,62 +156,72 @@ class ParquetReader(DatasetReader):
 
     def documents(self, corpus: str) -> Iterator[CorpusEntry]:
         """Yield the rows of a corpus."""
-        for entry in self._rows("corpus", corpus, [], ["id", "_id", "text", "image", "modality"]):
-            name = self._name(entry)
-            if name is None:
-                continue
-            try:
-                image = encoded_image(entry.value.get("image"))
-            except ValueError as error:
-                self.report("unreadable", entry.location, name, str(error))
-                continue
-            if image is not None and "text" not in str(entry.value.get("modality") or "text"):
-                yield CorpusEntry(entry.location, name, entry.value.get("text") or None, image)
-            else:
-                yield document_of(entry, name, entry.value.get("text"), image, self.report)
+        for entry in self._rows("corpus", corpus, (*CORPUS_IDS, *OWN_COLUMNS)):
+            document = self._document(entry)
+            if document is not None:
+                yield document
+
+    def _document(self, entry: Entry) -> CorpusEntry | None:
+        name = self._name(entry, CORPUS_IDS)
+        if name is None:
+            return None
+        try:
+            image = encoded_image(entry.value.get("image"))
+        except ValueError as error:
+            self.report("unreadable", entry.location, name, str(error))
+            return None
+        if image is not None and image["bytes"] is None:
+            root = self.image_root or (self._folder or Path()).resolve()
+            image = local_image(entry, name, root, image["path"], self.report)
+        modality = entry.value.get("modality")
+        if isinstance(modality, str) and ("image" in modality) == (image is None):
+            held = "no image" if image is None else "an image"
+            message = f"'modality' is {modality!r}, but the row has {held}; what it has decides"
+            self.report("contradiction", entry.location, name, message)
+        if modality == "image":  # written for images without a caption
+            entry.value["text"] = entry.value.get("text") or None
+        return own_document(entry, name, image, self.report)
 
     def queries(self, split: str) -> Iterator[Query]:
         """Yield the queries."""
         there = self._splits("queries")
         shared = split not in there
         judged = {judgement.query for judgement in self.judgements(split)} if shared else set()
-        for entry in self._rows("queries", next(iter(there)) if shared else split, ["text"], ["id", "_id"]):
-            name, text = self._name(entry), entry.value["text"]
-            if name is not None and (not shared or name in judged):
-                yield Query(entry.location, name, "" if text is None else str(text))
+        columns = (*QUERY_IDS, *QUERY_TEXTS, *QUERY_PARTS)
+        for entry in self._rows("queries", next(iter(there)) if shared else split, columns):
+            name = self._name(entry, QUERY_IDS)
+            query = None if name is None else only_text_query(entry, name, self.report)
+            if query is not None and (not shared or name in judged):
+                yield query
 
     def judgements(self, split: str) -> Iterator[Judgement]:
-        """Yield the judgements."""
-        for entry in self._rows("qrels", split, QRELS_COLUMNS, []):
-            query, document = (required_id(entry, column, self.report) for column in QRELS_COLUMNS[:2])
-            score = entry.value["score"]
-            if not isinstance(score, int | float) or not float(score).is_integer():
-                self.report("unreadable", entry.location, query, f"'score' must be an integer; got {score!r}")
-            elif query is not None and document is not None:
-                yield Judgement(entry.location, query, document, int(score))
+        """Yield the judgements; a missing score is 1."""
+        columns = (*judgements.QUERY_IDS, *judgements.DOCUMENT_IDS, *judgements.SCORES)
+        for entry in self._rows("qrels", split, columns):
+            judgement = judgements.judgement_of(entry, self.report)
+            if judgement is not None:
+                yield judgement
 
     def corpus(self, corpus: str) -> datasets.Dataset:
-        """Return a corpus, memory-mapped.
+        """Return a corpus, memory-mapped unless its files have unusual types.
 
         Raises:
-            ValueError: If a column is missing, or an id repeats.
+            ValueError: If the data are invalid.
         """
+        columns = (*CORPUS_IDS, *OWN_COLUMNS)
+        if self._folder is not None and not same_columns(self._splits("corpus")[corpus], columns):
+            return super().corpus(corpus)
         table = self._table("corpus", corpus)
-        name = next((column for column in ("id", "_id") if column in table.column_names), None)
-        if name is None:
-            raise ValueError(f"{self._where('corpus', corpus)}: no column ['id']; it has {table.column_names}")
-        if not _is_ours(table):
-            text, image = (column if column in table.column_names else None for column in ("text", "image"))
-            table = corpus_of_columns(table, name, text, image, self._where("corpus", corpus))
-        refuse_repeated(column_values(table, "id"), self._where("corpus", corpus))
-        return table
+        table = table.select_columns([column for column in table.column_names if column in columns])
+        image = "image" if "image" in table.column_names else None
+        return mapped_corpus(table, image, self._document, self._where("corpus", corpus), self.report)
 
     def corpus_files(self, corpus: str) -> list[Path]:
         """Return the files of the corpus on disk."""
         return self._splits("corpus")[corpus]
 
-    def _name(self, entry: Entry) -> str | None:
-        return required_id(entry, "id" if "id" in entry.value else "_id", self.report)
+    def _name(self, entry: Entry, keys: tuple[str, ...]) -> str | None:
+        return required_id(entry, next((key for key in keys if key in entry.value), keys[0]), self.report)
 
     @cached_property
     def _configs(self) -> dict[str, str]:
@@ -228,21 +253,15 @@ class ParquetReader(DatasetReader):
         )
         return table
 
-    def _rows(self, config: str, split: str, needed: Any, optional: list[str]) -> Iterator[Entry]:
+    def _rows(self, config: str, split: str, columns: tuple[str, ...]) -> Iterator[Entry]:
+        """Yield the rows of a split, with those of the columns that exist."""
         if self._folder is not None:
-            yield from rows(_tables(self._folder, config).get(split, []), needed, optional, self.report)
+            yield from rows(_tables(self._folder, config).get(split, []), columns, self.report)
             return
         table = self._table(config, split)
-        chosen = [column for column in (*needed, *optional) if column in table.column_names]
+        chosen = [column for column in columns if column in table.column_names]
         number = 0
         for batch in table.select_columns(chosen).with_format("arrow").iter(batch_size=200):
             for row in batch.to_pylist():
                 number += 1
                 yield Entry(Location(f"{self.path}, {config}", number, "row"), row)
-
-
-def _is_ours(table: datasets.Dataset) -> bool:
-    features = corpus_features()
-    if any(table.features.get(column) != features[column] for column in CORPUS_COLUMNS):
-        return False
-    return set(column_values(table, "modality")) <= set(MODALITIES)

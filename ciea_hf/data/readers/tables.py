@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from typing import TYPE_CHECKING, Any
 
-from ciea_hf.data.dataset import column_values, corpus_features
 from ciea_hf.data.issues import IssueHandler, Location
 from ciea_hf.data.parsing import Entry
 from ciea_hf.utils import import_optional
@@ -17,42 +15,114 @@ if TYPE_CHECKING:
 
     import datasets
 
-_ROWS_AT_ONCE = 200
+
+ROWS_AT_ONCE = 200
 
 
 def shards(folder: Path, name: str) -> list[Path]:
-    """Return the files of a table: `NAME.parquet`, `NAME-00000-of-00002.parquet`, or all in a folder."""
+    """Return the files of a table: `NAME.parquet`, `NAME-00000-of-00002.parquet`, or all in a folder.
+
+    Raises:
+        FileNotFoundError: If a file of a numbered series is missing.
+    """
     single = folder / f"{name}.parquet"
     if single.is_file():
         return [single]
-    return sorted(folder.glob(f"{name}-*.parquet")) or sorted((folder / name).glob("*.parquet"))
+    return complete(_visible(folder, f"{name}-*.parquet") or _visible(folder / name, "*.parquet"))
 
 
 def shards_by_split(folder: Path) -> dict[str, list[Path]]:
-    """Return the parquet files of a folder by split, with which their names begin."""
+    """Return the parquet files of a folder by split, with which their names begin, or which is their subfolder.
+
+    Files that are only numbered, as other libraries write them (`0000.parquet`, `part.0.parquet`), belong to the split
+    `train`, as in `datasets`.
+
+    Raises:
+        FileNotFoundError: If a file of a numbered series is missing.
+    """
     found: dict[str, list[Path]] = {}
-    for file in sorted(folder.glob("*.parquet")):
-        found.setdefault(re.sub(r"-\d{5}(-of-\d{5})?$", "", file.stem), []).append(file)
-    return found
+    for file in _visible(folder, "*.parquet"):
+        stem = re.sub(r"-\d{5}(-of-\d{5})?$", "", file.stem)
+        split = "train" if re.fullmatch(r"(part|file|chunk)?[-_.]?\d[\w.-]*", stem) else stem
+        found.setdefault(split, []).append(file)
+    for file in _visible(folder, "*/*.parquet"):
+        found.setdefault(file.parent.name, []).append(file)
+    for saved in (folder, *_visible(folder, "*")):
+        if is_saved(saved):
+            found["train" if saved == folder else saved.name] = [saved]
+    return {split: complete(files) for split, files in found.items()}
+
+
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a pattern, without hidden ones, such as `._x.parquet`."""
+    files = sorted(folder.glob(pattern))
+    return [file for file in files if not any(part[0] in "._" for part in file.relative_to(folder).parts)]
+
+
+def complete(files: list[Path]) -> list[Path]:
+    """Check that a series of files, `-00000-of-00002` and so on, is complete.
+
+    Raises:
+        FileNotFoundError: If one is missing; the message names it.
+    """
+    for file in files:
+        match = re.search(r"-(\d{5})-of-(\d{5})$", file.stem)
+        for number in range(int(match[2]) if match else 0):
+            name = f"{file.stem[: match.start()] if match else ''}-{number:05d}-of-{match[2] if match else ''}"
+            if not file.with_name(f"{name}{file.suffix}").is_file():
+                raise FileNotFoundError(f"{file.parent}: {name}{file.suffix} is missing from its series of files")
+    return files
+
+
+def is_saved(folder: Path) -> bool:
+    """Return whether a folder is a data set of `datasets`, written by `save_to_disk`."""
+    return (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
+
+
+def saved_table(folder: Path) -> datasets.Dataset:
+    """Return the data set in a folder written by `save_to_disk`, memory-mapped.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    try:
+        table: datasets.Dataset = import_optional("datasets", extra="eval").load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder} is not a data set written by `save_to_disk`: {one_line(error)}") from error
+    return table
+
+
+def schema_of(file: Path) -> Any:
+    """Return the schema of a parquet file, or of a folder written by `save_to_disk`.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if file.is_dir():
+        return saved_table(file).features.arrow_schema
+    try:
+        return import_optional("pyarrow.parquet", extra="eval").read_schema(file)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} is not a parquet file: {one_line(error)}") from error
 
 
 def columns_of(file: Path) -> list[str]:
-    """Return the names of a parquet file's columns.
-
-    Raises:
-        ValueError: If it is not a parquet file.
-    """
-    try:
-        names: list[str] = import_optional("pyarrow.parquet", extra="eval").read_schema(file).names
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file} is not a parquet file: {_one_line(error)}") from error
+    """Return the names of a parquet file's columns; raises the errors of [`schema_of`]."""
+    names: list[str] = schema_of(file).names
     return names
 
 
 def rows(
-    files: Sequence[Path], needed: Sequence[str], optional: Sequence[str], report: IssueHandler
+    files: Sequence[Path], columns: Sequence[str], report: IssueHandler, needed: Sequence[str] = ()
 ) -> Iterator[Entry]:
-    """Yield the rows of parquet files, with the requested columns."""
+    """Yield the rows of parquet files.
+
+    Args:
+        files: The files.
+        columns: Columns to read, where they exist.
+        report: Handler of issues.
+        needed: Columns that every file must have.
+    """
     for file in files:
         try:
             there = columns_of(file)
@@ -64,69 +134,42 @@ def rows(
             report("unreadable", Location(str(file)), None, f"no column {missing}; it has {there}")
             continue
         number = 0
-        for batch in _batches(file, [*needed, *(column for column in optional if column in there)], report):
+        read = _saved_batches if file.is_dir() else _batches
+        for batch in read(file, [column for column in there if column in (*needed, *columns)], report):
             for row in batch:
                 number += 1
                 yield Entry(Location(str(file), number, "row"), row)
 
 
+def _saved_batches(folder: Path, columns: Sequence[str], report: IssueHandler) -> Iterator[list[dict[str, Any]]]:
+    try:
+        for batch in saved_table(folder).select_columns(list(columns)).with_format("arrow").iter(ROWS_AT_ONCE):
+            yield batch.to_pylist()
+    except (OSError, ValueError) as error:
+        report("unreadable", Location(str(folder)), None, one_line(error))
+
+
 def _batches(file: Path, columns: Sequence[str], report: IssueHandler) -> Iterator[list[dict[str, Any]]]:
     number = 1
     with import_optional("pyarrow.parquet", extra="eval").ParquetFile(file) as table:
-        batches = table.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(columns))
+        batches = table.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(columns))
         while True:
             try:
                 batch = next(batches, None)
-            except (OSError, ValueError) as error:  # pyarrow raises either for corrupt files
-                message = f"cannot be read from here: {_one_line(error)}"
+                found = [] if batch is None else batch.to_pylist()
+            except (OSError, ValueError) as error:  # pyarrow raises either for corrupt files and texts
+                message = f"cannot be read from here: {one_line(error)}"
                 report("unreadable", Location(str(file), number, "row"), None, message)
                 return
             if batch is None:
                 return
-            yield batch.to_pylist()
+            yield found
             number += len(batch)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Return the message of an error without line breaks."""
     return " ".join(str(error).split())
-
-
-def mapped(files: Sequence[Path]) -> datasets.Dataset:
-    """Load parquet files as one memory-mapped table.
-
-    Raises:
-        ValueError: If a file is corrupt; the message names it.
-    """
-    library = import_optional("datasets", extra="eval")
-    parquet = import_optional("pyarrow.parquet", extra="eval")
-    for file in files:
-        columns_of(file)
-    full = [file for file in files if parquet.read_metadata(file).num_rows]
-    if not full:
-        empty: datasets.Dataset = library.Dataset(parquet.read_table(files[0]))
-        return empty
-    names = {"rows": [glob.escape(str(file)) for file in full]}
-    try:
-        table: datasets.Dataset = library.load_dataset("parquet", data_files=names, split="rows")
-    except library.exceptions.DatasetGenerationError as error:
-        for file in full:
-            _read_through(file)
-        raise ValueError(f"{full[0].parent}: {_one_line(error.__cause__ or error)}") from error
-    return table
-
-
-def _read_through(file: Path) -> None:
-    """Read all of a file once.
-
-    Raises:
-        ValueError: If it cannot be read.
-    """
-    try:
-        with import_optional("pyarrow.parquet", extra="eval").ParquetFile(file) as table:
-            for _ in table.iter_batches(batch_size=_ROWS_AT_ONCE):
-                pass
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read: {_one_line(error)}") from error
 
 
 def refuse_repeated(ids: Sequence[str], where: str) -> None:
@@ -147,63 +190,26 @@ def refuse_repeated(ids: Sequence[str], where: str) -> None:
             )
 
 
-def corpus_of_columns(
-    table: datasets.Dataset, name: str, text: str | None, image: str | None, where: str, all_images: bool = False
-) -> datasets.Dataset:
-    """Create a corpus from columns of a memory-mapped table, without reading images.
-
-    Args:
-        table: Table.
-        name: Column of ids.
-        text: Column of texts or captions, or `None`.
-        image: Column of images (bytes, or dicts of bytes and path), or `None`.
-        where: Name of the table, for errors.
-        all_images: Whether every row is an image, which is missing if the cell is empty; otherwise such a row is a
-            text.
-
-    Raises:
-        ValueError: If a row has no id.
-    """
-    datasets = import_optional("datasets", extra="eval")
-    compute = import_optional("pyarrow.compute", extra="eval")
-    features = corpus_features()
-    texts = [None] * len(table) if text is None else [value or None for value in column_values(table, text)]
-    if image is None:
-        held = datasets.Dataset.from_dict({"image": [None] * len(table)})
-    else:
-        held = table.select_columns([image]).rename_columns({image: "image"})
-    images = held.cast_column("image", features["image"])
-    column = images.with_format("arrow")[:]["image"]
-    without = [compute.is_null(compute.struct_field(column, part)) for part in ("bytes", "path")]
-    lacking = [no_image and not all_images for no_image in compute.and_(*without).to_pylist()]
-    ids = column_values(table, name)
-    if None in ids:
-        raise ValueError(f"{where}, row {ids.index(None) + 1}: {name!r} must be a text or a number; got nothing")
-    narrow = {
-        "id": list(map(str, ids)),
-        "text": ["" if value is None and no_image else value for value, no_image in zip(texts, lacking, strict=True)],
-        "modality": [
-            "text" if no_image else "image" if value is None else "image,text"
-            for value, no_image in zip(texts, lacking, strict=True)
-        ],
-    }
-    plain = datasets.Features({column: features[column] for column in narrow})
-    return datasets.concatenate_datasets([datasets.Dataset.from_dict(narrow, features=plain), images], axis=1)
-
-
 def encoded_image(value: Any) -> dict[str, Any] | None:
     """Convert an image in a table, bytes or a dict of bytes and path, to the encoded form; `None` stays `None`.
 
     Raises:
-        ValueError: If it has another type.
+        ValueError: If it has another type, or there are several images.
     """
+    if isinstance(value, list) and all(isinstance(item, dict) or item is None for item in value):
+        if len(value) > 1:
+            raise ValueError(f"a document must have one image; got {len(value)}")
+        value = value[0] if value else None
     if value is None:
         return None
-    if isinstance(value, bytes):
-        return {"bytes": value, "path": None}
-    if isinstance(value, str):
-        return {"bytes": None, "path": value}
-    if not isinstance(value, dict):
-        raise ValueError(f"an image must be bytes, or have bytes or a path; got {type(value).__name__}")  # noqa: TRY004
-    content, path = value.get("bytes"), value.get("path")
+    content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    if isinstance(content, str) and not isinstance(value, dict):
+        return {"bytes": None, "path": content}
+    if isinstance(content, list):
+        try:
+            content = bytes(content)
+        except (TypeError, ValueError):
+            raise ValueError("the bytes of an image must be numbers from 0 to 255") from None
+    if content is not None and not isinstance(content, bytes):
+        raise ValueError(f"an image must be bytes, or have bytes or a path; got {type(content).__name__}")
     return None if content is None and path is None else {"bytes": content, "path": path}

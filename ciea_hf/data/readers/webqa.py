@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from ciea_hf.data.images import UNAVAILABLE, TsvImages, read_index
 from ciea_hf.data.issues import IssueHandler, Location, raise_on_error
-from ciea_hf.data.parsing import Judgement, json_lines, judgements
-from ciea_hf.data.readers.base import CorpusEntry, DatasetReader, Query, document_of, id_list, required_id
+from ciea_hf.data.judgements import judgements
+from ciea_hf.data.parsing import Judgement, json_lines
+from ciea_hf.data.readers.base import DatasetReader
+from ciea_hf.data.readers.fields import CorpusEntry, Query, document_of, id_list, query_of, required_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +77,9 @@ class WebQA(DatasetReader):
     def queries(self, split: str) -> Iterator[Query]:
         """Yield the questions."""
         for name, entry in self._entries(split):
-            yield Query(entry.location, name, str(entry.value.get("Q") or ""))
+            query = query_of(entry, name, entry.value.get("Q"), self.report)
+            if query is not None:
+                yield query
 
     def judgements(self, split: str) -> Iterator[Judgement]:
         """Yield the positives (from the file of judgements, if it exists), then the data set's negatives."""

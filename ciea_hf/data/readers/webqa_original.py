@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from ciea_hf.data.images import UNAVAILABLE, TsvImages
 from ciea_hf.data.issues import IssueHandler, Location, raise_on_error
 from ciea_hf.data.parsing import Judgement, json_entries, text_lines
-from ciea_hf.data.readers.base import CorpusEntry, DatasetReader, DuplicateFilter, Query, document_of
+from ciea_hf.data.readers.base import DatasetReader, DuplicateFilter
+from ciea_hf.data.readers.fields import CorpusEntry, Query, document_of, query_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +71,9 @@ class OriginalWebQA(DatasetReader):
     def queries(self, split: str) -> Iterator[Query]:
         """Yield the questions of a split."""
         for entry in self._questions(split):
-            yield Query(entry.location, entry.key or "", str(entry.value.get("Q") or ""))
+            query = query_of(entry, entry.key or "", entry.value.get("Q"), self.report)
+            if query is not None:
+                yield query
 
     def judgements(self, split: str) -> Iterator[Judgement]:
         """Yield the facts, positive and negative."""
