@@ -73,7 +73,7 @@ class CIEAProcessor(ProcessorMixin):
         self.image_token_id, self.image_start_token_id, self.image_end_token_id = ids
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls, pretrained_model_name_or_path: Any, *args: Any, max_length: int | None = None, **kwargs: Any
     ) -> CIEAProcessor:
         """Load a processor; `max_length` replaces its `max_text_length`."""
@@ -254,7 +254,8 @@ class CIEAProcessor(ProcessorMixin):
 
     def _num_end_tokens(self) -> int:
         """Count the special tokens that the tokenizer appends to every text."""
-        mask = self.tokenizer("a", return_special_tokens_mask=True, verbose=False)["special_tokens_mask"]
+        encoded = self.tokenizer("a", return_special_tokens_mask=True, verbose=False)
+        mask: list[int] = encoded["special_tokens_mask"]
         return mask[::-1].index(0)
 
     def apply_chat_template(  # type: ignore[override]

@@ -59,9 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     common.check_output("--output", arguments.output)
 
     qrels = _qrels(arguments)
-    runs = [_check_run(read_run(path), qrels, path) for path in (arguments.run_a, arguments.run_b)]
     found = compare_runs(
-        *runs,
+        _check_run(read_run(arguments.run_a), qrels, arguments.run_a),
+        _check_run(read_run(arguments.run_b), qrels, arguments.run_b),
         qrels,
         arguments.metrics,
         samples=arguments.samples,

@@ -180,7 +180,12 @@ def _image_lookup(dataset: RetrievalDataset) -> Callable[[str], Image.Image | No
 
     def image_of(document: str) -> Image.Image | None:
         position = positions.get(document)
-        found = None if position is None else view.read(position)
-        return None if found is None else found.image
+        if position is None or view.kinds[position] == "text":
+            return None
+        try:
+            return view.image(position)
+        except (ValueError, FileNotFoundError) as error:
+            view.report_broken(position, error)
+            return None
 
     return image_of

@@ -108,4 +108,5 @@ class CheckResult:
     def conditions(self) -> list[str]:
         """Conditions under which training can run although there are issues."""
         broken = sum(self.issues.counts[kind] for kind in ("unreadable-image", "missing-image", "large-image"))
-        return [f"with `--on-broken-image skip` or `caption`: {broken} images cannot be read"] if broken else []
+        noun = "image" if broken == 1 else "images"
+        return [f"with `--on-broken-image skip` or `caption`: {broken} {noun} cannot be read"] if broken else []

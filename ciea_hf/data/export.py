@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from ciea_hf.data.check_result import CheckResult
     from ciea_hf.data.dataset import Qrels, RetrievalDataset
-    from ciea_hf.data.readers.base import CorpusEntry, DatasetReader
+    from ciea_hf.data.readers.base import DatasetReader
+    from ciea_hf.data.readers.fields import CorpusEntry
 
 CONFIGS = ("corpus", "queries", "qrels")
 ROWS_PER_FILE = 5_000  # about 500 MB of images from the web

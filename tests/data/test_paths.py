@@ -62,7 +62,7 @@ forms = pytest.mark.parametrize("write", [lines, tables])
         ("file:///etc/passwd", "is a URL"),
         ("data:image/png;base64,AAAA", "is a URL"),
         ("pipe.png", "is not a regular file"),
-        ("folder/data", "is not a regular file"),
+        ("sub", "is not a regular file"),
     ],
 )
 def test_paths_that_lead_elsewhere_are_issues_for_every_reader(
@@ -72,6 +72,7 @@ def test_paths_that_lead_elsewhere_are_issues_for_every_reader(
     folder = write(tmp_path / "data", path)
     (folder / "link.png").symlink_to(tmp_path / "secret.txt")
     (folder / "folder").symlink_to(tmp_path)
+    (folder / "sub").mkdir()
     os.mkfifo(folder / "pipe.png")
     result = Checker(open_reader(folder)).run()
     (issue,) = result.issues.of("unreadable")

@@ -58,9 +58,9 @@ def test_a_folder_with_other_settings_is_rejected(monkeypatch: pytest.MonkeyPatc
 def test_systems_are_trained_from_one_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     commands = record_launches(monkeypatch, status=0)
     for number, system in enumerate(demo.SYSTEMS):
-        stage = tmp_path / system.name / "in_batch"
-        stage.mkdir(parents=True)
-        (stage / "result.json").write_text(f'{{"seconds": {number + 0.5}}}')
+        folder = tmp_path / system.name / "in_batch"
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(f'{{"seconds": {number + 0.5}}}')
     seconds = demo._train_systems(tmp_path, steps=9, seed=2)
     assert seconds == {"caption_only": 0.5, "marvel": 1.5, "ciea": 2.5}
     start, *trainings = commands

@@ -132,7 +132,8 @@ def test_images_of_messages_are_read_under_all_names(tmp_path: Path) -> None:
 
     def pixels(**image: Any) -> torch.Tensor:
         message = {"role": "user", "content": [{"type": "image", **image}, {"type": "text", "text": "a cat"}]}
-        return processor.apply_chat_template([[message]], return_tensors="pt")["pixel_values"]
+        batch: Any = processor.apply_chat_template([[message]], return_tensors="pt")
+        return batch["pixel_values"]
 
     expected = pixels(image=picture(1))
     for part in ({"path": str(path)}, {"base64": base64.b64encode(path.read_bytes()).decode()}, {"url": str(path)}):

@@ -67,7 +67,8 @@ def test_cosines_do_not_depend_on_the_scale(scale: float) -> None:
 
 def test_embeddings_that_are_not_finite_are_an_error() -> None:
     model = tiny_model()
-    model.get_input_embeddings().weight.data[model.processor.tokenizer.convert_tokens_to_ids("cat")] = float("nan")
+    table: Any = model.get_input_embeddings()
+    table.weight.data[model.processor.tokenizer.convert_tokens_to_ids("cat")] = float("nan")
     with pytest.raises(ValueError, match="input 2: the embedding is not finite"):
         model.encode(["a dog", "a dog", "a cat"])
     assert np.isfinite(model.encode(["a dog"])).all()

@@ -30,6 +30,8 @@ class WordAligner(nn.Module):
         special_tokens: Token ids that are not words.
     """
 
+    special_tokens: torch.Tensor
+
     def __init__(self, model: CIEAModel, special_tokens: Sequence[int]) -> None:
         super().__init__()
         self.model = model

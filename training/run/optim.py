@@ -114,7 +114,7 @@ def alignment_groups(model: nn.Module, relative_rate: float) -> list[dict[str, A
     projector: nn.Module = model.projector  # type: ignore[assignment]
     groups: list[dict[str, Any]] = []
     for part, module in (("table", table), ("projector", projector)):
-        scale = float(module.weight.detach().float().square().mean().sqrt())  # type: ignore[operator,union-attr]
+        scale = float(module.weight.detach().float().square().mean().sqrt())  # type: ignore[operator]
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         if trained:
             groups.append({"name": part, "params": trained, "lr": relative_rate * scale, "weight_decay": 0.0})

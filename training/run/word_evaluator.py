@@ -60,7 +60,8 @@ class WordEvaluator:
         """
         found = words = 0
         with torch.no_grad():
-            table = F.normalize(self.model.get_input_embeddings().weight.float(), dim=-1)  # type: ignore[operator]
+            weight: torch.Tensor = self.model.get_input_embeddings().weight  # type: ignore[assignment]
+            table = F.normalize(weight.float(), dim=-1)
             is_word = torch.ones(len(table), dtype=torch.bool, device=table.device)
             is_word[torch.tensor(sorted(self.special_tokens), device=table.device)] = False
             for start in range(0, len(self.rows), self.batch_size):

@@ -17,7 +17,7 @@ from ciea_hf.data.parsing import Entry, Judgement
 from ciea_hf.data.readers.base import DatasetReader
 from ciea_hf.data.readers.fields import CorpusEntry, Query, document_of, query_of, required_id
 from ciea_hf.data.readers.mapped import mapped, mapped_corpus, same_columns
-from ciea_hf.data.readers.tables import columns_of, encoded_image, refuse_repeated, rows, shards
+from ciea_hf.data.readers.tables import columns_of, encoded_image, refuse_repeated, rows, schema_of, shards
 from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class ClueWeb(DatasetReader):
     def _image_column(self) -> str:
         """Return the name of the only column of bytes, which contains the images."""
         file = self._files("image")[0]
-        schema = import_optional("pyarrow.parquet", extra="eval").read_schema(file)
+        schema = schema_of(file)
         types = import_optional("pyarrow.types", extra="eval")
         found: list[str] = [
             column.name
