@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ciea_hf.evaluation.report import HEADLINE, metric_title, metrics_table
-from ciea_hf.model_cards.run_files import Evaluation, collect_results, collect_run, read_model_facts, save_record
+from ciea_hf.model_cards.run_files import (
+    Evaluation,
+    base_models,
+    collect_results,
+    collect_run,
+    is_repository_id,
+    read_model_facts,
+    save_record,
+)
 from ciea_hf.utils import atomic_write, import_optional
 
 if TYPE_CHECKING:
@@ -43,8 +49,9 @@ def write_model_card(
     Args:
         folder: Folder written by `save_pretrained`.
         run: Record of the training run, any of `command` (a string or a list of arguments), `config` (the resolved
-            configuration), `versions` (by package), `git_revision`, `seed`, `dataset` (name or Hub id),
-            `data_fingerprint`, `base_model` (one Hub id or a list), `license`, `language`, `steps`, `seconds`.
+            configuration), `versions` (by package), `git_revision`, `seed`, `dataset` (name or Hub id), `datasets`
+            (list of Hub ids), `data_fingerprint`, `base_model` (one Hub id or a list), `license`, `language`, `steps`,
+            `seconds`.
         results: Output of `EvaluationResult.to_dict()`, several outputs by name, or metrics by name.
         repo_id: Repository of the model, for the examples.
         license: Identifier of the weights' licence on the Hub, such as `"apache-2.0"`.
@@ -102,49 +109,33 @@ def is_generated(text: str) -> bool:
 
 def is_hub_id(value: Any) -> bool:
     """Return whether a value can be the id of a repository, `owner/name`, and is not a local path."""
-    if not isinstance(value, str) or value.count("/") != 1 or Path(value).exists():
-        return False
-    try:
-        validate_repo_id(value)
-    except HFValidationError:
-        return False
-    return True
+    return is_repository_id(value) and not Path(value).exists()
 
 
 def _metadata(
     title: str, record: Mapping[str, Any], facts: Mapping[str, Any], evaluations: list[Evaluation]
 ) -> ModelCardData:
-    base = _base_models(record, facts["config"])
-    dataset = str(record.get("dataset"))
+    base = base_models(record, facts["config"])
     return ModelCardData(
         language=record.get("language"),
-        license=record.get("license") or ("unknown" if base else "apache-2.0"),
+        license=record.get("license") or "unknown",
         library_name="transformers",
         pipeline_tag=PIPELINE_TAG,
         tags=list(TAGS),
         base_model=base or None,
-        datasets=[dataset] if is_hub_id(dataset) else None,
+        datasets=_hub_datasets(record) or None,
         metrics=list(dict.fromkeys(name for evaluation in evaluations for name, _, _ in _headline(evaluation))) or None,
         model_name=title,
         eval_results=[result for evaluation in evaluations for result in _eval_results(evaluation)] or None,
     )
 
 
-def _base_models(record: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """Return the Hub ids of the base models: as recorded, else the initial model of the run, else the two towers."""
-    recorded = record.get("base_model")
-    training = record.get("config") or {}
-    towers = [(config.get(section) or {}).get("_name_or_path") for section in ("vision_config", "text_config")]
-    for candidates in (
-        recorded if isinstance(recorded, list) else [recorded],
-        [training.get("model")],
-        [training.get("vision_model"), training.get("text_model")],
-        towers,
-    ):
-        hub_ids = [str(candidate) for candidate in candidates if is_hub_id(candidate)]
-        if hub_ids:
-            return hub_ids
-    return []
+def _hub_datasets(record: Mapping[str, Any]) -> list[str]:
+    """Return the ids of the data sets on the Hub, as recorded by the training, else a given name if it is an id."""
+    recorded = record.get("datasets")
+    if recorded is None:
+        recorded = [record.get("dataset")]
+    return [name for name in recorded if is_repository_id(name)]
 
 
 def _headline(evaluation: Evaluation) -> list[tuple[str, str | None, float]]:
@@ -191,11 +182,11 @@ def _count(evaluation: Evaluation, kind: str) -> str:
 
 def _license_text(data: ModelCardData) -> str:
     base = data.base_model or []
-    weights = (
-        f"The licence of the weights is unknown. They derive from {', '.join(base)}, whose terms apply."
-        if data.license == "unknown"
-        else f"The weights are licensed under `{data.license}`."
-    )
+    if data.license == "unknown":
+        origin = f" They derive from {', '.join(base)}, whose terms apply." if base else ""
+        weights = f"The licence of the weights is unknown.{origin}"
+    else:
+        weights = f"The weights are licensed under `{data.license}`."
     return f"{weights} The code (`.py`) is licensed under Apache-2.0. The training data has its own terms."
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml  # huggingface_hub depends on it
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from safetensors import safe_open
 
 from ciea_hf.utils import atomic_write
@@ -24,8 +26,8 @@ CONFIGURATION_FILES = ("training_config.yaml", "training_config.yml", "training_
 # The folders of an absolute path, POSIX or Windows, anywhere in a text. URLs such as https://... do not match.
 ABSOLUTE_FOLDER = re.compile(r"(?<![\w/:.])(?:~?/(?:[^\s'\"/=,]+/)+|[A-Za-z]:[\\/](?:[^\s'\"\\/=,]+[\\/])*)")
 RUN_KEYS = (
-    "command", "config", "versions", "git_revision", "seed", "dataset", "data_fingerprint", "base_model", "license",
-    "language", "steps", "seconds",
+    "command", "config", "versions", "git_revision", "seed", "dataset", "datasets", "data_fingerprint", "base_model",
+    "license", "language", "steps", "seconds",
 )  # fmt: skip
 
 
@@ -59,7 +61,8 @@ def collect_run(folder: Path, overrides: Mapping[str, Any] | None) -> dict[str, 
         overrides: Values by key, any of `RUN_KEYS`; these take precedence over the files.
 
     Returns:
-        The record; unknown values are omitted, absolute paths are shortened to their last component.
+        The record; unknown values are omitted, absolute paths are shortened to their last component. Empty lists stay:
+        an empty `base_model` or `datasets` says that there is none on the Hub.
 
     Raises:
         ValueError: If a key is unknown, or a file cannot be read.
@@ -78,7 +81,7 @@ def collect_run(folder: Path, overrides: Mapping[str, Any] | None) -> dict[str, 
     for key in ("seed", "dataset"):
         if record.get(key) is None:
             record[key] = config.get(key)
-    known = {key: record[key] for key in RUN_KEYS if record.get(key) not in (None, "", {}, [])}
+    known = {key: record[key] for key in RUN_KEYS if record.get(key) not in (None, "", {})}
     return {key: without_private_paths(value) for key, value in known.items()}
 
 
@@ -112,6 +115,49 @@ def collect_results(folder: Path, results: Mapping[str, Any] | None, run: Mappin
             f"name; got the keys {', '.join(map(repr, results))}"
         )
     return [_evaluation(entry, str(run.get("dataset") or "unknown data set")) for entry in entries]
+
+
+def recorded_base_models(folder: Path) -> list[str]:
+    """Return the Hub ids of the models that a model derives from.
+
+    Args:
+        folder: Folder of the model. Its record decides; without one, the origin of its towers in `config.json`.
+
+    Raises:
+        ValueError: If a file cannot be read.
+    """
+    record = collect_run(folder, None)
+    return base_models(record, _read_mapping(folder / "config.json"))
+
+
+def base_models(record: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Return the Hub ids of the base models: as recorded, else those of the two towers.
+
+    The options of the run do not count: `--model a/b` was a local folder if the record does not say otherwise.
+
+    Args:
+        record: Record of the training run.
+        config: Configuration of the model, in which a tower from a local folder has an absolute path.
+    """
+    recorded = record.get("base_model")
+    if recorded is None:
+        recorded = []
+        for section in ("vision_config", "text_config"):
+            tower = config.get(section)
+            recorded.append(tower.get("_name_or_path") if isinstance(tower, dict) else None)
+    names = recorded if isinstance(recorded, list) else [recorded]
+    return [name for name in names if is_repository_id(name)]
+
+
+def is_repository_id(value: Any) -> bool:
+    """Return whether a value has the form of a repository's id on the Hub, `owner/name`."""
+    if not isinstance(value, str) or value.count("/") != 1:
+        return False
+    try:
+        validate_repo_id(value)
+    except HFValidationError:
+        return False
+    return True
 
 
 def save_record(folder: Path, run: Mapping[str, Any], results: Mapping[str, Any] | None) -> None:

@@ -7,11 +7,13 @@ import dataclasses
 import functools
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 import yaml
 
-from ciea_hf.training.config import ALIASES, STAGES, TrainingConfig, canonical_name, options, updated
+from ciea_hf.training.config import STAGES, TrainingConfig, option_types, options, updated
+from ciea_hf.training.option import ALIASES, canonical_name
+from ciea_hf.training.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +23,9 @@ EXAMPLES = """examples:
   accelerate launch training/train.py --preset webqa_multi --stage in_batch --lambda 0.2 --resume
   accelerate launch training/train.py --preset webqa_multi --stage all --hard_negatives.max-steps 500
 """
+
+
+YAML_CRASHES = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)  # odd tags
 
 
 def preset_names() -> list[str]:
@@ -43,18 +48,28 @@ def load_preset(name: str) -> TrainingConfig:
         ValueError: If the file cannot be read, or contains an unknown option.
     """
     if name in preset_names():
-        text = (resources.files("ciea_hf.training") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    elif Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8")
+        content = (resources.files("ciea_hf.training") / "presets" / f"{name}.yaml").read_bytes()
+    elif _is_file(name):
+        content = Path(name).read_bytes()
     else:
-        raise FileNotFoundError(f"preset or file {name!r} not found; presets: {', '.join(preset_names())}")
+        raise FileNotFoundError(f"preset or file {shown(name)} not found; presets: {', '.join(preset_names())}")
     try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{name}: invalid YAML: {' '.join(str(error).split())}") from error
+        values = yaml.safe_load(content.decode("utf-8")) or {}
+    except (yaml.YAMLError, *YAML_CRASHES) as error:
+        raise ValueError(f"{name}: invalid YAML: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{name}: must map options to values; got a {type(values).__name__}")  # noqa: TRY004
-    return updated(TrainingConfig(), values)
+    try:
+        return updated(TrainingConfig(), values)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # longer than a path can be, or with a null character
+        return False
 
 
 def config_from_arguments(arguments: Sequence[str]) -> TrainingConfig:
@@ -75,16 +90,18 @@ def config_from_arguments(arguments: Sequence[str]) -> TrainingConfig:
     known, unknown = build_parser().parse_known_args(rest)
     if unknown:
         if not unknown[0].startswith("--"):
-            raise ValueError(f"expected an option that begins with --; got {unknown[0]!r}")
-        canonical_name(unknown[0].partition("=")[0].removeprefix("--"))
+            raise ValueError(f"expected an option that begins with --; got {shown(unknown[0])}")
+        canonical_name(unknown[0].partition("=")[0].removeprefix("--"), options())
     common = vars(known)
     preset = common.pop("preset")
     config = load_preset(preset) if preset else TrainingConfig()
     stages: dict[str, dict[str, Any]] = {}
     for stage in {**config.stages, **staged}:
-        own = {name: v for name, v in config.stages.get(stage, {}).items() if canonical_name(name) not in common}
+        own = {
+            name: v for name, v in config.stages.get(stage, {}).items() if canonical_name(name, options()) not in common
+        }
         stages[stage] = own | staged.get(stage, {})
-    return updated(dataclasses.replace(config, stages=stages), common)
+    return updated(config, common, stages)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -98,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--preset", metavar="NAME", help=f"{', '.join(preset_names())}, or a YAML file")
-    defaults, hints = TrainingConfig(), get_type_hints(TrainingConfig)
+    defaults, hints = TrainingConfig(), option_types()
     groups: dict[str, Any] = {}
     for name, option in options().items():
         if option.group not in groups:
@@ -168,7 +185,7 @@ def _split_stages(arguments: Sequence[str]) -> tuple[dict[str, dict[str, Any]], 
         if not equals:
             is_switch = not remaining or remaining[0].startswith("--")
             value = "true" if is_switch else remaining.pop(0)
-        staged.setdefault(canonical_name(stage, STAGES), {})[canonical_name(option)] = value
+        staged.setdefault(canonical_name(stage, STAGES), {})[canonical_name(option, options())] = value
     return staged, others
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from ciea_hf.training.values import convert, lora_options
+from ciea_hf.training.option import Option, canonical_name, check_stages, check_together
+from ciea_hf.training.values import convert, shown
 
 STAGES = ("warm_up", "align", "in_batch", "mine", "hard_negatives")
 
@@ -22,27 +22,6 @@ STAGE_DEFAULTS: dict[str, dict[str, Any]] = {
 
 # Parts that can be frozen; `text_body` is the language model without its token table.
 FREEZABLE = ("vision", "text", "text_body", "projector", "extractor", "logit_scale")
-
-# `lambda`, as the paper calls it, is a keyword in Python.
-ALIASES = {"lambda": "complement_weight"}
-
-
-class Option(NamedTuple):
-    """Documentation and limits of one value of a configuration.
-
-    Attributes:
-        group: Topic under which `train.py --help` lists the option.
-        help: Help text.
-        minimum: Smallest valid value.
-        above: Exclusive lower limit.
-        per_stage: Whether stages may have a value of their own.
-    """
-
-    group: str
-    help: str
-    minimum: float | None = None
-    above: float | None = None
-    per_stage: bool = True
 
 
 STAGE, MODEL, DATA, LOSS, OPTIMISER, MINING, RUN = (
@@ -85,10 +64,11 @@ class TrainingConfig:
         Option(MODEL, "whether images without a caption pass through the extractor; none keeps the model's"),
     ] = None
     dropout: Annotated[
-        float | None, Option(MODEL, "dropout of the language model in training; none keeps the model's", minimum=0)
+        float | None,
+        Option(MODEL, "dropout of the language model in training; none keeps the model's", minimum=0, below=1),
     ] = None
     extractor_dropout: Annotated[
-        float | None, Option(MODEL, "dropout of the extractor in training; none keeps the model's", minimum=0)
+        float | None, Option(MODEL, "dropout of the extractor in training; none keeps the model's", minimum=0, below=1)
     ] = None
     freeze: Annotated[
         tuple[str, ...], Option(MODEL, f"parts that are not trained, separated by commas: {', '.join(FREEZABLE)}")
@@ -114,18 +94,20 @@ class TrainingConfig:
     ] = None
     image_negatives: Annotated[int, Option(DATA, "hard negatives with an image per query", minimum=0)] = 1
     text_negatives: Annotated[int, Option(DATA, "hard negatives without an image per query", minimum=0)] = 1
-    max_length: Annotated[int, Option(DATA, "maximum number of tokens of a query, text or caption", minimum=1)] = 128
+    max_length: Annotated[
+        int, Option(DATA, "maximum number of tokens of a query, text or caption", minimum=1, maximum=1_000_000)
+    ] = 128
     on_broken_image: Annotated[
         Literal["fail", "skip", "caption"],
         Option(DATA, "undecodable images: fail, skip the document, or use its caption alone"),
     ] = "skip"
-    workers: Annotated[int, Option(DATA, "data loading workers per training process", minimum=0)] = 0
+    workers: Annotated[int, Option(DATA, "data loading workers per training process", minimum=0, maximum=256)] = 0
     cache_vision_features: Annotated[
         str | None, Option(DATA, "folder for the patch features of a frozen vision tower, or 'auto'")
     ] = None
 
     complement_weight: Annotated[
-        float, Option(LOSS, "lambda, the weight of the complementary loss; 0 disables it", minimum=0)
+        float, Option(LOSS, "lambda, the weight of the complementary loss; 0 disables it", minimum=0, maximum=10_000)
     ] = 0.1
     complement_patches: Annotated[
         Literal["extracted", "projected"],
@@ -135,22 +117,33 @@ class TrainingConfig:
         Literal["delete", "mask"], Option(LOSS, "delete or mask query tokens that occur in the caption")
     ] = "delete"
     false_negative_margin: Annotated[
-        float | None, Option(LOSS, "ignore negatives whose cosine is at least the positive's minus this margin")
+        float | None,
+        Option(
+            LOSS, "ignore negatives whose cosine is at least the positive's minus this margin", minimum=-2, maximum=2
+        ),
     ] = None
 
     contrast: Annotated[
         Literal["embeddings", "words"],
         Option(LOSS, "stage `align`: contrast embeddings (MARVEL), or patches and words without the language model"),
     ] = "embeddings"
-    word_scale: Annotated[float, Option(LOSS, "factor of the scores with `--align.contrast words`", above=0)] = 30.0
+    word_scale: Annotated[
+        float, Option(LOSS, "factor of the scores with `--align.contrast words`", above=0, maximum=10_000)
+    ] = 30.0
     word_learning_rate: Annotated[
-        float, Option(LOSS, "learning rate with `--align.contrast words`, relative to each parameter's scale", above=0)
+        float,
+        Option(
+            LOSS, "learning rate with `--align.contrast words`, relative to each parameter's scale", above=0, maximum=10
+        ),
     ] = 0.1
     reverse_weight: Annotated[
-        float, Option(LOSS, "weight of the contrast of each document with all queries; 0 disables it", minimum=0)
+        float,
+        Option(
+            LOSS, "weight of the contrast of each document with all queries; 0 disables it", minimum=0, maximum=10_000
+        ),
     ] = 0.0
     caption_dropout: Annotated[
-        float, Option(LOSS, "probability that an image of a training document loses its caption", minimum=0)
+        float, Option(LOSS, "probability that an image of a training document loses its caption", minimum=0, below=1)
     ] = 0.0
 
     batch_size: Annotated[int, Option(OPTIMISER, "queries per batch over all processes", minimum=1)] = 64
@@ -160,15 +153,21 @@ class TrainingConfig:
     gradient_cache_chunk: Annotated[int | None, Option(OPTIMISER, "GradCache chunk size in rows", minimum=1)] = None
     max_steps: Annotated[int | None, Option(OPTIMISER, "optimiser steps; `epochs` by default", minimum=1)] = None
     epochs: Annotated[int, Option(OPTIMISER, "epochs, if `max_steps` is not given", minimum=1)] = 40
-    learning_rate: Annotated[float, Option(OPTIMISER, "peak learning rate of pretrained parts", above=0)] = 5e-6
+    learning_rate: Annotated[float, Option(OPTIMISER, "peak learning rate of pretrained parts", above=0, maximum=1)] = (
+        5e-6
+    )
     new_learning_rate: Annotated[
         float | None,
-        Option(OPTIMISER, "peak learning rate of projector and extractor; `learning_rate` by default", above=0),
+        Option(
+            OPTIMISER, "peak learning rate of projector and extractor; `learning_rate` by default", above=0, maximum=1
+        ),
     ] = None
     warmup_steps: Annotated[int, Option(OPTIMISER, "steps of linear warm-up before the cosine decay", minimum=0)] = 0
-    weight_decay: Annotated[float, Option(OPTIMISER, "weight decay of matrices", minimum=0)] = 0.2
-    adam_betas: Annotated[tuple[float, float], Option(OPTIMISER, "betas of AdamW, separated by a comma")] = (0.9, 0.98)
-    adam_epsilon: Annotated[float, Option(OPTIMISER, "epsilon of AdamW", above=0)] = 1e-6
+    weight_decay: Annotated[float, Option(OPTIMISER, "weight decay of matrices", minimum=0, maximum=10)] = 0.2
+    adam_betas: Annotated[
+        tuple[float, float], Option(OPTIMISER, "betas of AdamW, separated by a comma", minimum=0, below=1)
+    ] = (0.9, 0.98)
+    adam_epsilon: Annotated[float, Option(OPTIMISER, "epsilon of AdamW", above=0, maximum=1)] = 1e-6
     max_grad_norm: Annotated[float | None, Option(OPTIMISER, "maximum norm of the gradient", above=0)] = None
     mixed_precision: Annotated[
         Literal["no", "bf16", "fp16"] | None,
@@ -187,12 +186,15 @@ class TrainingConfig:
     mine_images: Annotated[int, Option(MINING, "negatives with an image kept per query", minimum=0)] = 10
     mine_texts: Annotated[int, Option(MINING, "negatives without an image kept per query", minimum=0)] = 10
     relative_margin: Annotated[
-        float | None, Option(MINING, "drop documents scoring above the positive's score times (1 - this)", minimum=0)
+        float | None,
+        Option(MINING, "drop documents scoring above the positive's score times (1 - this)", minimum=0, maximum=2),
     ] = None
-    max_score: Annotated[float | None, Option(MINING, "drop documents scoring above this")] = None
+    max_score: Annotated[
+        float | None, Option(MINING, "drop documents whose cosine is above this", minimum=-1, maximum=1)
+    ] = None
 
     output_dir: Annotated[str, Option(RUN, "output folder, with a folder per stage", per_stage=False)] = "output"
-    seed: Annotated[int, Option(RUN, "random seed")] = 0
+    seed: Annotated[int, Option(RUN, "random seed", minimum=0)] = 0
     eval_steps: Annotated[int, Option(RUN, "steps between evaluations on the dev split", minimum=1)] = 500
     eval_batch_size: Annotated[int, Option(RUN, "inputs per forward pass of the evaluation", minimum=1)] = 128
     eval_documents: Annotated[int | None, Option(RUN, "maximum number of dev documents to rank", minimum=1)] = None
@@ -213,24 +215,20 @@ class TrainingConfig:
     ] = ("auto",)
 
     def __post_init__(self) -> None:
-        _check_stages(self)
+        for name, stages in (("stage", self.stage_names), ("all_stages", self.all_stages)):
+            check_stages(name, stages, STAGES)
+        for stage, values in self.stages.items():
+            check_stages("stages", [stage], STAGES)
+            names = [canonical_name(name, options()) for name in values]
+            fixed = [name for name in names if not options()[name].per_stage]
+            if fixed:
+                raise ValueError(f"`{fixed[0]}` cannot be set per stage; got a value for stage {stage!r}")
         for name, option in options().items():
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if option.minimum is not None and value < option.minimum:
-                raise ValueError(f"`{name}` must be at least {option.minimum}; got {value}")
-            if option.above is not None and value <= option.above:
-                raise ValueError(f"`{name}` must be above {option.above}; got {value}")
-        for name in ("dropout", "extractor_dropout", "caption_dropout"):
-            value = getattr(self, name)
-            if value is not None and value >= 1:
-                raise ValueError(f"`{name}` must be below 1; got {value}")
-        unknown = [part for part in self.freeze if part not in FREEZABLE]
-        if unknown:
-            raise ValueError(f"`freeze` must be a subset of {', '.join(FREEZABLE)}; got {', '.join(unknown)}")
-        if self.lora:
-            lora_options(self.lora)
+            option.check(name, getattr(self, name))
+        check_together(vars(self), FREEZABLE)
+        if self.stages or len(self.stage_names) > 1:
+            for stage in dict.fromkeys([*self.stage_names, *self.stages]):
+                self.for_stage(stage)
 
     @property
     def stage_names(self) -> list[str]:
@@ -244,7 +242,10 @@ class TrainingConfig:
 
     def for_stage(self, stage: str) -> TrainingConfig:
         """Return the configuration of one stage: its own values laid over the common ones."""
-        return updated(dataclasses.replace(self, stages={}, stage=stage), self.stages.get(stage, {}))
+        try:
+            return updated(self, {**self.stages.get(stage, {}), "stage": stage}, stages={})
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"stage {stage}: {error}") from error
 
 
 @functools.cache
@@ -254,12 +255,21 @@ def options() -> dict[str, Option]:
     return {entry.name: get_args(hints[entry.name])[1] for entry in dataclasses.fields(TrainingConfig)}
 
 
-def updated(config: TrainingConfig, values: Mapping[str, Any]) -> TrainingConfig:
+@functools.cache
+def option_types() -> dict[str, Any]:
+    """Return the type of every option by name."""
+    return get_type_hints(TrainingConfig)
+
+
+def updated(
+    config: TrainingConfig, values: Mapping[str, Any], stages: dict[str, dict[str, Any]] | None = None
+) -> TrainingConfig:
     """Lay values over a configuration.
 
     Args:
         config: Configuration.
         values: Values by option; a string is parsed as on the command line.
+        stages: Values of single stages in place of the configuration's, before those in `values` are laid over them.
 
     Returns:
         The new configuration.
@@ -268,44 +278,23 @@ def updated(config: TrainingConfig, values: Mapping[str, Any]) -> TrainingConfig
         ValueError: If an option is unknown or a value is not one of its choices.
         TypeError: If a value has the wrong type.
     """
-    values = {canonical_name(name): value for name, value in values.items()}
-    hints = get_type_hints(TrainingConfig)
+    values = {canonical_name(name, options()): value for name, value in values.items()}
+    hints = option_types()
+    merged = config.stages if stages is None else stages
     if "stages" in values:
         own = _convert_stages("stages", values.pop("stages"))
-        merged = {stage: {**config.stages.get(stage, {}), **own.get(stage, {})} for stage in {**config.stages, **own}}
-        config = dataclasses.replace(config, stages=merged)
-    return dataclasses.replace(config, **{name: convert(name, hints[name], value) for name, value in values.items()})
-
-
-def canonical_name(name: str, known: Iterable[str] | None = None) -> str:
-    """Return the field name of an option as written by a user, or raise an error that lists the valid options."""
-    known = list(options() if known is None else known)
-    plain = name.replace("-", "_")
-    plain = ALIASES.get(plain, plain)
-    if plain not in known:
-        near = difflib.get_close_matches(plain, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown option {name!r}.{hint} Valid options: {', '.join(known)}")
-    return plain
+        merged = {stage: {**merged.get(stage, {}), **own.get(stage, {})} for stage in {**merged, **own}}
+    converted = {name: convert(name, hints[name], value) for name, value in values.items()}
+    return dataclasses.replace(config, stages=merged, **converted)
 
 
 def _convert_stages(name: str, value: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(value, Mapping):
-        raise TypeError(f"`{name}` must map stages to their values; got {value!r}")
+        raise TypeError(f"`{name}` must map stages to their values; got {shown(value)}")
     converted: dict[str, dict[str, Any]] = {}
     for stage, values in value.items():
         if not isinstance(values or {}, Mapping):
-            raise TypeError(f"`{name}`: {stage!r} must map options to their values; got {values!r}")
-        own = {canonical_name(option): setting for option, setting in (values or {}).items()}
+            raise TypeError(f"`{name}`: {shown(stage)} must map options to their values; got {shown(values)}")
+        own = {canonical_name(option, options()): setting for option, setting in (values or {}).items()}
         converted[canonical_name(stage, STAGES)] = own
     return converted
-
-
-def _check_stages(config: TrainingConfig) -> None:
-    for stage in [*config.stage_names, *config.stages]:
-        if stage not in STAGES:
-            raise ValueError(f"`stage` must be one of {', '.join(STAGES)} or all; got {stage!r}")
-    for stage, values in config.stages.items():
-        for name in values:
-            if not options()[canonical_name(name)].per_stage:
-                raise ValueError(f"`{name}` cannot be set per stage; got a value for stage {stage!r}")

@@ -171,7 +171,8 @@ def _export(output: Path, results: dict[str, Any]) -> Path:
     stage = output / "runs" / "ciea" / "in_batch"
     AutoModel.from_pretrained(stage / "best").save_pretrained(folder)
     run = _read_json(stage / "run.json")
-    record = {name: run[name] for name in ("command", "config", "versions", "git_revision", "seed")}
+    names = ("command", "config", "versions", "git_revision", "seed", "base_model", "datasets")
+    record = {name: run[name] for name in names}
     measured = {name: value for name, value in results.items() if name != "image_queries"}
     write_model_card(folder, run=record, results=measured)
     return folder

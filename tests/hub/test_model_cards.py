@@ -125,8 +125,22 @@ def test_local_paths_are_not_in_the_card(folder: Path, tmp_path: Path) -> None:
     assert metadata_errors(text) == []
     assert metadata(text).base_model is None
     assert metadata(text).datasets is None
-    assert metadata(text).license == "apache-2.0"
+    assert metadata(text).license == "unknown"  # nobody stated one
+    assert "The licence of the weights is unknown. The code" in text
     assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize("model", ["org/start", "a/b"])
+def test_a_configured_model_is_not_taken_for_a_repository(folder: Path, model: str) -> None:
+    """Training has decided whether it was a local path, and recorded that."""
+    config = {"model": model, "dataset": "c/d"}
+    local = write_model_card(folder, run={"config": config, "base_model": [], "datasets": []}).read_text()
+    assert (metadata(local).base_model, metadata(local).datasets) == (None, None)
+    (folder / "README.md").unlink()
+    again = render_model_card(folder)  # from the record in the folder
+    assert again == local
+    hub = metadata(render_model_card(folder, run={"config": config, "base_model": [model], "datasets": ["c/d"]}))
+    assert (hub.base_model, hub.datasets, hub.license) == ([model], ["c/d"], "unknown")
 
 
 def test_base_models_and_their_licence_come_from_the_towers(folder: Path) -> None:

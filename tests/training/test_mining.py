@@ -109,16 +109,16 @@ def test_negatives_are_written_and_read_by_rank(tmp_path: Path) -> None:
     data = ranked_data()
     found = choose_negatives([("q1", RANKING), ("q0", RANKING)], data, MiningOptions(images=2, texts=1))
     path = save_negatives(found, tmp_path)
-    read = load_negatives(tmp_path, data.corpus_ids)
+    read = load_negatives(tmp_path, data.document_kinds)
     assert path.name == "negatives.parquet"
-    assert read == load_negatives(path, data.corpus_ids)
+    assert read == load_negatives(path, data.document_kinds)
     for query, kinds in found.by_query.items():
         for kind, documents in kinds.items():
             assert [data.corpus_ids[row] for row in read[query][kind]] == documents
     with pytest.raises(ValueError, match="is not in the corpus"):
-        load_negatives(tmp_path, data.corpus_ids[:1])
+        load_negatives(tmp_path, {"d0": "image"})
     with pytest.raises(FileNotFoundError, match="run stage `mine` first, or set `negatives`"):
-        load_negatives(tmp_path / "none", data.corpus_ids)
+        load_negatives(tmp_path / "none", data.document_kinds)
 
 
 def test_mining_ranks_the_corpus_as_a_naive_search_does(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_the_command_mines_what_training_reads(
     assert status == 0
     report = json.loads((output / "negatives.json").read_text())["report"]
     assert f"{report['kept']:10d}  kept" in shown
-    read = load_negatives(output, training_data().corpus_ids)
+    read = load_negatives(output, training_data().document_kinds)
     assert sum(len(rows) for kinds in read.values() for rows in kinds.values()) == report["kept"] > 0
     assert max(len(kinds.get("image", [])) for kinds in read.values()) == 3
     mine = ["mine", str(tmp_path / "model"), str(tmp_path / "data"), "--output", str(output)]

@@ -193,7 +193,7 @@ def test_content_of_the_documents_trains(toy: Path, tmp_path: Path, content: str
     assert model.config.use_extractor == (content == "image")
     from ciea_hf.training.data.negatives import load_negatives
 
-    mined = load_negatives(tmp_path / "mine", (data := training_data()).corpus_ids)
+    mined = load_negatives(tmp_path / "mine", (data := training_data()).document_kinds)
     rows = [row for kinds in mined.values() for kind in kinds.values() for row in kind]
     assert rows
     assert set(rows) <= set(DocumentView(data, content).usable_rows())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from abc import abstractmethod
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ciea_hf.data.dataset import RetrievalDataset
     from ciea_hf.retrieval.documents import DocumentView
     from ciea_hf.training.data.sampler import SampleKey
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -77,7 +80,7 @@ class RetrievalExamples(Examples):
         caption_dropout: Probability that an image loses its caption.
 
     Raises:
-        ValueError: If no query has a positive with content.
+        ValueError: If no query has a positive with content, or `negatives` are given and no query has one.
     """
 
     def __init__(
@@ -89,7 +92,6 @@ class RetrievalExamples(Examples):
         caption_dropout: float = 0.0,
     ) -> None:
         super().__init__(view)
-        self.negatives = negatives or {}
         self.counts = dict(counts or {})
         self.caption_dropout = caption_dropout
         rows = {identifier: row for row, identifier in enumerate(view.ids)}
@@ -102,6 +104,39 @@ class RetrievalExamples(Examples):
                 self._queries.append((query, dataset.query_texts[query], usable))
         if not self._queries:
             raise ValueError(f"{dataset.name}/{dataset.split}: no query has a positive to train on")
+        self.negatives = {} if negatives is None else self._usable_negatives(dataset, negatives)
+
+    def _usable_negatives(
+        self, dataset: RetrievalDataset, negatives: Mapping[str, Mapping[str, Sequence[int]]]
+    ) -> dict[str, dict[str, list[int]]]:
+        """Select the negatives of the training queries that have content and are not relevant to their query.
+
+        Raises:
+            ValueError: If no query has one of a kind that `counts` asks for.
+        """
+        found: dict[str, dict[str, list[int]]] = {}
+        dropped = 0
+        for query, _, _ in self._queries:
+            relevant = {document for document, score in dataset.qrels[query].items() if score > 0}
+            for kind, rows in negatives.get(query, {}).items():
+                kept = [row for row in rows if self.view.ids[row] not in relevant]
+                dropped += len(rows) - len(kept)
+                usable = [row for row in kept if row in self._usable]
+                if usable and self.counts.get(kind):
+                    found.setdefault(query, {})[kind] = usable
+        total, asked = len(self._queries), ", ".join(f"{count} {kind}" for kind, count in self.counts.items())
+        if not found:
+            names = f"are of queries such as {next(iter(negatives))!r}" if negatives else "are empty"
+            raise ValueError(
+                f"none of the {total} training queries, such as {self._queries[0][0]!r}, has a hard negative "
+                f"(asked for: {asked} per query); the negatives {names}"
+            )
+        if len(found) < total:
+            without = total - len(found)
+            logger.warning("%d of %d queries have no hard negative (asked for: %s per query)", without, total, asked)
+        if dropped:
+            logger.warning("hard negatives that are relevant to their query and are not used: %d", dropped)
+        return found
 
     def __len__(self) -> int:
         return len(self._queries)
@@ -114,7 +149,7 @@ class RetrievalExamples(Examples):
         targets = self._read([rng.choice(relevant)], broken)
         negatives: list[DocumentInput] = []
         for kind, count in self.counts.items():
-            candidates = [row for row in self.negatives.get(query_id, {}).get(kind, ()) if row in self._usable]
+            candidates = self.negatives.get(query_id, {}).get(kind, [])
             negatives += self._read(rng.sample(candidates, min(count, len(candidates))), broken)
         captions = None
         if any(target.has_image for target in targets):

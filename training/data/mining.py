@@ -50,7 +50,7 @@ def mine_negatives(
         The negatives and a report, the same in every process.
 
     Raises:
-        ValueError: If there are several processes and no `folder`.
+        ValueError: If there are several processes and no `folder`, or no negative is kept.
     """
     encoding = encoding or EncodingOptions()
     corpus = _encode(model, dataset, encoding, folder, view)
@@ -63,7 +63,11 @@ def mine_negatives(
         if options.relative_margin is not None:
             positives = _best_positive_scores(embeddings, corpus, dataset, list(queries))
         found = choose_negatives(rankings, dataset, options, positives)
-    return _merge(gather_objects(found), dataset.judged_queries())
+    merged = _merge(gather_objects(found), dataset.judged_queries())
+    if not merged.report.get("kept"):
+        report = ", ".join(f"{count} {name}" for name, count in merged.report.items())
+        raise ValueError(f"no negative was kept ({report}): change the window, the depth or the limits of the score")
+    return merged
 
 
 def _encode(

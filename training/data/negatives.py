@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ciea_hf.training.values import check_window
 from ciea_hf.utils import atomic_write, import_optional
 
 if TYPE_CHECKING:
@@ -50,12 +52,15 @@ class MiningOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        low, high = self.window
-        if not 0 <= low < high:
-            raise ValueError(f"`window` must be two ranks START END with 0 <= START < END; got {self.window}")
         for name, minimum in (("depth", 1), ("images", 0), ("texts", 0)):
             if getattr(self, name) < minimum:
                 raise ValueError(f"`{name}` must be at least {minimum}; got {getattr(self, name)}")
+        check_window("window", self.window, "depth", self.depth)
+        if not self.images and not self.texts:
+            raise ValueError("`images` and `texts` are both 0: no negative would be kept")
+        for name, bound in (("relative_margin", self.relative_margin), ("max_score", self.max_score)):
+            if bound is not None and not math.isfinite(bound):
+                raise ValueError(f"`{name}` must be a finite number; got {bound}")
 
 
 @dataclass
@@ -140,31 +145,69 @@ def save_negatives(negatives: MinedNegatives, path: str | Path) -> Path:
     return target
 
 
-def load_negatives(path: str | Path, corpus_ids: Iterable[str]) -> dict[str, dict[str, list[int]]]:
+def load_negatives(path: str | Path, kinds: Mapping[str, str]) -> dict[str, dict[str, list[int]]]:
     """Read negatives.
 
     Args:
         path: File, or the folder that contains it.
-        corpus_ids: Document ids of the corpus that was mined.
+        kinds: Kind of every document of the corpus that was mined, in the order of its rows.
 
     Returns:
         Query id to kind to corpus rows, best first.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If a document is not in the corpus.
+        ValueError: If the file has another form, a document is not in the corpus, or the kind of a document is wrong.
     """
-    parquet = import_optional("pyarrow.parquet", extra="train")
     target = Path(path) / FILE if Path(path).is_dir() else Path(path)
     if not target.is_file():
         raise FileNotFoundError(f"mined negatives not found at {target}: run stage `mine` first, or set `negatives`")
-    rows = {identifier: row for row, identifier in enumerate(corpus_ids)}
+    rows = {identifier: row for row, identifier in enumerate(kinds)}
     found: dict[str, dict[str, list[int]]] = {}
-    for entry in parquet.read_table(target).sort_by("rank").to_pylist():
-        if entry["corpus-id"] not in rows:
-            raise ValueError(f"{target}: document {entry['corpus-id']!r} is not in the corpus")
-        found.setdefault(entry["query-id"], {}).setdefault(entry["kind"], []).append(rows[entry["corpus-id"]])
+    for entry in sorted(_read_entries(target), key=lambda entry: entry[3]):
+        query, document, kind, _ = entry
+        if document not in rows:
+            raise ValueError(f"{target}: document {document!r} is not in the corpus")
+        if kind != kinds[document]:
+            choices = f"must be one of {', '.join(KINDS)}" if kind not in KINDS else f"is {kinds[document]!r}"
+            raise ValueError(f"{target}: kind of document {document!r} {choices}; got {kind!r}")
+        found.setdefault(query, {}).setdefault(kind, []).append(rows[document])
     return found
+
+
+def _read_entries(path: Path) -> list[tuple[str, str, str, int]]:
+    """Read the rows of a negatives file, after checking its columns and their types."""
+    pyarrow = import_optional("pyarrow", extra="train")
+    parquet = import_optional("pyarrow.parquet", extra="train")
+    try:
+        schema = parquet.read_schema(path)
+        missing = [name for name in COLUMNS if name not in schema.names]
+        table = parquet.read_table(path, columns=[name for name in COLUMNS if name not in missing])
+    except (pyarrow.ArrowException, ValueError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as parquet: {' '.join(str(error).split())[:300]}") from error
+    if missing:
+        raise ValueError(
+            f"{path}: the columns of mined negatives are {', '.join(COLUMNS)}; missing: {', '.join(missing)}; "
+            f"found: {', '.join(schema.names)[:200]}"
+        )
+    return list(zip(*(_column(path, name, table[name]) for name in COLUMNS), strict=True))
+
+
+def _column(path: Path, name: str, column: Any) -> list[Any]:
+    """Return the values of a column, which are integers for the rank and strings for the others."""
+    types = import_optional("pyarrow", extra="train").types
+    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    if name == "rank":
+        expected, is_right = "integer", types.is_integer(kind)
+    else:
+        expected = "string"
+        is_right = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    if not is_right:
+        raise ValueError(f"{path}: column {name!r} must be of type {expected}; got {column.type}")
+    if column.null_count:
+        raise ValueError(f"{path}: column {name!r} has {column.null_count} empty values")
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 def _score_limit(options: MiningOptions, positive: float | None) -> float:

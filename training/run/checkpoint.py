@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
+
+from ciea_hf.training.distributed import run_on_main
+from ciea_hf.training.run.checksums import find_damage, flush, read_json, shorten, write_checksums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "step-"
 PROGRESS = "progress.json"
@@ -36,6 +42,8 @@ class Progress:
         evaluations_without_gain: Evaluations since then.
         history: Dev metrics of each evaluation, with its step.
         broken: Ids of documents whose image cannot be decoded, and the reasons.
+        queries: Mean number of queries per process that took part in the losses so far.
+        processes: Number of processes of the run.
     """
 
     step: int = 0
@@ -46,10 +54,12 @@ class Progress:
     evaluations_without_gain: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
+    queries: float = 0.0
+    processes: int = 1
 
 
 class Checkpoints:
-    """The checkpoints of one stage.
+    """The checkpoints of one stage, with checksums that are compared before one is loaded.
 
     Args:
         folder: Folder of the checkpoints.
@@ -65,6 +75,8 @@ class Checkpoints:
     def save(self, progress: Progress) -> Path:
         """Write a checkpoint, then remove the oldest ones beyond the limit; every process calls this.
 
+        Later checkpoints, which a resumed run did not load because they are damaged, are removed too.
+
         Raises:
             OSError: If the disk is full or cannot be written; older checkpoints remain unchanged.
         """
@@ -79,42 +91,84 @@ class Checkpoints:
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
                 (partial / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
-                if target.exists():  # saved by a run that was then killed
-                    shutil.rmtree(target)
+                write_checksums(partial)
+                if target.exists():  # saved by a run that was then killed, or damaged since
+                    _remove(target)
                 partial.replace(target)
-                self._prune()
+                flush(self.folder)
+                self._prune(target)
         self.accelerator.wait_for_everyone()
         return target
 
     def load_last(self) -> Progress | None:
-        """Load the last complete checkpoint into the prepared objects; return `None` without one.
+        """Load the last intact checkpoint into the prepared objects; every process calls this.
+
+        A damaged checkpoint is named in a warning, and the one before it is used.
+
+        Returns:
+            The progress at the checkpoint; `None` if there is no checkpoint.
 
         Raises:
-            ValueError: If the checkpoint's parameters differ from those in training.
+            ValueError: If all checkpoints are damaged, or the parameters differ from those in training.
         """
-        found = self.all()
-        if not found:
+        path = run_on_main(self._last_intact)
+        if path is None:
             return None
-        content: dict[str, Any] = json.loads((found[-1] / PROGRESS).read_text(encoding="utf-8"))
+        progress = _read_progress(path)
         try:
-            self.accelerator.load_state(str(found[-1]))
-        except (RuntimeError, ValueError) as error:
+            self.accelerator.load_state(str(path))
+        except (RuntimeError, ValueError, KeyError) as error:
             raise ValueError(
-                f"checkpoint {found[-1]} does not match the model in training: did `freeze`, `lora` or the model "
-                f"change? ({' '.join(str(error).split())[:300]})"
+                f"checkpoint {path} does not match the model in training: did `freeze`, `lora` or the model "
+                f"change? ({shorten(error, 300)})"
             ) from error
         self.accelerator.step = 0  # checkpoints are taken between steps, whatever `gradient_accumulation_steps` was
-        return Progress(**content)
+        return progress
 
     def all(self) -> list[Path]:
-        """Return complete checkpoints, oldest first."""
-        return sorted(path for path in self.folder.glob(f"{PREFIX}*") if (path / PROGRESS).is_file())
+        """Return the checkpoints, intact or not, oldest first."""
+        return sorted(path for path in self.folder.glob(f"{PREFIX}*") if path.is_dir())
 
-    def _prune(self) -> None:
-        for path in self.all()[: -self.keep]:
-            shutil.rmtree(path)
-        for path in self.folder.glob(f".{PREFIX}*.partial"):  # left by killed runs
-            shutil.rmtree(path, ignore_errors=True)
+    def _last_intact(self) -> Path | None:
+        damages: list[str] = []
+        for path in reversed(self.all()):
+            damage = find_damage(path, required=[PROGRESS])
+            if damage is None:
+                return path
+            damages.append(f"checkpoint {path} is damaged: {damage}")
+            logger.warning("%s; an older checkpoint is used", damages[-1])
+        if damages:
+            raise ValueError(
+                f"no intact checkpoint is left ({'; '.join(damages)}): restore one, or delete {self.folder.parent} to "
+                "start the stage again"
+            )
+        return None
+
+    def _prune(self, newest: Path) -> None:
+        found = self.all()
+        older = [path for path in found if path.name <= newest.name]
+        for path in found:
+            if path not in older[-self.keep :]:
+                _remove(path)
+        for pattern in (f".{PREFIX}*.partial", f".{PREFIX}*.removed"):  # left by killed runs
+            for path in self.folder.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _read_progress(folder: Path) -> Progress:
+    path = folder / PROGRESS
+    try:
+        return Progress(**read_json(path))
+    except TypeError as error:
+        raise ValueError(f"{path} was written by another version of ciea-hf: {shorten(error)}") from error
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint; a run killed meanwhile leaves a hidden folder, not half a checkpoint."""
+    hidden = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.replace(hidden)
+    shutil.rmtree(hidden)
 
 
 @contextmanager

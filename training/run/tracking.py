@@ -102,11 +102,22 @@ class LossLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def rewind(self, step: int) -> None:
-        """Remove lines after a step."""
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
+        """Remove lines after a step.
+
+        Raises:
+            ValueError: If a line is damaged; the message names file and line. A last, incomplete line is removed.
+        """
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        whole = [line for line in lines if line.endswith(b"\n")]
+        kept = [line for number, line in enumerate(whole, start=1) if self._step(line, number) <= step]
         with atomic_write(self.path) as temporary:
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-            temporary.write_text("".join(kept), encoding="utf-8")
+            temporary.write_bytes(b"".join(kept))
+
+    def _step(self, line: bytes, number: int) -> int:
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"{self.path}, line {number}: not an entry of the loss log: {line[:80]!r}") from error
 
     def append(self, record: dict[str, Any]) -> None:
         """Append a line."""

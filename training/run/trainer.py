@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
@@ -15,6 +16,7 @@ from ciea_hf.training.distributed import gather_objects
 from ciea_hf.training.loss.objective import mean_over_processes
 from ciea_hf.training.run.accelerator import full_tensor, is_sharded
 from ciea_hf.training.run.checkpoint import Checkpoints, Progress
+from ciea_hf.training.run.guard import Guard
 from ciea_hf.training.run.optim import (
     alignment_groups,
     build_optimizer,
@@ -25,7 +27,6 @@ from ciea_hf.training.run.optim import (
 )
 from ciea_hf.training.run.preemption import Preempted, Preemption
 from ciea_hf.training.run.tracking import Reporter
-from ciea_hf.utils import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TERMINATED = "terminated"
+QUERIES = "queries"
 
 
 class Trainer:
@@ -63,6 +65,7 @@ class Trainer:
 
     Attributes:
         save_best: Function that saves the best model so far, given its dev metrics; called by every process.
+        check_best: Function that raises `ValueError` if the best model so far is damaged; called by every process.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Trainer:
         self.folder = folder
         self.dev = dev
         self.save_best: Callable[[dict[str, float]], None] = lambda _metrics: None
+        self.check_best: Callable[[], None] = lambda: None
         accelerator.gradient_accumulation_steps = config.gradient_accumulation_steps
         if config.aligns_words:
             groups = alignment_groups(embedder.model, config.word_learning_rate)
@@ -97,9 +101,10 @@ class Trainer:
         per_epoch = max(sampler.batches_per_epoch // config.gradient_accumulation_steps, 1)
         self.max_steps = config.max_steps or config.epochs * per_epoch
         self.schedule = build_schedule(self.optimizer, config.warmup_steps, self.max_steps)
+        self.guard = Guard(embedder.model, examples, folder, accelerator.process_index)
         self.checkpoints = Checkpoints(folder / "checkpoints", config.keep_checkpoints, accelerator)
         self.reporter = Reporter(config, accelerator, folder / "losses.jsonl", self.max_steps)
-        self.progress = Progress()
+        self.progress = Progress(processes=accelerator.num_processes)
         self._preemption = Preemption()
 
     def run(self, resume: bool = False) -> Progress:
@@ -112,16 +117,26 @@ class Trainer:
             Progress of the stage.
 
         Raises:
-            FloatingPointError: If the loss or its gradient is not finite; the batch's ids are saved.
+            FloatingPointError: If the loss, its gradient or a weight is not finite; the batch's ids are saved.
+            ValueError: If all checkpoints are damaged, or no example can be read.
             Preempted: After a SIGTERM, once a checkpoint has been saved.
         """
         if resume and (loaded := self.checkpoints.load_last()) is not None:
-            self.progress = loaded
-            resume_schedule(self.schedule, loaded.scheduled)
-            logger.info("stage %s continues from step %d", self.config.stage, loaded.step)
+            self._continue_from(loaded)
         with self.reporter.opened(self.progress.step), self._preemption.watched():
             self._loop()
         return self.progress
+
+    def _continue_from(self, loaded: Progress) -> None:
+        if loaded.best_step is not None:
+            self.check_best()
+        processes = self.progress.processes
+        if loaded.processes != processes:
+            logger.warning("the run continues with %d process(es) instead of %d: dropout differs from a run without "
+                           "interruption", processes, loaded.processes)  # fmt: skip
+        self.progress = dataclasses.replace(loaded, processes=processes)
+        resume_schedule(self.schedule, loaded.scheduled)
+        logger.info("stage %s continues from step %d", self.config.stage, loaded.step)
 
     def _loop(self) -> None:
         """Evaluate if due, take a step, save a checkpoint if due.
@@ -150,8 +165,9 @@ class Trainer:
         start = time.perf_counter()
         losses, read = self._backward(batches)
         norm = self._clip()
-        if self.accelerator.scaler is None and not math.isfinite(norm):
-            self._stop({**losses, "grad_norm": norm}, read)
+        terminated, queries = losses.pop(TERMINATED) > 0, losses.pop(QUERIES)
+        if self.accelerator.scaler is None:
+            self.guard.check_values(self.progress.step + 1, {**losses, "grad_norm": norm}, read)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if not self.accelerator.optimizer_step_was_skipped:
@@ -159,9 +175,10 @@ class Trainer:
             self.progress.scheduled += 1
         clamp_logit_scale(self.model.logit_scale)
         self.progress.step += 1
+        self.progress.queries += queries * len(read)
+        self.guard.check_data(self.progress.step, queries)
         seconds = time.perf_counter() - start
         self.progress.seconds += seconds
-        terminated = losses.pop(TERMINATED) > 0
         record = {
             "logit_scale": math.exp(full_tensor(self.model.logit_scale).item()),
             "grad_norm": norm,
@@ -174,8 +191,8 @@ class Trainer:
         """Accumulate the gradients of a step's batches.
 
         Returns:
-            The losses by name, averaged over batches and processes, with the share of processes that received a
-            SIGTERM; and the batches.
+            The losses by name, averaged over batches and processes, with the number of queries and the share of
+            processes that received a SIGTERM; and the batches.
         """
         sums: dict[str, float] = {}
         read: list[TrainingBatch] = []
@@ -185,35 +202,19 @@ class Trainer:
             with self.accelerator.accumulate(self.embedder):
                 losses = self.objective(*self.embedder(batch.groups), batch)
                 total = self.objective.total(losses)
-                found = self._averaged({**losses, "loss": total})
-                if not all(map(math.isfinite, found.values())):
-                    self._stop(found, [batch])
+                found = self._averaged({**losses, "loss": total}, len(batch.query_ids))
+                shown = {name: value for name, value in found.items() if name not in (TERMINATED, QUERIES)}
+                self.guard.check_values(self.progress.step + 1, shown, [batch])
                 if total.requires_grad:  # otherwise no trained parameter takes part
                     self.accelerator.backward(total)
             sums = {name: sums.get(name, 0.0) + value for name, value in found.items()}
         return {name: value / len(read) for name, value in sums.items()}, read
 
-    def _averaged(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Average the losses, and whether a SIGTERM was received, over the processes."""
+    def _averaged(self, losses: dict[str, torch.Tensor], queries: int) -> dict[str, float]:
+        """Average over the processes: the losses, the number of queries, and whether a SIGTERM was received."""
         values = torch.stack([value.detach().double() for value in losses.values()])
-        values = torch.cat([values, values.new_tensor([float(self._preemption.requested)])])
-        return dict(zip([*losses, TERMINATED], mean_over_processes(values).tolist(), strict=True))
-
-    def _stop(self, values: dict[str, float], batches: list[TrainingBatch]) -> None:
-        """Save the ids of this process's batches and raise an error."""
-        path = self.folder / f"not-finite-{self.accelerator.process_index}.json"
-        rows = [row for batch in batches for row in batch.documents.tolist()]
-        content = {
-            "step": self.progress.step + 1,
-            "values": {name: str(value) for name, value in values.items() if name != TERMINATED},
-            "queries": [query for batch in batches for query in batch.query_ids],
-            "documents": [self.examples.view.ids[row] for row in rows],
-        }
-        write_json(path, content)
-        shown = ", ".join(f"{name} {value}" for name, value in content["values"].items())  # type: ignore[attr-defined]
-        raise FloatingPointError(
-            f"the loss of step {content['step']} is not finite: {shown}; the ids of its batch are in {path}"
-        )
+        values = torch.cat([values, values.new_tensor([float(queries), float(self._preemption.requested)])])
+        return dict(zip([*losses, QUERIES, TERMINATED], mean_over_processes(values).tolist(), strict=True))
 
     def _clip(self) -> float:
         limit = self.config.max_grad_norm
@@ -227,6 +228,9 @@ class Trainer:
         return step >= self.max_steps or (self.dev is not None and step % self.config.eval_steps == 0)
 
     def _evaluate(self) -> None:
+        self._share_broken()
+        self.guard.check_weights(self.progress.step)
+        self.guard.check_progress(self.progress)
         if self.dev is None:
             self.save_best({})
             return
@@ -236,6 +240,8 @@ class Trainer:
         step, progress = self.progress.step, self.progress
         progress.history.append({"step": step, **metrics})
         score = metrics[self.dev.metric]
+        if not math.isfinite(score):
+            raise FloatingPointError(f"{self.dev.metric} of the dev split is {score} after step {step}")
         best = progress.best_metric is None or score > progress.best_metric
         if best:
             progress.best_metric, progress.best_step, progress.evaluations_without_gain = score, step, 0
@@ -250,6 +256,7 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         self._share_broken()
+        self.guard.check_weights(self.progress.step)
         self.checkpoints.save(self.progress)
 
     def _terminated_anywhere(self) -> bool:
