@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import random
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from ciea_hf.training.config import STAGES, TrainingConfig, options
 from tests.fuzz.outcomes import cases, report
 
 if TYPE_CHECKING:
+    import random
     from pathlib import Path
 
 CASES = 300
