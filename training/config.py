@@ -167,7 +167,7 @@ class TrainingConfig:
     adam_betas: Annotated[
         tuple[float, float], Option(OPTIMISER, "betas of AdamW, separated by a comma", minimum=0, below=1)
     ] = (0.9, 0.98)
-    adam_epsilon: Annotated[float, Option(OPTIMISER, "epsilon of AdamW", above=0, maximum=1)] = 1e-6
+    adam_epsilon: Annotated[float, Option(OPTIMISER, "epsilon of AdamW", minimum=1e-30, maximum=1)] = 1e-6
     max_grad_norm: Annotated[float | None, Option(OPTIMISER, "maximum norm of the gradient", above=0)] = None
     mixed_precision: Annotated[
         Literal["no", "bf16", "fp16"] | None,

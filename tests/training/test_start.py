@@ -76,6 +76,13 @@ def test_a_checkpoint_alone_is_not_enough(toy: Path, tmp_path: Path) -> None:
         load_model(TrainingConfig(), None, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["model", "vision_model", "text_model"])
+@pytest.mark.parametrize("path", ["/none", "x/y/z", "./a/b", "../a", "none.pt"])
+def test_a_path_that_does_not_exist_is_named_with_its_option(tmp_path: Path, name: str, path: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"`{name}`: .* not found"):
+        load_model(TrainingConfig(**{name: path}), None, tmp_path)  # type: ignore[arg-type]
+
+
 def test_a_stage_can_name_its_own_start(toy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tiny_model(seed=7).save_pretrained(tmp_path / "other")
     values = {"max_steps": 1, "learning_rate": 1e-9, "eval_steps": 1}

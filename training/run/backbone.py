@@ -40,11 +40,14 @@ def load_model(config: TrainingConfig, previous: Path | None, work: Path) -> CIE
         The model in float32, with its processor.
 
     Raises:
+        FileNotFoundError: If the path of a model does not exist.
         ValueError: If the configuration names neither a model nor two backbones.
     """
     from ciea_hf.modeling.modeling_ciea import CIEAModel
 
     torch.manual_seed(config.seed)
+    if previous is None:
+        _check_folders(config)
     start = str(previous) if previous is not None else config.model
     overrides = {}
     for name in ("use_extractor", "extractor_weights", "extract_uncaptioned"):
@@ -64,6 +67,20 @@ def load_model(config: TrainingConfig, previous: Path | None, work: Path) -> CIE
     if "text" not in config.freeze:  # a frozen language model keeps its embeddings, of long texts, too
         model.processor.max_text_length = config.max_length
     return model
+
+
+def _check_folders(config: TrainingConfig) -> None:
+    """Check that paths exist; a name of another form is looked for on the Hub.
+
+    Raises:
+        FileNotFoundError: If one does not; the message names the option.
+    """
+    for name in ("model", "vision_model", "text_model"):
+        value = getattr(config, name)
+        if value is None or Path(value).exists():
+            continue
+        if Path(value).is_absolute() or value.startswith((".", "~")) or value.count("/") > 1 or value.endswith(".pt"):
+            raise FileNotFoundError(f"`{name}`: {value} not found")
 
 
 def prepare_model(

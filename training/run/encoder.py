@@ -58,8 +58,13 @@ class TrainingEncoder:
 
     def _embed(self, groups: list[InputGroup]) -> Tensor:
         with torch.no_grad():
-            embeddings: Tensor = self.embedder(groups)[0]
-        return F.normalize(embeddings.float(), dim=-1)
+            embeddings: Tensor = F.normalize(self.embedder(groups)[0].float(), dim=-1)
+            broken = int((~embeddings.isfinite().all(dim=-1)).sum())
+        if broken:
+            raise FloatingPointError(
+                f"{broken} of {len(embeddings)} embeddings are not finite: did the training diverge?"
+            )
+        return embeddings
 
 
 def _document(position: int, item: Any) -> DocumentInput:
