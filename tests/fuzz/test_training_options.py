@@ -94,9 +94,9 @@ def random_preset(rng: random.Random) -> bytes:
         )
         return rng.choice([text.encode(), b"\xff\xfe", b"a: \x80", text.encode("utf-16")])
     if rng.random() < 0.3:  # a preset of the package with one value changed
-        content = config_as_dict(load_preset(rng.choice(preset_names())))
-        name = rng.choice(list(content))
-        return yaml.safe_dump({**content, name: random_value(rng, name)}).encode()
+        packaged = config_as_dict(load_preset(rng.choice(preset_names())))
+        changed = rng.choice(list(packaged))
+        return yaml.safe_dump({**packaged, changed: random_value(rng, changed)}).encode()
     odd = [None, True, False, 3, -1, 0.5, math.nan, math.inf, 10**400, [], [1], {}, {"a": 1}, "", "x", [[1]], {1: 2}]
     content: dict[Any, Any] = {}
     for _ in range(rng.randint(1, 2)):

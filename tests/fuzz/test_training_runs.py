@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,6 +43,10 @@ def random_values(rng: random.Random) -> dict[str, Any]:
     return {name: rng.choice(EXTREMES[name]) for name in names}
 
 
+def train(toy: Path, output: Path, values: dict[str, Any]) -> None:
+    run_stages(configured(toy, output, **values))
+
+
 def test_short_runs_end_with_finite_weights_or_a_clear_error(toy: Path, tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
     unclear: list[str] = []
@@ -49,7 +54,7 @@ def test_short_runs_end_with_finite_weights_or_a_clear_error(toy: Path, tmp_path
         reset_engine()
         values = random_values(rng)
         output = tmp_path / str(seed)
-        verdict, found = outcome(lambda v=values, o=output: run_stages(configured(toy, o, **{"max_steps": 2} | v)))
+        verdict, found = outcome(partial(train, toy, output, {"max_steps": 2} | values))
         if verdict == "unclear" and "FloatingPointError" in str(found) and "not finite" in str(found):
             verdict = "clear"
         if verdict == "clear" and "\n" in str(found):

@@ -18,7 +18,7 @@ from ciea_hf.training.loss.embedder import Embedder
 from ciea_hf.training.loss.objective import Objective, mean_over_processes
 from ciea_hf.training.loss.word_alignment import WordAligner, WordObjective
 from ciea_hf.training.run.optim import build_optimizer, parameter_groups
-from ciea_hf.training.run.stages import special_tokens
+from ciea_hf.training.run.stage_inputs import special_tokens
 from tests.support.helpers import picture, tiny_model
 
 if TYPE_CHECKING:

@@ -137,7 +137,7 @@ def test_a_mixed_batch_embeds_as_encode_does(family: str, chunk: int | None) -> 
     queries, reduced, documents = embeddings.split(batch.counts[:3])
     inputs = {d.row: d for example in examples for d in example.documents}
     given = [{"text": inputs[row].text, "image": inputs[row].image} for row in batch.documents.tolist()]
-    close = {"atol": 2e-5, "rtol": 1e-5}
+    close: dict[str, Any] = {"atol": 2e-5, "rtol": 1e-5}
     torch.testing.assert_close(queries, torch.tensor(model.encode([e.query for e in examples])), **close)
     torch.testing.assert_close(documents, torch.tensor(model.encode(given)), **close)
     torch.testing.assert_close(reduced[0], torch.tensor(model.encode("where is red")), **close)

@@ -12,10 +12,9 @@ import yaml
 
 from ciea_hf.data.loading import FORMATS
 from ciea_hf.training.arguments import EXAMPLES, config_as_dict, config_from_arguments, load_preset, preset_names
-from ciea_hf.training.config import STAGES, TrainingConfig, options, updated
+from ciea_hf.training.config import FREEZABLE, STAGES, TrainingConfig, options, updated
 from ciea_hf.training.run.backbone import load_model, prepare_model, saved_model
 from ciea_hf.training.run.optim import (
-    FREEZABLE,
     build_optimizer,
     build_schedule,
     clamp_logit_scale,

@@ -64,7 +64,12 @@ def test_a_second_call_computes_nothing_and_an_interrupted_one_goes_on(
     (tmp_path / "shard-00001.npy").unlink()
     read: list[int] = []
     image = DocumentView.image
-    monkeypatch.setattr(DocumentView, "image", lambda self, row: read.append(row) or image(self, row))
+
+    def reading(self: DocumentView, row: int) -> Any:
+        read.append(row)
+        return image(self, row)
+
+    monkeypatch.setattr(DocumentView, "image", reading)
     second = cache(tmp_path)
     assert read == list(range(8, 16))
     assert all(torch.equal(first[f"img-{i}"], second[f"img-{i}"]) for i in range(24))
@@ -113,7 +118,12 @@ def _cache_in_group(rank: int, world: int, folder: Path) -> None:
     model = tiny_model()
     calls: list[int] = []
     tower = model.get_vision_features
-    model.get_vision_features = lambda pixels: calls.append(len(pixels)) or tower(pixels)
+
+    def counting(pixel_values: torch.Tensor) -> torch.Tensor:
+        calls.append(len(pixel_values))
+        return tower(pixel_values)
+
+    model.get_vision_features = counting  # type: ignore[method-assign]
     features = cache(folder / "features", model)
     (folder / f"{rank}.json").write_text(json.dumps([sum(calls), len(features)]))
 

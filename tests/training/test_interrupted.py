@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from ciea_hf.training.arguments import config_from_arguments
-from ciea_hf.training.run import checkpoint
 from ciea_hf.training.run.checkpoint import Checkpoints, Progress
 from ciea_hf.training.run.stages import run_stages
 from tests.support.toy_training import save_backbones, save_training_data
@@ -24,7 +23,7 @@ STEPS = 4
 
 
 @pytest.fixture(scope="module")
-def arguments(tmp_path_factory):
+def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("toy")
     options = f"--stage warm_up,in_batch --batch-size 6 --max-steps {STEPS} --learning-rate 1e-3 --save-steps 1"
     options += f" --keep-checkpoints {STEPS} --log-steps 1 --eval-steps 2 --mixed-precision no --trackers none"
@@ -32,12 +31,14 @@ def arguments(tmp_path_factory):
     return [*options.split(), "--dataset", str(save_training_data(folder / "data")), *backbones]
 
 
-def train(arguments, output: Path) -> Path:
+def train(arguments: list[str], output: Path) -> Path:
     run_stages(config_from_arguments([*arguments, "--output-dir", str(output)]))
     return output / "in_batch"
 
 
-def test_a_run_stopped_in_its_second_stage_goes_on_as_if_nothing_had_happened(arguments, tmp_path):
+def test_a_run_stopped_in_its_second_stage_continues_as_if_nothing_had_happened(
+    arguments: list[str], tmp_path: Path
+) -> None:
     whole = train(arguments, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
     stopped = tmp_path / "stopped" / "in_batch"
@@ -55,7 +56,7 @@ def test_a_run_stopped_in_its_second_stage_goes_on_as_if_nothing_had_happened(ar
     assert json.loads((stopped / "result.json").read_text())["step"] == STEPS
 
 
-def test_a_checkpoint_holds_the_model_of_its_own_stage_alone(arguments, tmp_path):
+def test_a_checkpoint_holds_the_model_of_its_own_stage_alone(arguments: list[str], tmp_path: Path) -> None:
     folder = train(arguments, tmp_path / "run") / "checkpoints"
     assert [path.name for path in sorted(folder.glob("*1/*.safetensors"))] == ["model.safetensors"]
 
@@ -74,11 +75,14 @@ class Processes(SimpleNamespace):
 
 
 @pytest.mark.parametrize("free", [0, 1 << 40])
-def test_a_full_disk_is_named_and_leaves_older_checkpoints_whole(tmp_path, monkeypatch, free):
-    checkpoints = Checkpoints(tmp_path, keep=2, accelerator=Processes(save_state=lambda folder: None))
+def test_a_full_disk_is_named_and_leaves_older_checkpoints_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    accelerator: Any = Processes(save_state=lambda folder: None)
+    checkpoints = Checkpoints(tmp_path, keep=2, accelerator=accelerator)
     first = checkpoints.save(Progress(step=1))
-    checkpoints.accelerator.save_state = full_disk
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    accelerator.save_state = full_disk
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
     if free:  # another error than that of a full disk stays what it is
         with pytest.raises(RuntimeError, match="inline_container"):
             checkpoints.save(Progress(step=2))

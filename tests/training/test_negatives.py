@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("fresh_engine")
 
-ROWS = {
+ROWS: dict[str, list[Any]] = {
     "query-id": ["q-cat-red", "q-cat-red", "q-dog-red"],
     "corpus-id": ["img-7", "txt-1", "img-4"],
     "kind": ["image", "text", "image"],

@@ -16,7 +16,8 @@ from ciea_hf.training.data.sampler import SampleKey
 from ciea_hf.training.loss.losses import WordAlignmentLoss, word_scores
 from ciea_hf.training.loss.word_alignment import WordAligner, WordObjective
 from ciea_hf.training.run.optim import alignment_groups, freeze
-from ciea_hf.training.run.stages import run_stages, special_tokens
+from ciea_hf.training.run.stage_inputs import special_tokens
+from ciea_hf.training.run.stages import run_stages
 from ciea_hf.training.run.word_evaluator import WordEvaluator
 from tests.support.helpers import TEXT_FAMILIES, tiny_model
 from tests.support.toy_training import configured, moved, read_log, reset_engine, training_data
@@ -82,7 +83,7 @@ def test_a_batch_gives_patches_and_words_in_order(family: str) -> None:
     batch = collator([examples[SampleKey(0, 0, number)] for number in range(5)])
     special = special_tokens(model)
     patches, tokens, words = WordAligner(model, special)(batch.groups)
-    table = model.get_input_embeddings().weight
+    table: Any = model.get_input_embeddings().weight
     for i, row in enumerate(batch.documents.tolist()):
         view = DocumentView(data)
         pixels = model.processor.image_processor([view.image(row)], return_tensors="pt")["pixel_values"]
@@ -97,9 +98,10 @@ def test_rates_follow_the_scale_of_each_part() -> None:
     model = tiny_model()
     freeze(model, ["vision", "text_body"])
     with torch.no_grad():
-        model.get_input_embeddings().weight.mul_(50.0)
+        weight: Any = model.get_input_embeddings().weight
+        weight.mul_(50.0)
     table, projector = alignment_groups(model, 0.1)
-    assert table["lr"] == pytest.approx(0.1 * model.get_input_embeddings().weight.square().mean().sqrt().item())
+    assert table["lr"] == pytest.approx(0.1 * weight.square().mean().sqrt().item())
     assert projector["lr"] == pytest.approx(0.1 * model.projector.weight.square().mean().sqrt().item())
     freeze(model, ["text"])
     assert [group["name"] for group in alignment_groups(model, 0.1)] == ["projector"]
@@ -115,7 +117,8 @@ def test_the_measure_counts_words_among_the_nearest() -> None:
     evaluator = WordEvaluator(view, model, Collator(model.processor), special, batch_size=7)
     aligner = WordAligner(model, sorted(special))
     share = evaluator(aligner)["words@4"]
-    table = F.normalize(model.get_input_embeddings().weight, dim=-1)
+    weight: Any = model.get_input_embeddings().weight
+    table = F.normalize(weight, dim=-1)
     found = total = 0
     for row in evaluator.rows:
         pixels = model.processor.image_processor([view.image(row)], return_tensors="pt")["pixel_values"]
