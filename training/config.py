@@ -219,8 +219,7 @@ class TrainingConfig:
             check_stages(name, stages, STAGES)
         for stage, values in self.stages.items():
             check_stages("stages", [stage], STAGES)
-            names = [canonical_name(name, options()) for name in values]
-            fixed = [name for name in names if not options()[name].per_stage]
+            fixed = [name for name in values if not options()[canonical_name(name, options())].per_stage]
             if fixed:
                 raise ValueError(f"`{fixed[0]}` cannot be set per stage; got a value for stage {stage!r}")
         for name, option in options().items():
