@@ -8,5 +8,18 @@ it with `parser.set_defaults(rest=...)`, because argparse rejects values that fo
 
 from __future__ import annotations
 
-COMMANDS = ("evaluate", "compare", "mteb", "search", "index", "encode", "mine", "convert", "data", "push", "pull")
+COMMANDS = (
+    "evaluate",
+    "compare",
+    "mteb",
+    "search",
+    "index",
+    "serve",
+    "encode",
+    "mine",
+    "convert",
+    "data",
+    "push",
+    "pull",
+)
 """Names of the commands in the order of the help."""

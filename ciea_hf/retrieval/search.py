@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from ciea_hf.data import RetrievalDataset
     from ciea_hf.retrieval.documents import DocumentRecord
@@ -89,9 +90,22 @@ class Retriever:
             ValueError: If `top_k` is below 1.
         """
         texts = [queries] if isinstance(queries, str) else list(queries)
-        if not texts:
-            return []
-        scores, positions = self.index.search(encode_queries(self.model, texts, batch_size), top_k)
+        return self.search_embeddings(encode_queries(self.model, texts, batch_size), top_k) if texts else []
+
+    def search_embeddings(self, embeddings: NDArray[np.floating], top_k: int = 10) -> list[list[Hit]]:
+        """Find the best documents of queries that are already embedded.
+
+        Args:
+            embeddings: (queries, D).
+            top_k: Number of documents per query, at least 1.
+
+        Returns:
+            Hits of each query, best first.
+
+        Raises:
+            ValueError: If `top_k` is below 1, or the width differs from the index's.
+        """
+        scores, positions = self.index.search(embeddings, top_k)
         return [self._hits(*row) for row in zip(scores, positions, strict=True)]
 
     def _hits(self, scores: np.ndarray, positions: np.ndarray) -> list[Hit]:

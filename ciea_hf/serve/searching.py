@@ -1,0 +1,62 @@
+"""Search of an index with embedded queries: the only module of the service that depends on `Retriever`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ciea_hf.retrieval import Encoder, Retriever
+
+
+def open_retriever(model: Encoder, index: str) -> Retriever:
+    """Open an index for a model.
+
+    Args:
+        model: Model that encodes the queries.
+        index: Folder written by `ciea index`.
+
+    Raises:
+        FileNotFoundError: If the folder is not an index.
+        ValueError: If the index is incomplete, or another model encoded it.
+    """
+    from ciea_hf.retrieval import Retriever, load_corpus
+
+    return Retriever.from_corpus(model, load_corpus(index, model), device=getattr(model, "device", None))
+
+
+def search(
+    retriever: Retriever, embeddings: NDArray[np.floating], top_k: int, conditions: Mapping[str, Any] | None
+) -> list[list[dict[str, Any]]]:
+    """Search with embedded queries.
+
+    Args:
+        retriever: Retriever over the index.
+        embeddings: (queries, D).
+        top_k: Number of hits per query.
+        conditions: Filter, or `None`.
+
+    Returns:
+        Hits of each query, best first: `id`, `score`, `kind`, `text` and `metadata`.
+
+    Raises:
+        ValueError: If the filter is invalid, or not supported by the index.
+    """
+    if conditions:
+        raise ValueError("`filter` is not supported by this index")
+    found = retriever.search_embeddings(embeddings, top_k)
+    return [[_hit(hit) for hit in hits] for hits in found]
+
+
+def _hit(hit: Any) -> dict[str, Any]:
+    return {
+        "id": hit.id,
+        "score": hit.score,
+        "kind": hit.kind,
+        "text": hit.text,
+        "metadata": getattr(hit, "metadata", None) or {},
+    }
