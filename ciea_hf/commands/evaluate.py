@@ -138,7 +138,7 @@ def _words(
     """Return the texts that BM25 ranks; images without their captions have none."""
     if content != "image":
         return captions
-    from ciea_hf.retrieval.documents import document_records
+    from ciea_hf.retrieval.records import document_records
 
     records = document_records(dataset)
     texts = [record.text for record in records] if captions is None else captions

@@ -1,17 +1,19 @@
-"""Search a data set, or a folder that `ciea index` has written, with one or more queries.
+"""Search a data set, or an index folder that `ciea index` has written, with one or more queries.
 
-The embeddings of a data set are kept in the cache (CIEA_HF_CACHE), so that the next search starts at once.
+A query is a text, an image, or both. The embeddings of a data set are kept in the cache (CIEA_HF_CACHE), so that the
+next search starts at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ciea_hf import loading
-from ciea_hf.choices import CONTENT
+from ciea_hf.choices import CONTENT, INDEXES
 from ciea_hf.commands import common
 
 if TYPE_CHECKING:
@@ -20,29 +22,50 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ciea_hf.data import RetrievalDataset
-    from ciea_hf.retrieval import EncodedCorpus, Encoder, Hit
+    from ciea_hf.retrieval import EncodedCorpus, Encoder, Hit, Retriever
 
 HELP = "search a data set or an index"
 EXAMPLES = """
   ciea search runs/ciea demo "a cat and a train" "tea in a red cup" --top-k 5 --contact-sheet results.png
-  ciea search runs/ciea demo --query-id q17 --output hits.json    # queries of the data set, by id
+  ciea search runs/ciea demo "in winter" --image bench.jpg              # an image and a text as one query
+  ciea search runs/ciea big.index --queries queries.jsonl --output hits.jsonl
+  ciea search runs/ciea big.index "a bridge" --where modality=image --where "year>=2020"
+  ciea search runs/ciea demo --query-id q17                             # queries of the data set, by id
 """
+
+
+class Query(NamedTuple):
+    """A query: its name in outputs, what is embedded, and its text."""
+
+    name: str
+    content: Any
+    text: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP)
-    parser.add_argument(
-        "dataset", metavar="DATASET", help=f"{common.DATASET_HELP}; or a folder written by `ciea index`"
-    )
-    parser.add_argument("queries", metavar="QUERY", nargs="*", help="text of a query")
-    parser.set_defaults(rest="queries")
+    parser.add_argument("dataset", metavar="DATASET", help=f"{common.DATASET_HELP}; or an index folder")
+    parser.add_argument("text", metavar="QUERY", nargs="*", help="text of a query")
+    parser.set_defaults(rest="text")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="image of a query, alone or with each QUERY")
+    parser.add_argument("--queries", metavar="FILE", help="queries: .txt (a text per line), .jsonl (text, image), or -")
     parser.add_argument(
         "--query-id", action="append", default=[], metavar="ID", help="query of the data set, by id; repeatable"
     )
     parser.add_argument("--top-k", type=common.positive, default=5, help="hits per query (default: 5)")
+    parser.add_argument("--filter", type=_json_object, metavar="JSON", help="conditions, such as '{\"year\": 2020}'")
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="condition, also with != > >= < <=; repeatable",
+    )
+    parser.add_argument("--hybrid", action="store_true", help="fuse with BM25 over texts and captions")
+    parser.add_argument("--index", choices=INDEXES, default="auto", help="kind of index (default: auto)")
     parser.add_argument("--contact-sheet", type=Path, metavar="PNG", help="image file that shows the hits")
-    parser.add_argument("--output", type=Path, metavar="JSON", help="file for the hits")
+    parser.add_argument("--output", type=Path, metavar="JSONL", help="file for the hits, one JSON object per line")
     parser.add_argument("--no-cache", action="store_true", help="do not keep the embeddings")
     common.add_dataset_arguments(parser)
     common.add_content_argument(parser)
@@ -53,36 +76,86 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Search, print the hits and write the files."""
-    from ciea_hf.retrieval import Retriever, load_corpus
-    from ciea_hf.retrieval.corpus import is_encoded_corpus
-    from ciea_hf.utils import write_json
+    from ciea_hf.retrieval.filters import parse_filter, parse_where
+    from ciea_hf.retrieval.folder import is_encoded_corpus
 
     common.check_output("--output", arguments.output)
     common.check_output("--contact-sheet", arguments.contact_sheet)
-    if not arguments.queries and not arguments.query_id:
-        raise ValueError("give at least one QUERY, or --query-id")
+    conditions = [condition for condition in (arguments.filter, parse_where(arguments.where)) if condition]
+    chosen = {"$and": conditions} if conditions else None
+    parse_filter(chosen)
+    queries = _queries(arguments)
+    if not queries and not arguments.query_id:
+        raise ValueError("give at least one QUERY, --image, --queries or --query-id")
     indexed = is_encoded_corpus(arguments.dataset)
     if indexed:
         _reject_index_options(arguments)
     model = loading.load_encoder(arguments.model, arguments.device)
+    retriever, dataset = _open(model, arguments, indexed)
+    queries += _queries_of(dataset, arguments.query_id)
+    contents = [query.content for query in queries]
+    found = retriever.search(contents, arguments.top_k, arguments.batch_size, chosen)
+    relevant = [_relevant(dataset, query.text) for query in queries]
+    for query, hits, known in zip(queries, found, relevant, strict=True):
+        common.write("\n" + _table(query.name, hits, known))
+    if arguments.output:
+        _write_hits(arguments.output, queries, found)
+    if arguments.contact_sheet:
+        _draw([query.name for query in queries], found, relevant, dataset, arguments.contact_sheet)
+    return 0
+
+
+def _open(model: Encoder, arguments: argparse.Namespace, indexed: bool) -> tuple[Retriever, RetrievalDataset | None]:
+    """Return the retriever, and the data set if it is needed."""
+    from ciea_hf.retrieval import Retriever, load_corpus
+    from ciea_hf.retrieval.bm25 import KeywordIndex
+
+    dataset = None
     if indexed:
+        folder: Path | None = Path(arguments.dataset)
         corpus = load_corpus(arguments.dataset, model)
-        dataset = _indexed_dataset(corpus) if arguments.contact_sheet or arguments.query_id else None
+        if arguments.contact_sheet or arguments.query_id:
+            dataset = _indexed_dataset(corpus)
     else:
         dataset = loading.load_dataset(arguments.dataset, arguments.split, arguments.format, corpus_is_enough=True)
-        corpus = _encode(model, dataset, arguments)
-    queries = arguments.queries + _texts_of(dataset, arguments.query_id)
-    retriever = Retriever.from_corpus(model, corpus, device=getattr(model, "device", None))
-    found = retriever.search(queries, arguments.top_k, arguments.batch_size)
-    relevant = [_relevant(dataset, query) for query in queries]
-    for query, hits, known in zip(queries, found, relevant, strict=True):
-        _write_hits(query, hits, known)
-    if arguments.output:
-        results = zip(queries, found, strict=True)
-        write_json(arguments.output, [{"query": query, "hits": list(map(asdict, hits))} for query, hits in results])
-    if arguments.contact_sheet:
-        _draw(queries, found, relevant, dataset, arguments.contact_sheet)
-    return 0
+        folder = None if arguments.no_cache else _cache_folder(model, dataset, arguments)
+        corpus = _encode(model, dataset, folder, arguments)
+    keywords = KeywordIndex(corpus, folder) if arguments.hybrid else None
+    return Retriever(model, corpus.index(arguments.index, getattr(model, "device", None)), keywords), dataset
+
+
+def _queries(arguments: argparse.Namespace) -> list[Query]:
+    from ciea_hf.commands.encode import read_items
+
+    image = arguments.image
+    if image is not None and not image.is_file():
+        raise FileNotFoundError(f"--image {image} not found")
+    if image is None:
+        found = [Query(text, text, text) for text in arguments.text]
+    elif arguments.text:
+        found = [Query(f"{text} ({image})", {"text": text, "image": image}, text) for text in arguments.text]
+    else:
+        found = [Query(str(image), image, "")]
+    for item in read_items(arguments.queries) if arguments.queries else []:
+        path = None if item.image is None else Path(item.image)
+        name = item.text or item.image or ""
+        if item.text is None:
+            found.append(Query(name, path, ""))
+        elif path is None:
+            found.append(Query(name, item.text, item.text))
+        else:
+            found.append(Query(f"{name} ({path})", {"text": item.text, "image": path}, item.text))
+    return found
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"must be JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object of conditions by field; got {text!r}")
+    return found
 
 
 def _reject_index_options(arguments: argparse.Namespace) -> None:
@@ -99,18 +172,24 @@ def _reject_index_options(arguments: argparse.Namespace) -> None:
             )
 
 
-def _encode(model: Encoder, dataset: RetrievalDataset, arguments: argparse.Namespace) -> EncodedCorpus:
-    from ciea_hf.retrieval import DocumentView, encode_corpus, model_fingerprint
-    from ciea_hf.utils import cache_dir
+def _cache_folder(model: Encoder, dataset: RetrievalDataset, arguments: argparse.Namespace) -> Path:
+    from ciea_hf.retrieval import DocumentView, model_fingerprint
+    from ciea_hf.utils import cache_dir, short_hash
 
-    options = common.encoding_options(arguments)
     view = DocumentView(dataset, arguments.content, on_broken_image=arguments.on_broken_image)
-    if arguments.no_cache:
-        return encode_corpus(model, dataset, view=view, options=options)
-    name = f"{model_fingerprint(model)[:16]}-{dataset.corpus_fingerprint[:16]}-{options.dtype}-{options.shard_size}"
-    name += "" if view.content == "full" else f"-{view.content}"
-    name += "" if view.on_broken_image == "fail" else f"-broken-{view.on_broken_image}"
-    return encode_corpus(model, dataset, cache_dir() / "embeddings" / name, view, options)
+    options = common.encoding_options(arguments)
+    settings = [options.precision, options.truncate_dim, options.shard_size, view.on_broken_image]
+    name = f"{model_fingerprint(model)[:16]}-{view.fingerprint[:16]}-{short_hash(json.dumps(settings), 8)}"
+    return cache_dir() / "indexes" / name
+
+
+def _encode(
+    model: Encoder, dataset: RetrievalDataset, folder: Path | None, arguments: argparse.Namespace
+) -> EncodedCorpus:
+    from ciea_hf.retrieval import DocumentView, encode_corpus
+
+    view = DocumentView(dataset, arguments.content, on_broken_image=arguments.on_broken_image)
+    return encode_corpus(model, dataset, folder, view, common.encoding_options(arguments))
 
 
 def _indexed_dataset(corpus: EncodedCorpus) -> RetrievalDataset:
@@ -122,12 +201,12 @@ def _indexed_dataset(corpus: EncodedCorpus) -> RetrievalDataset:
             "the index does not know the path of its data set, which --contact-sheet and --query-id require"
         )
     dataset = loading.load_dataset(source["path"], source["split"], source.get("format", "auto"), corpus_is_enough=True)
-    if corpus.fingerprint not in (DocumentView(dataset, part).fingerprint for part in CONTENT):
-        raise ValueError(f"{source['path']} has changed since it was indexed: run `ciea index` into another folder")
+    if corpus.settings["corpus"] not in (DocumentView(dataset, part).fingerprint for part in CONTENT):
+        raise ValueError(f"{source['path']} has changed since it was indexed: run `ciea index --append`")
     return dataset
 
 
-def _texts_of(dataset: RetrievalDataset | None, identifiers: Sequence[str]) -> list[str]:
+def _queries_of(dataset: RetrievalDataset | None, identifiers: Sequence[str]) -> list[Query]:
     if dataset is None or not identifiers:
         return []
     texts = dataset.query_texts
@@ -136,22 +215,34 @@ def _texts_of(dataset: RetrievalDataset | None, identifiers: Sequence[str]) -> l
         raise ValueError(
             f"{dataset.name} ({dataset.split}) has no query {unknown[0]!r}; the first is {next(iter(texts), None)!r}"
         )
-    return [texts[name] for name in identifiers]
+    return [Query(texts[name], texts[name], texts[name]) for name in identifiers]
 
 
 def _relevant(dataset: RetrievalDataset | None, query: str) -> set[str]:
     """Return the ids of the documents relevant to a query, if the data set contains its text."""
-    if dataset is None:
+    if dataset is None or not query:
         return set()
     same = [name for name, text in dataset.query_texts.items() if text == query]
     return {document for name in same for document, score in dataset.qrels.get(name, {}).items() if score > 0}
 
 
-def _write_hits(query: str, hits: Sequence[Hit], relevant: set[str]) -> None:
-    common.write(f"\n{query}")
+def _table(query: str, hits: Sequence[Hit], relevant: set[str]) -> str:
+    width = max([len(hit.id) for hit in hits], default=0)
+    lines = [query]
     for hit in hits:
         mark = "*" if hit.id in relevant else " "
-        common.write(f"{mark}{hit.rank:3d}  {hit.score:.4f}  {hit.kind:5}  {hit.id}  {hit.text or ''}")
+        text = " ".join((hit.text or "").split())
+        lines.append(f"{mark}{hit.rank:3d}  {hit.score:.4f}  {hit.kind:5}  {hit.id:{width}}  {text}".rstrip())
+    return "\n".join(lines if hits else [*lines, "    no hits"])
+
+
+def _write_hits(path: Path, queries: Sequence[Query], found: Sequence[Sequence[Hit]]) -> None:
+    from ciea_hf.utils import atomic_write
+
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for query, hits in zip(queries, found, strict=True):
+            for hit in hits:
+                file.write(json.dumps({"query": query.name, **asdict(hit)}, ensure_ascii=False) + "\n")
 
 
 def _draw(

@@ -27,6 +27,8 @@ QUERY_COLUMNS = ("id", "text")
 QRELS_COLUMNS = ("query-id", "corpus-id", "score")
 MODALITIES = ("text", "image", "image,text")
 
+METADATA_COLUMN = "metadata"  # further fields of JSON lines, as a JSON object
+
 SHARED_SPLIT = "corpus"  # name of a corpus that all splits share
 ROWS_PER_BATCH = 500  # rows read and hashed at once
 FINGERPRINTED_IMAGES = 64
@@ -126,12 +128,12 @@ class RetrievalDataset:
 
     @cached_property
     def corpus_fingerprint(self) -> str:
-        """Hash of the corpus, equal in every process: ids, texts, and the images' sizes in bytes.
+        """Hash of the corpus, equal in every process: ids, texts, metadata, and the images' sizes in bytes.
 
         The bytes of only 64 images, spread over the corpus, are hashed, so that it is fast for a large corpus.
         """
         digest = hashlib.sha256()
-        for column in ("id", "text", "modality"):
+        for column in ("id", "text", "modality", *further_columns(self.corpus)):
             digest.update(repr(column_values(self.corpus, column)).encode())
         _hash_images(self.corpus, digest)
         return digest.hexdigest()[:32]
@@ -174,6 +176,14 @@ def column_values(dataset: datasets.Dataset, column: str) -> list[Any]:
     """Return one column as a list, without reading the others, such as images."""
     values: list[Any] = dataset.select_columns([column]).with_format("arrow")[:][column].to_pylist()
     return values
+
+
+def further_columns(corpus: datasets.Dataset) -> list[str]:
+    """Return the columns of a corpus that are metadata: all further ones, except binary data and images."""
+    schema = corpus.features.arrow_schema
+    return [
+        name for name in schema.names if name not in CORPUS_COLUMNS and "binary" not in str(schema.field(name).type)
+    ]
 
 
 def corpus_features() -> datasets.Features:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ciea_hf.retrieval.corpus import encode_corpus
+from ciea_hf.retrieval.building import encode_corpus
 from ciea_hf.retrieval.documents import DocumentView
 from ciea_hf.retrieval.encoding import EncodingOptions, encode_documents, encode_queries
 
@@ -42,7 +42,7 @@ def image_query_measures(model: CIEAModel, dataset: RetrievalDataset, batch_size
         all other images with the same caption.
     """
     options = EncodingOptions(batch_size=batch_size)
-    documents = np.concatenate(encode_corpus(model, dataset, options=options).shards)
+    documents = encode_corpus(model, dataset, options=options).matrix()
     rows = [row for row, document in enumerate(dataset.corpus_ids) if dataset.document_kinds[document] == "image"]
     scenes = dataset.select(rows)
     measures = {}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ciea_hf.retrieval.documents import document_records
-from ciea_hf.retrieval.index import id_ranks, top_k_with_ties
+from ciea_hf.retrieval.records import document_records
+from ciea_hf.retrieval.ties import id_ranks, top_k_with_ties
 from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:

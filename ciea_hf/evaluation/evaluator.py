@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ciea_hf.evaluation.metrics import DEFAULT_KS, Run, metrics_by_kind, ranking_metrics
 from ciea_hf.evaluation.report import metrics_table
-from ciea_hf.retrieval.corpus import encode_corpus
+from ciea_hf.retrieval.building import encode_corpus
 from ciea_hf.retrieval.documents import DocumentView
 from ciea_hf.retrieval.encoding import Encoder, EncodingOptions, encode_queries
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Sequence
 
-    import numpy as np
     import torch
 
     from ciea_hf.data import RetrievalDataset
+    from ciea_hf.retrieval.results import SearchResult
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,17 @@ def evaluate(
     clock = _Clock()
     corpus = encode_corpus(model, dataset, folder, view, options)
     clock.lap("documents")
-    embeddings = encode_queries(model, list(queries.values()), options.batch_size)
+    embeddings = encode_queries(model, list(queries.values()), options.batch_size, options.truncate_dim)
     clock.lap("queries")
-    index = corpus.index(device or getattr(model, "device", None))
-    run = as_run(list(queries), index.ids, *index.search(embeddings, depth))
+    index = corpus.index("flat", device or getattr(model, "device", None))
+    run = as_run(list(queries), index.search(embeddings, depth))
     clock.lap("search")
-    settings = {"content": view.content, "top_k": depth, "dtype": options.dtype, "batch_size": options.batch_size}
+    settings = {
+        "content": view.content,
+        "top_k": depth,
+        "precision": options.precision,
+        "batch_size": options.batch_size,
+    }
     return score_run(run, dataset, cutoffs, clock.seconds, settings)
 
 
@@ -159,24 +164,18 @@ def score_run(
     )
 
 
-def as_run(
-    queries: Sequence[str], documents: Sequence[str], scores: np.ndarray, positions: np.ndarray
-) -> dict[str, dict[str, float]]:
+def as_run(queries: Sequence[str], result: SearchResult) -> dict[str, dict[str, float]]:
     """Convert a search result to a run.
 
     Args:
-        queries: Query ids, one per row.
-        documents: Document ids by position in the index.
-        scores: (queries, k).
-        positions: (queries, k).
+        queries: Query ids, one per row of the result.
+        result: Ids and scores of the documents found.
 
     Returns:
         Query id to document id to score.
     """
-    return {
-        query: {documents[position]: score for position, score in zip(places, values, strict=True)}
-        for query, places, values in zip(queries, positions.tolist(), scores.tolist(), strict=True)
-    }
+    rows = zip(queries, result.ids, result.scores, strict=True)
+    return {query: dict(zip(ids, scores, strict=True)) for query, ids, scores in rows}
 
 
 class _Clock:

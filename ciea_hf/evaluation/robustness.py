@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ciea_hf.retrieval.documents import document_records
+from ciea_hf.retrieval.records import document_records
 
 if TYPE_CHECKING:
     from ciea_hf.data import RetrievalDataset

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ciea_hf.choices import CONTENT, ON_BROKEN_IMAGE
 from ciea_hf.data.dataset import column_values
-from ciea_hf.data.images import decode_image, image_source
+from ciea_hf.data.images import decode_image, image_bytes, image_source
+from ciea_hf.retrieval.records import DocumentRecord, document_records
 from ciea_hf.utils import short_hash
 
 if TYPE_CHECKING:
@@ -24,13 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
-class DocumentRecord(NamedTuple):
-    """What a search result shows of a document: id, kind (`"image"` or `"text"`) and text or caption."""
-
-    id: str
-    kind: str
-    text: str | None
+_IMAGES_AT_ONCE = 32  # encoded images in memory while their contents are hashed
 
 
 class PatchFeatures(Protocol):
@@ -110,13 +106,44 @@ class DocumentView:
         self.preprocess = preprocess
         self.ids = dataset.corpus_ids
         self.kinds = [dataset.document_kinds[document] for document in self.ids]
-        self._dataset = dataset
+        self.dataset = dataset
         self._texts = dataset.corpus.select_columns(["text"])
         self._images = _encoded_images(dataset)
         self._reported: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def select(self, rows: Sequence[int]) -> DocumentView:
+        """Return a view of these rows of the corpus, in this order."""
+        view = copy.copy(self)  # shares the set of reported documents
+        view.dataset = self.dataset.select(rows)
+        view.captions = None if self.captions is None else [self.captions[row] for row in rows]
+        view.ids = [self.ids[row] for row in rows]
+        view.kinds = [self.kinds[row] for row in rows]
+        view._texts = view.dataset.corpus.select_columns(["text"])
+        view._images = _encoded_images(view.dataset)
+        return view
+
+    def records(self) -> list[DocumentRecord]:
+        """List id, kind, text or caption of the corpus, and metadata of every document; no image is decoded."""
+        return document_records(self.dataset)
+
+    def content_hashes(self) -> list[str]:
+        """Hash the content of every document: text, encoded image and metadata; images are read, but not decoded."""
+        hashes = []
+        records = self.records()
+        for start in range(0, len(self), _IMAGES_AT_ONCE):
+            images = self._images[start : start + _IMAGES_AT_ONCE]["image"]
+            for row, image in enumerate(images, start=start):
+                text = records[row].text if self.captions is None else self.captions[row]
+                parts = [self.content, records[row].kind, text, records[row].metadata]
+                content = json.dumps(parts, ensure_ascii=False, sort_keys=True)
+                digest = hashlib.sha256(content.encode("utf-8", "surrogatepass"))
+                if self.kinds[row] == "image":
+                    digest.update(_bytes_of(image))
+                hashes.append(digest.hexdigest()[:32])
+        return hashes
 
     def preprocessed_for(self, model: Any) -> DocumentView:
         """Return a view whose images are preprocessed for a model, if it can take such images."""
@@ -127,7 +154,7 @@ class DocumentView:
     @property
     def corpus_fingerprint(self) -> str:
         """Fingerprint of the corpus, whatever the content."""
-        return self._dataset.corpus_fingerprint
+        return self.dataset.corpus_fingerprint
 
     @property
     def fingerprint(self) -> str:
@@ -254,17 +281,18 @@ def model_input(text: str | None, image: Any) -> Any:
     return image if text is None else {"text": text, "image": image}
 
 
-def document_records(dataset: RetrievalDataset) -> list[DocumentRecord]:
-    """List id, kind and text of every document without decoding an image."""
-    texts = column_values(dataset.corpus, "text")
-    kinds = dataset.document_kinds
-    return [DocumentRecord(name, kinds[name], text) for name, text in zip(dataset.corpus_ids, texts, strict=True)]
-
-
 def _encoded_images(dataset: RetrievalDataset) -> Any:
     from datasets import Image
 
     return dataset.corpus.select_columns(["image"]).cast_column("image", Image(decode=False))
+
+
+def _bytes_of(image: Any) -> bytes:
+    """Return the bytes of an encoded image, or a mark if it cannot be read: reading applies the policy for such."""
+    try:
+        return b"-" if image is None else image_bytes(image)
+    except (OSError, ValueError):
+        return b"-"
 
 
 def _text_or_none(text: str | None) -> str | None:

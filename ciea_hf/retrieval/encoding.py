@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from ciea_hf.choices import DTYPES
 from ciea_hf.modeling.images_ciea import names_image
 from ciea_hf.modeling.inputs_ciea import input_kind
+from ciea_hf.retrieval.precision import check_precision, truncate
 from ciea_hf.utils import prefetch_map
 
 if TYPE_CHECKING:
@@ -43,8 +43,10 @@ class EncodingOptions:
 
     Attributes:
         batch_size: Number of inputs per forward pass.
-        dtype: Storage type of embeddings, `"float32"` or `"float16"`. Scores are always computed in float32.
-        shard_size: Number of documents per shard, the unit of resuming.
+        precision: Precision of stored embeddings: `"float32"`, `"float16"`, `"int8"` (a scale per document) or
+            `"binary"` (signs). Scores are computed from what is stored, in full precision.
+        truncate_dim: Number of dimensions to store, from the first; all if `None`. Queries are truncated likewise.
+        shard_size: Number of documents per shard, the unit of work and of resuming.
         num_workers: Number of threads that decode images ahead of the model; 0 decodes between batches.
         show_progress_bar: Whether to show a progress bar over the documents.
         normalize: Whether to scale embeddings to unit length; if `None`, unless the model scores by dot product.
@@ -54,18 +56,19 @@ class EncodingOptions:
     """
 
     batch_size: int = 64
-    dtype: str = "float32"
+    precision: str = "float32"
+    truncate_dim: int | None = None
     shard_size: int = 10_000
     num_workers: int = 1
     show_progress_bar: bool = False
     normalize: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
-        for name in ("batch_size", "shard_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}")
+        check_precision(self.precision)
+        for name in ("batch_size", "shard_size", "truncate_dim"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1; got {value}")
 
     @property
     def chunk_size(self) -> int:
@@ -73,25 +76,46 @@ class EncodingOptions:
         return BATCHES_PER_CHUNK * self.batch_size
 
 
-class Shard(NamedTuple):
+class EncodedDocuments(NamedTuple):
     """Embeddings of consecutive documents.
 
     Attributes:
-        embeddings: (documents, D); rows of zeros for documents without an embedding.
+        embeddings: (documents, D) float32; rows of zeros for documents without an embedding.
         missing: Positions in the corpus of documents without an embedding: nothing is left of them in the chosen
             content, or their image was skipped.
     """
 
-    embeddings: NDArray[np.floating]
+    embeddings: NDArray[np.float32]
     missing: list[int]
 
 
-def encode_queries(model: Encoder, queries: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
-    """Embed queries in float32, normalised unless the model scores by dot product."""
-    return encode_inputs(model.encode_query, list(queries), batch_size, normalizes(model), _takes_mixed_inputs(model))
+def encode_queries(
+    model: Encoder, queries: Sequence[Any], batch_size: int = 64, truncate_dim: int | None = None
+) -> NDArray[np.float32]:
+    """Embed queries in float32, normalised unless the model scores by dot product.
+
+    Args:
+        model: Encoder.
+        queries: Texts, images (PIL images or paths of type `Path`), or dicts of `"text"` and `"image"`.
+        batch_size: Number of queries per forward pass.
+        truncate_dim: Number of dimensions to keep, from the first; all if `None`.
+
+    Returns:
+        (queries, D).
+    """
+    normalize = normalizes(model)
+    rows = encode_inputs(model.encode_query, list(queries), batch_size, normalize, _takes_mixed_inputs(model))
+    return truncate(rows, truncate_dim, normalize)
 
 
-def encode_documents(model: Encoder, view: DocumentView, start: int, stop: int, options: EncodingOptions) -> Shard:
+def encode_documents(
+    model: Encoder,
+    view: DocumentView,
+    start: int,
+    stop: int,
+    options: EncodingOptions,
+    report: Callable[[int], None] | None = None,
+) -> EncodedDocuments:
     """Embed consecutive documents.
 
     Args:
@@ -99,25 +123,27 @@ def encode_documents(model: Encoder, view: DocumentView, start: int, stop: int, 
         view: Documents as inputs.
         start: First position.
         stop: Position after the last one.
-        options: Batch size, type and so on.
+        options: Batch size and so on; `precision` and `shard_size` are not used here.
+        report: Called with the number of documents after each chunk, for a progress bar; a bar over these documents is
+            shown if `None` and the options ask for it.
 
     Returns:
-        Embeddings in `options.dtype`.
+        Embeddings in float32.
 
     Raises:
         ValueError: If the model does not support a document, or an embedding is not finite; the message names the
             document.
     """
-    blocks: list[NDArray[np.floating]] = []
+    blocks: list[NDArray[np.float32]] = []
     missing: list[int] = []
     position = start
     view = view.preprocessed_for(model)
-    for inputs in _chunks(view, start, min(stop, len(view)), options):
+    for inputs in _chunks(view, start, min(stop, len(view)), options, report):
         ids = view.ids[position : position + len(inputs)]
-        blocks.append(_encode_chunk(model, inputs, ids, options).astype(options.dtype))
+        blocks.append(_encode_chunk(model, inputs, ids, options))
         missing += [position + i for i, item in enumerate(inputs) if item is None]
         position += len(inputs)
-    return Shard(np.concatenate(blocks) if blocks else np.empty((0, 0), options.dtype), missing)
+    return EncodedDocuments(np.concatenate(blocks) if blocks else np.empty((0, 0), np.float32), missing)
 
 
 def _encode_chunk(
@@ -135,15 +161,20 @@ def _encode_chunk(
     invalid = ~np.isfinite(rows).all(axis=1)
     if invalid.any():
         raise ValueError(f"the embedding of document {ids[int(invalid.argmax())]!r} is not finite")
-    return rows
+    return truncate(rows, options.truncate_dim, normalize)
 
 
-def _chunks(view: DocumentView, start: int, stop: int, options: EncodingOptions) -> Iterator[list[Any]]:
+def _chunks(
+    view: DocumentView, start: int, stop: int, options: EncodingOptions, report: Callable[[int], None] | None
+) -> Iterator[list[Any]]:
     """Yield decoded inputs in chunks of a few batches."""
     bounds = [(first, min(first + options.chunk_size, stop)) for first in range(start, stop, options.chunk_size)]
     chunks = prefetch_map(lambda bound: view.batch(*bound), bounds, options.num_workers)
-    if not options.show_progress_bar:
-        yield from chunks
+    if report is not None or not options.show_progress_bar:
+        for inputs in chunks:
+            yield inputs
+            if report is not None:
+                report(len(inputs))
         return
     from tqdm.auto import tqdm
 

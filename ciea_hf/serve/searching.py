@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ciea_hf.retrieval import Encoder, Retriever
+    from ciea_hf.retrieval import Encoder, Hit, Retriever
 
 
 def open_retriever(model: Encoder, index: str) -> Retriever:
@@ -44,19 +44,18 @@ def search(
         Hits of each query, best first: `id`, `score`, `kind`, `text` and `metadata`.
 
     Raises:
-        ValueError: If the filter is invalid, or not supported by the index.
+        TypeError: If the filter has an invalid type.
+        ValueError: If the filter is invalid.
     """
-    if conditions:
-        raise ValueError("`filter` is not supported by this index")
-    found = retriever.search_embeddings(embeddings, top_k)
+    found = retriever.search_embeddings(embeddings, top_k, conditions)
     return [[_hit(hit) for hit in hits] for hits in found]
 
 
-def _hit(hit: Any) -> dict[str, Any]:
+def _hit(hit: Hit) -> dict[str, Any]:
     return {
         "id": hit.id,
         "score": hit.score,
         "kind": hit.kind,
         "text": hit.text,
-        "metadata": getattr(hit, "metadata", None) or {},
+        "metadata": hit.metadata,
     }

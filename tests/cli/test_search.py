@@ -23,16 +23,18 @@ pytestmark = pytest.mark.usefixtures("cache")
 def test_search_lists_hits_and_marks_the_known_ones(
     model: str, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], cache: Path
 ) -> None:
-    sheet, hits = tmp_path / "hits.png", tmp_path / "hits.json"
+    sheet, hits = tmp_path / "hits.png", tmp_path / "hits.jsonl"
     command = ["search", model, dataset, "a red cat", "--query-id", "q-pic", "--top-k", "6"]
     assert main([*command, "--contact-sheet", str(sheet), "--output", str(hits)]) == 0
     printed = capsys.readouterr().out
-    content = json.loads(hits.read_text())
-    assert [row["query"] for row in content] == ["a red cat", "red cup"]
-    assert [hit["rank"] for hit in content[0]["hits"]] == [1, 2, 3, 4, 5, 6]
+    content = [json.loads(line) for line in hits.read_text().splitlines()]
+    assert [(row["query"], row["rank"]) for row in content] == [
+        (query, rank) for query in ("a red cat", "red cup") for rank in range(1, 7)
+    ]
+    assert set(content[0]) == {"query", "rank", "id", "score", "kind", "text", "metadata"}
     assert re.findall(r"^\*.*(img-red|other)", printed, flags=re.MULTILINE) == ["img-red"]
     assert Image.open(sheet).width > 6 * 200
-    assert len(list((cache / "embeddings").iterdir())) == 1
+    assert len(list((cache / "indexes").iterdir())) == 1
     assert main([*command]) == 0
     assert capsys.readouterr().out.replace("\n\n", "\n") in printed.replace("\n\n", "\n")
 
@@ -54,7 +56,7 @@ def test_search_in_an_index_folder(
     model: str, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = tmp_path / "index"
-    assert main(["index", model, dataset, "--output", str(index), "--dtype", "float16", "--shard-size", "4"]) == 0
+    assert main(["index", model, dataset, "--output", str(index), "--precision", "float16", "--shard-size", "4"]) == 0
     assert "6 documents, complete" in capsys.readouterr().out
     assert (
         main(["search", model, str(index), "a red cat", "--top-k", "2", "--contact-sheet", str(tmp_path / "a.png")])
@@ -129,7 +131,7 @@ def test_an_index_fixes_its_options(
 ) -> None:
     index = str(tmp_path / "index")
     assert main(["index", model, dataset, "--output", index, "--content", "caption"]) == 0
-    for option in (["--split", "dev"], ["--dtype", "float16"], ["--on-broken-image", "caption"]):
+    for option in (["--split", "dev"], ["--precision", "float16"], ["--on-broken-image", "caption"]):
         assert f"{option[0]} cannot be set for" in fails(capsys, "search", model, index, "x", *option)
     assert main(["search", model, index, "a red cat", "--query-id", "q-pic"]) == 0
     from_index = capsys.readouterr().out
@@ -143,7 +145,7 @@ def test_a_folder_with_another_manifest_is_not_an_index(
     data = folder_of_images(tmp_path / "data")
     (tmp_path / "data" / "manifest.json").write_text("{}")
     assert main(["search", model, data, "a red cat"]) == 0
-    (tmp_path / "data" / "documents.jsonl").write_text("")
+    (tmp_path / "data" / "shards").mkdir()
     assert "manifest.json has an unexpected format" in fails(capsys, "search", model, data, "a red cat")
 
 

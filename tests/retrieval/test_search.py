@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,9 @@ from ciea_hf.retrieval import (
     Retriever,
     encode_corpus,
     encode_queries,
-    encode_shards,
     load_corpus,
     model_fingerprint,
 )
-from ciea_hf.retrieval.corpus import MANIFEST
 from tests.support.helpers import tiny_model
 from tests.support.toy_retrieval import ToyEncoder, picture, toy_dataset
 
@@ -58,80 +55,9 @@ def test_search_finds_by_image_and_by_text() -> None:
     assert retriever.search([]) == []
 
 
-@pytest.mark.parametrize("options", [EncodingOptions(batch_size=1, shard_size=2), EncodingOptions(num_workers=0)])
-def test_shards_and_batches_change_nothing(tmp_path: Path, options: EncodingOptions) -> None:
-    dataset, model = toy_dataset(), ToyEncoder()
-    memory = np.concatenate(encode_corpus(model, dataset).shards)
-    kept = encode_corpus(model, dataset, tmp_path / "index", options=options, source={"path": "somewhere"})
-    np.testing.assert_array_equal(np.concatenate(kept.shards), memory)
-    assert isinstance(kept.shards[0], np.memmap)
-    assert kept.ids == dataset.corpus_ids
-    assert kept.source == {"name": "toy", "split": "test", "path": "somewhere"}
-
-
-def test_encoding_continues_where_it_stopped(tmp_path: Path) -> None:
-    dataset, options = toy_dataset(), EncodingOptions(shard_size=2)
-    whole = encode_corpus(ToyEncoder(), dataset, tmp_path, options=options)
-    expected = np.concatenate(whole.shards)
-    (tmp_path / "embeddings-00001.npy").unlink()
-    with pytest.raises(ValueError, match="1 of 3 shards are missing"):
-        load_corpus(tmp_path)
-    model = ToyEncoder()
-    again = encode_corpus(model, dataset, tmp_path, options=options)
-    assert model.documents_seen == 2
-    np.testing.assert_array_equal(np.concatenate(again.shards), expected)
-
-
-def test_several_processes_fill_one_folder(tmp_path: Path) -> None:
-    dataset, options = toy_dataset(), EncodingOptions(shard_size=1)
-    first, second = ToyEncoder(), ToyEncoder()
-    assert encode_shards(first, dataset, tmp_path, options=options, shard=(0, 2)) == 3
-    assert encode_shards(second, dataset, tmp_path, options=options, shard=(1, 2)) == 0
-    assert (first.documents_seen, second.documents_seen) == (3, 3)
-    whole = encode_corpus(ToyEncoder(), dataset).shards[0]
-    np.testing.assert_array_equal(np.concatenate(load_corpus(tmp_path).shards), whole)
-    with pytest.raises(ValueError, match="`shard` must be"):
-        encode_shards(first, dataset, tmp_path, shard=(2, 2))
-
-
-def test_other_queries_leave_the_embeddings_valid(tmp_path: Path) -> None:
-    whole = toy_dataset()
-    encode_corpus(ToyEncoder(), whole, tmp_path)
-    model, dev = ToyEncoder(), RetrievalDataset(whole.corpus, whole.queries, {"q-txt": {"txt-sea": 1}}, "toy", "dev")
-    encode_corpus(model, dev, tmp_path)
-    assert model.documents_seen == 0
-
-
-def test_a_folder_of_another_model_is_refused(tmp_path: Path) -> None:
-    encode_corpus(ToyEncoder(), toy_dataset(), tmp_path)
-    other = ToyEncoder()
-    other.fingerprint = "another"
-    with pytest.raises(ValueError, match="another model"):
-        encode_corpus(other, toy_dataset(), tmp_path)
-    with pytest.raises(ValueError, match="another corpus, dtype"):
-        encode_corpus(
-            ToyEncoder(),
-            toy_dataset(),
-            tmp_path,
-            view=DocumentView(toy_dataset(), "caption"),
-            options=EncodingOptions(dtype="float16"),
-        )
-    manifest = json.loads((tmp_path / MANIFEST).read_text())
-    (tmp_path / MANIFEST).write_text(json.dumps({**manifest, "documents": 7}))
-    with pytest.raises(ValueError, match="7 documents"):
-        load_corpus(tmp_path)
-    with pytest.raises(FileNotFoundError, match="not an encoded corpus"):
-        load_corpus(tmp_path / "nowhere")
-
-
-def test_half_precision_is_kept_on_disk(tmp_path: Path) -> None:
-    kept = encode_corpus(ToyEncoder(), toy_dataset(), tmp_path, options=EncodingOptions(dtype="float16"))
-    assert kept.shards[0].dtype == np.float16
-
-
 def test_documents_without_content_become_zeros() -> None:
     view = DocumentView(toy_dataset(), captions=[None] * 6)
-    rows = encode_corpus(ToyEncoder(), toy_dataset(), view=view, options=EncodingOptions(batch_size=1)).shards[0]
+    rows = encode_corpus(ToyEncoder(), toy_dataset(), view=view, options=EncodingOptions(batch_size=1)).matrix()
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), [1, 1, 1, 1, 0, 0], atol=1e-6)
 
 
@@ -187,7 +113,7 @@ def test_skipped_documents_are_never_found(tmp_path: Path, caplog: pytest.LogCap
     assert "document 'bad' is left out" in caplog.text
     memory = encode_corpus(ToyEncoder(), dataset, view=view, options=options)
     for found in (kept, memory, load_corpus(tmp_path)):
-        assert found.missing == (0,)
+        assert found.live.tolist() == [False, True, True]
         hits = Retriever.from_corpus(ToyEncoder(), found).search("a cup", top_k=3)[0]
         assert {hit.id for hit in hits} == {"sea", "tea"}
     with pytest.raises(ValueError, match="another on_broken_image"):

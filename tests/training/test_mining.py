@@ -150,7 +150,7 @@ def test_the_margin_is_measured_from_the_best_positive(tmp_path: Path, relative_
     model, data = tiny_model(), training_data()
     options = MiningOptions(depth=40, images=40, texts=40, relative_margin=relative_margin)
     found = mine_negatives(model, data, options, encoding=EncodingOptions(shard_size=7), folder=tmp_path)
-    assert len(list(tmp_path.glob("*.npy"))) == 5
+    assert len(list(tmp_path.glob("shards/*.json"))) == 5
     inputs = [_input(row) for row in data.corpus]
     documents = torch.tensor(model.encode_document(inputs, normalize_embeddings=True))
     rows = {name: row for row, name in enumerate(data.corpus_ids)}
@@ -166,8 +166,8 @@ def test_the_margin_is_measured_from_the_best_positive(tmp_path: Path, relative_
 def test_interrupted_mining_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data, encoding = tiny_model(), training_data(), EncodingOptions(shard_size=8)
     first = mine_negatives(model, data, MiningOptions(), encoding=encoding, folder=tmp_path)
-    assert len(list(tmp_path.glob("*.npy"))) == 4
-    (tmp_path / "embeddings-00002.npy").unlink()
+    assert len(list(tmp_path.glob("shards/*.json"))) == 4
+    next(tmp_path.glob("shards/00002-*.npy")).unlink()
     monkeypatch.setattr(type(model), "encode_document", counting := Counting(type(model).encode_document))
     second = mine_negatives(model, data, MiningOptions(), encoding=encoding, folder=tmp_path)
     assert counting.inputs == 8
@@ -257,7 +257,7 @@ def _mine_at_scale(folder: Path, documents: int, queries: int) -> None:
     data = RetrievalDataset(corpus, queries_from_columns(asked, asked), qrels, "synthetic", "train")
     from ciea_hf.retrieval.encoding import EncodingOptions
 
-    encoding = EncodingOptions(batch_size=4096, dtype="float16")
+    encoding = EncodingOptions(batch_size=4096, precision="float16")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = mine_negatives(Synthetic(), data, MiningOptions(images=0, texts=5), encoding=encoding, folder=folder)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ciea_hf.retrieval.corpus import EncodedCorpus, encode_corpus, encode_shards, load_corpus
+import numpy as np
+
+from ciea_hf.retrieval.building import encode_corpus, encode_shards
 from ciea_hf.retrieval.encoding import EncodingOptions, encode_queries
+from ciea_hf.retrieval.folder import load_corpus
+from ciea_hf.retrieval.results import exact_scores
 from ciea_hf.training.data.negatives import MinedNegatives, MiningOptions, choose_negatives
 from ciea_hf.training.distributed import barrier, gather_objects, process_rank, world_size
 
@@ -16,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from ciea_hf.data.dataset import RetrievalDataset
+    from ciea_hf.retrieval.corpus import EncodedCorpus
     from ciea_hf.retrieval.documents import DocumentView
     from ciea_hf.retrieval.encoding import Encoder
 
@@ -57,7 +59,7 @@ def mine_negatives(
     queries = dict(list(dataset.judged_queries().items())[process_rank() :: world_size()])
     found = MinedNegatives({})
     if queries:
-        embeddings = encode_queries(model, list(queries.values()), encoding.batch_size)
+        embeddings = encode_queries(model, list(queries.values()), encoding.batch_size, encoding.truncate_dim)
         rankings = _rankings(corpus, list(queries), embeddings, dataset, options, getattr(model, "device", None))
         positives: dict[str, float] = {}
         if options.relative_margin is not None:
@@ -96,11 +98,11 @@ def _rankings(
     device: Any,
 ) -> Iterator[tuple[str, list[tuple[str, float]]]]:
     """Rank the corpus for all queries, and yield each query with its ranking."""
-    index = corpus.index(device)
+    index = corpus.index("flat", device)
     most_relevant = max(sum(score > 0 for score in dataset.qrels[query].values()) for query in queries)
-    scores, positions = index.search(embeddings, min(options.depth + most_relevant, len(index)))
-    for query, row, values in zip(queries, positions.tolist(), scores.tolist(), strict=True):
-        yield query, [(index.ids[position], score) for position, score in zip(row, values, strict=True)]
+    result = index.search(embeddings, min(options.depth + most_relevant, len(index)))
+    for query, ids, scores in zip(queries, result.ids, result.scores, strict=True):
+        yield query, list(zip(ids, scores, strict=True))
 
 
 def _merge(parts: Sequence[MinedNegatives], queries: Iterable[str]) -> MinedNegatives:
@@ -115,18 +117,11 @@ def _best_positive_scores(
     embeddings: NDArray[np.float32], corpus: EncodedCorpus, dataset: RetrievalDataset, queries: Sequence[str]
 ) -> dict[str, float]:
     """Return the score of each query's best positive, reading single rows of the shards."""
-    positions = {identifier: position for position, identifier in enumerate(corpus.ids)}
-    for position in corpus.missing:
-        del positions[corpus.ids[position]]
-    starts = [0, *itertools.accumulate(len(shard) for shard in corpus.shards)]
+    relevant = {query: [name for name, score in dataset.qrels[query].items() if score > 0] for query in queries}
+    positions = corpus.positions(sorted({name for names in relevant.values() for name in names}), live_only=True)
     found: dict[str, float] = {}
     for query, embedding in zip(queries, embeddings, strict=True):
-        scores = []
-        for document, judged in dataset.qrels[query].items():
-            if judged > 0 and document in positions:
-                number = bisect.bisect_right(starts, positions[document]) - 1
-                row = corpus.shards[number][positions[document] - starts[number]]
-                scores.append(float(row.astype("float32") @ embedding))
-        if scores:
-            found[query] = max(scores)
+        rows = np.array([positions[name] for name in relevant[query] if name in positions], dtype=np.int64)
+        if len(rows):
+            found[query] = float(exact_scores(embedding, corpus.embeddings(rows)).max())
     return found

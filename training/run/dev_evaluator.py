@@ -9,9 +9,9 @@ import numpy as np
 
 from ciea_hf.evaluation.evaluator import as_run
 from ciea_hf.evaluation.metrics import metrics_by_kind, ranking_metrics
+from ciea_hf.retrieval.corpus import EncodedCorpus
 from ciea_hf.retrieval.documents import DocumentView
 from ciea_hf.retrieval.encoding import EncodingOptions, encode_documents, encode_queries
-from ciea_hf.retrieval.index import FlatIndex
 from ciea_hf.training.distributed import gather_objects, process_rank, world_size
 from ciea_hf.training.run.encoder import TrainingEncoder
 
@@ -103,8 +103,8 @@ class DevEvaluator:
             encoder.encode_document([])
         if not len(self.view):
             return {}
-        index = FlatIndex(embeddings, self.view.ids, encoder.device, missing=missing)
-        return as_run(list(self.queries), index.ids, *index.search(queries, DEPTH))
+        corpus = EncodedCorpus.from_embeddings(embeddings, self.view.ids, missing)
+        return as_run(list(self.queries), corpus.index("flat", encoder.device).search(queries, DEPTH))
 
 
 def _choose_rows(dataset: RetrievalDataset, usable: Sequence[int], limit: int | None, seed: int) -> list[int]:

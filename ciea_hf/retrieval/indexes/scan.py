@@ -1,0 +1,133 @@
+"""Search by 1-bit codes: a scan of all codes in memory, and scores of the candidates from the stored embeddings."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ciea_hf.retrieval.indexes.base import CorpusIndex
+from ciea_hf.retrieval.precision import sign_codes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from ciea_hf.retrieval.corpus import EncodedCorpus
+
+_BLOCK = 16_384  # documents per pass, whose distances stay in the processor's cache
+_WORD = 8  # bytes
+
+
+class ScanIndex(CorpusIndex):
+    """Search by the Hamming distance of sign codes; candidates are rescored from what is stored.
+
+    The codes take D / 8 bytes per document. A scan reads them all, so no document is lost to a graph or a cell, and a
+    filter costs nothing: codes of documents that it excludes are never candidates.
+
+    Args:
+        corpus: Embeddings and records.
+        device: Not used; the codes are scanned by the CPU.
+        candidates: Number of documents rescored per query, at least 20 per hit.
+        engine: `"numpy"`, `"faiss"`, or `"auto"`: FAISS, where it is installed, for searches without a filter.
+
+    Raises:
+        ValueError: If `engine` is unknown.
+    """
+
+    def __init__(
+        self,
+        corpus: EncodedCorpus,
+        device: str | torch.device | None = None,
+        candidates: int = 500,
+        engine: str = "auto",
+    ) -> None:
+        super().__init__(corpus, device)
+        if engine not in ("auto", "numpy", "faiss"):
+            raise ValueError(f"`engine` must be auto, numpy or faiss; got {engine!r}")
+        self.candidates = candidates
+        self.engine = engine
+        self._version = -1
+        self._words = np.empty((0, 0), dtype=np.uint64)
+        self._codes = np.empty((0, 0), dtype=np.uint8)
+
+    def _candidates(
+        self, queries: NDArray[np.float32], kept: int, allowed: NDArray[np.bool_] | None
+    ) -> Iterator[NDArray[np.int64]]:
+        self._refresh()
+        count = max(self.candidates, 20 * kept)
+        words = _as_words(sign_codes(queries))
+        rows = None if allowed is None or allowed.all() else np.flatnonzero(allowed)
+        codes = self._words if rows is None or 2 * len(rows) > len(self.corpus.live) else self._words[:, rows]
+        for query in words.T:
+            distances = hamming_distances(codes, query)
+            if rows is None:
+                yield smallest(distances, count)
+            elif codes is self._words:
+                distances[~allowed] = np.iinfo(np.uint16).max  # type: ignore[operator]
+                yield smallest(distances, min(count, len(rows)))
+            else:
+                yield rows[smallest(distances, count)]
+
+    def _refresh(self) -> None:
+        """Read the codes, if the corpus has changed."""
+        if self._version != self.corpus.version:
+            codes = [segment.codes for segment in self.corpus.segments if len(segment)]
+            self._words = np.concatenate([_as_words(part) for part in codes], axis=1)
+            self._version = self.corpus.version
+
+
+def hamming_distances(words: NDArray[np.uint64], query: NDArray[np.uint64]) -> NDArray[np.uint16]:
+    """Count differing bits: codes (words, documents) and one code (words,) give (documents,).
+
+    The codes are stored by word, so that every step works on consecutive memory; threads share the documents.
+    """
+    distances = np.zeros(words.shape[1], dtype=np.uint16)
+
+    def scan(start: int) -> None:
+        total = distances[start : start + _BLOCK]
+        for row, word in zip(words, query, strict=True):
+            total += np.bitwise_count(row[start : start + _BLOCK] ^ word)
+
+    starts = range(0, len(distances), _BLOCK)
+    if len(starts) < 4:
+        for start in starts:
+            scan(start)
+    else:
+        list(_pool().map(scan, starts))
+    return distances
+
+
+def smallest(distances: NDArray[np.uint16], count: int) -> NDArray[np.int64]:
+    """Return the places of the smallest distances, at least `count`: all that tie with the last one are included."""
+    if count >= len(distances):
+        return np.arange(len(distances))
+    frequencies = np.bincount(distances)
+    limit = int(np.searchsorted(np.cumsum(frequencies), count))
+    return np.flatnonzero(distances <= limit)
+
+
+_POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}
+
+
+def _pool() -> ThreadPoolExecutor:
+    key = os.getpid(), torch.get_num_threads()  # threads do not survive a fork
+    if key not in _POOLS:
+        _POOLS[key] = ThreadPoolExecutor(key[1], thread_name_prefix="scan")
+    return _POOLS[key]
+
+
+def _as_words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return codes (documents, bytes) by 64-bit word: (words, documents)."""
+    padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % _WORD)))
+    return np.ascontiguousarray(padded.view(np.uint64).T)
+
+
+def has_faiss() -> bool:
+    """Return whether FAISS is installed."""
+    return importlib.util.find_spec("faiss") is not None
