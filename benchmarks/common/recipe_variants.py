@@ -7,6 +7,7 @@ from dataclasses import replace
 from benchmarks.common.variants import FAMILIES, NO_EXTRACTOR, NO_LOSS, PRESET, Variant
 
 RECIPE = "demo"  # the recipe of this package
+EXTRACTOR = ("--use-extractor", "true")  # the stages before have none
 CAPTION_ONLY = ("--content", "caption", *NO_EXTRACTOR)
 WORDS = (
     "--align.contrast",
@@ -41,14 +42,16 @@ TITLES = {
 }
 
 
-def _new(name: str, arguments: tuple[str, ...] = (), **fields: object) -> Variant:
-    variant = Variant(name, arguments, baseline="ciea", preset=RECIPE, alignment=())
+def _new(name: str, arguments: tuple[str, ...] = (), extractor: bool = True, **fields: object) -> Variant:
+    chosen = (*EXTRACTOR, *arguments) if extractor else arguments
+    variant = Variant(name, chosen, baseline="ciea", preset=RECIPE, alignment=())
     return replace(variant, **fields)  # type: ignore[arg-type]
 
 
 _ALL = (
-    _new("caption_only", CAPTION_ONLY, content="caption", alignment=None, baseline="marvel", important=True),
-    _new("marvel", (*NO_EXTRACTOR, *NO_LOSS), baseline="marvel", important=True),
+    _new("caption_only", CAPTION_ONLY, False, content="caption", alignment=None, baseline="marvel", important=True),
+    _new("marvel", (*NO_EXTRACTOR, *NO_LOSS), False, baseline="marvel", important=True),
+    _new("complementary_loss", (), False, baseline="marvel", important=True),
     _new("ciea", baseline="marvel", important=True),
     _new("uniform", ("--extractor-weights", "uniform"), important=True),
     _new("without_alignment", alignment=None),
@@ -58,7 +61,7 @@ _ALL = (
     _new("lambda_1", ("--lambda", "1")),
     _new("caption_dropout", ("--caption-dropout", "0.2")),
     *(
-        _new(f"marvel_{family}", (*NO_EXTRACTOR, *NO_LOSS), family=family, baseline=f"marvel_{family}")
+        _new(f"marvel_{family}", (*NO_EXTRACTOR, *NO_LOSS), False, family=family, baseline=f"marvel_{family}")
         for family in FAMILIES
     ),
     *(_new(f"ciea_{family}", family=family, baseline=f"marvel_{family}") for family in FAMILIES),
@@ -70,7 +73,12 @@ VARIANTS = {variant.name: variant for variant in _ALL}
 
 # Groups of the table, each a mapping from row title to variant.
 GROUPS: dict[str, dict[str, str]] = {
-    "systems": {"caption only": "caption_only", "MARVEL": "marvel", "CIEA": "ciea"},
+    "systems": {
+        "caption only": "caption_only",
+        "MARVEL": "marvel",
+        "MARVEL + L_comp": "complementary_loss",
+        "CIEA": "ciea",
+    },
     "weights": {"uniform instead of gates": "uniform", "complement weights instead of gates": "without_gate"},
     "left out": {TITLES[part]: f"without_{part}" for part in ("alignment", "dropout", "reverse", "uncaptioned")},
     "lambda (0.5)": {"0": "lambda_0", "0.1": "lambda_0.1", "1": "lambda_1"},

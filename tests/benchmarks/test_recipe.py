@@ -28,6 +28,14 @@ def test_each_part_changes_one_option() -> None:
             assert {name for name in own.keys() | other.keys() if own.get(name) != other.get(name)} == names, variant
 
 
+def test_variants_of_ciea_have_an_extractor_although_the_alignment_has_none() -> None:
+    without = {"caption_only", "marvel", "complementary_loss", *(f"marvel_{name}" for name in ("bart", "bert", "gpt2"))}
+    for name, variant in VARIANTS.items():
+        if variant.preset == "demo":
+            used = stage_overrides(variant, 400)["in_batch"].get("use_extractor") is True
+            assert used == (name not in without), name
+
+
 def test_the_alignment_alone_is_that_of_the_recipe() -> None:
     names = ("contrast", "max_steps", "learning_rate", "max_grad_norm", "eval_steps", "warmup_steps")
     alone, recipe = (stage_overrides(VARIANTS[name], 400)["align"] for name in ("alone_alignment", "ciea"))
