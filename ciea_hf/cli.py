@@ -77,12 +77,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output has exited, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, MemoryError, *_library_errors()) as error:
         if parsed.debug:
             raise
         sys.stderr.write(f"ciea: error: {_one_line(error)}\n")
         return FAILED
     return status
+
+
+def _library_errors() -> tuple[type[Exception], ...]:
+    """Return errors of libraries that a user's files or disk cause; only loaded libraries can have raised one."""
+    library = sys.modules.get("safetensors")
+    return () if library is None else (library.SafetensorError,)
 
 
 def _add_logging_arguments(parser: argparse.ArgumentParser, default: Any) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-import pickle
+import inspect
 import re
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,9 @@ def convert_checkpoint(
         ValueError: If the file is not such a checkpoint or its weights do not fit; missing, unexpected and misshapen
             keys are named.
     """
+    unknown = config_overrides.keys() - set(inspect.signature(CIEAConfig.__init__).parameters)
+    if unknown:
+        raise ValueError(f"unknown setting(s) of the configuration: {', '.join(sorted(unknown))}")
     state: dict[str, Tensor] = {}
     for name, tensor in read_state_dict(checkpoint).items():
         plain_name = name.removeprefix("module.")  # DistributedDataParallel adds this prefix
@@ -137,14 +141,43 @@ def read_state_dict(checkpoint: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"`checkpoint`: file {str(path)!r} not found")
     try:
+        _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # damaged files cause errors of any class
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path}: not a checkpoint of tensors alone, so it is not loaded: {reason}") from error
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path}: expected {{'epoch': ..., 'model': weights by name}}; got {_describe(content)}")
+    for name, tensor in state.items():
+        problem = _problem(name, tensor)
+        if problem:
+            raise ValueError(f"{path}: {str(name)[:100]!r} {problem}")
     return state
+
+
+def _check_archive(path: Path) -> None:
+    """Check the checksums of a zip archive, which `torch.load` does not look at."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the entry {damaged!r} does not have its checksum")
+
+
+def _problem(name: object, tensor: Tensor) -> str:
+    """Return why a tensor cannot be a weight; empty if it can."""
+    if not isinstance(name, str):
+        return "is not the name of a weight"
+    if tensor.is_sparse or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        return "is sparse, quantised or without values"
+    if IGNORED.search(name) or IGNORED.search(name.removeprefix("module.")):
+        return ""
+    if not tensor.is_floating_point():
+        return f"must hold floating-point numbers; got {tensor.dtype}"
+    if tensor.numel() and not bool(tensor.isfinite().all()):
+        return "contains NaN or infinity"
+    return ""
 
 
 def _rename(name: str) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from ciea_hf.data import RetrievalDataset
     from ciea_hf.retrieval.encoding import Encoder
 
@@ -65,24 +68,75 @@ def load_encoder(name: str, device: str | None = None) -> Encoder:
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     chosen = _device(device)
-    from safetensors import SafetensorError
-
-    try:
+    check_model_folder(Path(name))
+    with _explained(name):
         if _model_type(name) == "ciea" and _has_no_further_modules(name):
             from ciea_hf.modeling.modeling_ciea import CIEAModel
 
-            model: Encoder = CIEAModel.from_pretrained(name).eval().to(chosen)
-            return model
+            model, info = CIEAModel.from_pretrained(name, output_loading_info=True)
+            _refuse_random_weights(name, info)
+            ready: Encoder = model.eval().to(chosen)
+            return ready
         from ciea_hf.utils import import_optional
 
         encoder: Encoder = import_optional("sentence_transformers", extra="eval").SentenceTransformer(
             name, device=chosen
         )
-    except SafetensorError as error:
-        raise ValueError(
-            f"the weights of {name} cannot be read: {error}; is a file truncated, or a Git LFS pointer?"
-        ) from error
     return encoder
+
+
+def check_model_folder(folder: Path) -> None:
+    """Check that the JSON files of a model's folder can be read; a folder that does not exist is not checked.
+
+    Raises:
+        ValueError: If a file is not a JSON object or list, or names code or kernels from elsewhere; the message names
+            the file.
+    """
+    for file in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file} is not valid JSON: {error}") from error
+        if not isinstance(content, dict | list):
+            raise ValueError(f"{file} must hold a JSON object; got {str(content)[:80]}")  # noqa: TRY004
+        if file.name == "config.json":
+            for implementation in _attention_implementations(content):
+                if "/" in str(implementation):
+                    raise ValueError(f"{file}: `attn_implementation` {implementation!r} would fetch code from the Hub")
+
+
+def _attention_implementations(content: Any) -> Iterator[Any]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            if key in ("attn_implementation", "_attn_implementation"):
+                yield value
+            else:
+                yield from _attention_implementations(value)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn any error while a user's model is loaded into one that names the model."""
+    try:
+        yield
+    except (FileNotFoundError, ImportError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:400]
+        kind = type(error).__name__
+        hint = "; is a file truncated, or a Git LFS pointer?" if kind == "SafetensorError" else ""
+        shown = reason if isinstance(error, ValueError | OSError) else f"{kind}: {reason}"
+        raise ValueError(f"the model {name} cannot be loaded: {shown}{hint}") from error
+
+
+def _refuse_random_weights(name: str, info: Mapping[str, Any]) -> None:
+    """Refuse a model some of whose weights its files lack, because random ones would take their place."""
+    absent = [*sorted(info.get("missing_keys") or ()), *(key[0] for key in info.get("mismatched_keys") or ())]
+    if absent:
+        raise ValueError(
+            f"its weights lack {len(absent)} tensors that config.json asks for, such as {absent[0]!r}; random values "
+            f"would take their place in {name}"
+        )
 
 
 def _device(name: str | None) -> str:
@@ -92,7 +146,7 @@ def _device(name: str | None) -> str:
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).cpu()  # fails on `meta`, which has no values
     except (
         RuntimeError,
         AssertionError,

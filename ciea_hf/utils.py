@@ -1,4 +1,4 @@
-"""Helpers shared by the whole package: optional imports, atomic files, hashes, the cache folder."""
+"""Helpers shared by the whole package: optional imports, hashes, the cache folder, manifests, threads."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import hashlib
 import importlib
 import json
 import os
-import shutil
-import tempfile
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from ciea_hf.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -54,34 +53,6 @@ def cache_dir() -> Path:
     return Path(base).expanduser() / "ciea_hf"
 
 
-@contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path next to `path`, and rename it to `path` if the block ends without an error."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = 2) -> None:
-    """Write JSON atomically, in UTF-8 with a final newline.
-
-    Args:
-        path: The file.
-        content: Anything that `json.dumps` accepts.
-        indent: Spaces of indentation; None writes one line.
-    """
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def claim_manifest(path: str | os.PathLike[str], manifest: Mapping[str, Any], ignored: Collection[str] = ()) -> None:
     """Write the manifest of a folder of results, or check that the folder holds results of the same kind.
 
@@ -113,29 +84,6 @@ def short_hash(content: str | bytes, length: int = 32) -> str:
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:length]
 
 
-@contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary folder next to `path`, and move it to `path` if the block ends without an error.
-
-    An existing folder is replaced in the last step, so that a reader sees the old folder or the new one.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    temporary.chmod(0o777 & ~_umask())
-    try:
-        yield temporary
-        if target.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-            target.replace(retired / target.name)
-            temporary.replace(target)
-            shutil.rmtree(retired)
-        else:
-            temporary.replace(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def prefetch_map(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
     """Map in order while threads compute the next results, at most one per thread ahead.
 
@@ -158,9 +106,3 @@ def prefetch_map(function: Callable[[Item], Result], items: Iterable[Item], work
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

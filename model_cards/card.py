@@ -11,6 +11,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ciea_hf.evaluation.report import HEADLINE, metric_title, metrics_table
+from ciea_hf.files import atomic_write
 from ciea_hf.model_cards.run_files import (
     Evaluation,
     base_models,
@@ -20,7 +21,7 @@ from ciea_hf.model_cards.run_files import (
     read_model_facts,
     save_record,
 )
-from ciea_hf.utils import atomic_write, import_optional
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     import os

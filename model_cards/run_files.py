@@ -14,7 +14,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from safetensors import safe_open
 
-from ciea_hf.utils import atomic_write
+from ciea_hf.files import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,6 +6,8 @@ from typing import Any, Literal, get_args
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from .validation_ciea import check_sizes
+
 Pooling = Literal["decoder_start", "cls", "mean", "last_token"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 ExtractorWeights = Literal["complement", "gate", "uniform"]
@@ -113,6 +115,8 @@ class CIEAConfig(PreTrainedConfig):
         return int(config.hidden_size if hasattr(config, "hidden_size") else config.hidden_sizes[-1])
 
     def _check(self) -> None:
+        for name in ("vision_config", "text_config"):
+            check_sizes(getattr(self, name).to_dict(), name)
         if self.pooling not in POOLINGS:
             raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}; got {self.pooling!r}")
         if self.pooling == "decoder_start" and not self.text_config.is_encoder_decoder:

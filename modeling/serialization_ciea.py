@@ -117,6 +117,7 @@ class SerializationMixin(Base):
         upload = {name: kwargs.pop(name) for name in UPLOAD_ARGUMENTS if name in kwargs}
         processor = self._processor_or_none()
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        _share_weights(Path(save_directory))
         if is_main_process and processor is not None:
             processor.save_pretrained(save_directory)
             _write_sentence_transformers_files(save_directory, self.config.prompts, settings)
@@ -185,6 +186,13 @@ class SerializationMixin(Base):
         )
         model.eval()  # type: ignore[no-untyped-call]
         return model
+
+
+def _share_weights(folder: Path) -> None:
+    """Give files of weights, which safetensors writes for their owner only, the mode of the configuration."""
+    config = folder / "config.json"
+    for file in folder.glob("*.safetensors") if config.is_file() else []:
+        file.chmod(config.stat().st_mode & 0o666)
 
 
 @torch.no_grad()

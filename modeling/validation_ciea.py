@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
 MAX_IMAGE_SIDE = 2048  # pixels; current towers use 224 to 1024
 MAX_IMAGE_PATCHES = 65_536  # patches of 8 x 8 pixels in an image of that side
+MAX_SIZES = {  # pattern of a name -> limit of the value
+    r"^(num_.*layers|n_layer|num_hidden_layers|.*_layers)$": 1000,
+    r"^(d_model|d_ff|d_kv|n_embd|n_inner|.*hidden_size|intermediate_size|.*_ffn_dim|projection_dim)$": 200_000,
+    r"^(num_.*heads|n_head|.*attention_heads)$": 10_000,
+    r"^vocab_size$": 10_000_000,
+    r"^(max_position_embeddings|n_positions)$": 10_000_000,
+}
 SIZES = ("size", "crop_size", "pad_size", "max_image_size")
 
 
@@ -62,6 +69,24 @@ def check_image_patches(image_seq_length: Any) -> None:
         raise ValueError(
             f"`image_seq_length` must be an integer between 1 and {MAX_IMAGE_PATCHES}; got {image_seq_length!r}"
         )
+
+
+def check_sizes(settings: Mapping[str, Any], where: str) -> None:
+    """Check the sizes in a tower's configuration, before memory for them is requested.
+
+    Args:
+        settings: Output of `config.to_dict()`.
+        where: Name of the configuration, for the error.
+
+    Raises:
+        ValueError: If a size is negative or larger than that of any tower.
+    """
+    for name, value in settings.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            continue
+        limit = next((limit for pattern, limit in MAX_SIZES.items() if re.search(pattern, name)), None)
+        if limit is not None and not 0 <= value <= limit:
+            raise ValueError(f"`{where}.{name}` must be between 0 and {limit}; got {value}")
 
 
 def is_plain_name(name: Any) -> bool:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ciea_hf.files import atomic_write
 from ciea_hf.training.arguments import load_preset
 from ciea_hf.training.run.record import run_record
-from ciea_hf.utils import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

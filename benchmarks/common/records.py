@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ciea_hf.evaluation.metrics import per_query_metrics
-from ciea_hf.utils import write_json
+from ciea_hf.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import unicodedata
 from typing import TYPE_CHECKING
 
 from ciea_hf.choices import CONTENT, DATASET_FORMATS, ON_BROKEN_IMAGE, PRECISIONS
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 MODEL_HELP = "folder or Hub id of a CIEA model, or of any sentence-transformers model"
 DATASET_HELP = "folder or Hub id of a data set, or 'demo' for the embedded benchmark"
+HIDDEN = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of control characters, halves of pairs, and line separators
+TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # change the direction of writing
 
 
 def describe(parser: argparse.ArgumentParser, description: str, examples: str) -> None:
@@ -26,8 +29,26 @@ def describe(parser: argparse.ArgumentParser, description: str, examples: str) -
 
 
 def write(text: str) -> None:
-    """Write a line to standard output."""
-    sys.stdout.write(text + "\n")
+    """Write a line to standard output. Control characters, which a terminal would obey, are shown as escapes.
+
+    Raises:
+        BrokenPipeError: If standard output is closed.
+    """
+    if sys.stdout is None:
+        raise BrokenPipeError("standard output is closed")
+    shown = printable(text)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    sys.stdout.write(shown.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    r"""Return a text in which control characters, other than those to keep, are escapes such as `\\x1b`."""
+    return "".join(
+        character
+        if character in keep or not (unicodedata.category(character) in HIDDEN or character in TURNING)
+        else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in text
+    )
 
 
 def check_output(option: str, path: Path | None) -> None:
@@ -40,6 +61,8 @@ def check_output(option: str, path: Path | None) -> None:
         return
     if path.is_dir():
         raise IsADirectoryError(f"{option} must be a file; {path} is a folder")
+    if path.exists() and not path.is_file():  # a device or a pipe
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

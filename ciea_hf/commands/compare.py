@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare and print the table."""
     from ciea_hf.evaluation.runs import read_run
     from ciea_hf.evaluation.significance import compare_runs
-    from ciea_hf.utils import write_json
+    from ciea_hf.files import write_json
 
     common.check_output("--output", arguments.output)
 

@@ -73,7 +73,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from ciea_hf.data.check_result import TRAIN, IssueCollector
     from ciea_hf.data.checking import Checker
     from ciea_hf.data.loading import open_reader
-    from ciea_hf.utils import write_json
+    from ciea_hf.files import write_json
 
     common.check_output("--output", arguments.output)
     if arguments.fix:

@@ -181,7 +181,7 @@ def _object(line: str, path: Path, number: int) -> Item:
 
 
 def _save(embeddings: np.ndarray[Any, Any], names: list[str], path: Path) -> None:
-    from ciea_hf.utils import atomic_write
+    from ciea_hf.files import atomic_write
 
     with atomic_write(path) as temporary:
         if path.suffix == ".npy":

@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print the tables and write the files."""
     from ciea_hf.evaluation.runs import check_ids, write_run
-    from ciea_hf.utils import write_json
+    from ciea_hf.files import write_json
 
     common.check_output("--output", arguments.output)
     common.check_output("--run-file", arguments.run_file)

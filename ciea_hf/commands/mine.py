@@ -56,10 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Mine, write negatives and report, and print the report."""
+    from ciea_hf.files import write_json
     from ciea_hf.retrieval import DocumentView
     from ciea_hf.training.data.mining import mine_negatives
     from ciea_hf.training.data.negatives import MiningOptions, save_negatives
-    from ciea_hf.utils import write_json
 
     options = MiningOptions(
         depth=arguments.depth,

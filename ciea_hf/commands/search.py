@@ -237,7 +237,7 @@ def _table(query: str, hits: Sequence[Hit], relevant: set[str]) -> str:
 
 
 def _write_hits(path: Path, queries: Sequence[Query], found: Sequence[Sequence[Hit]]) -> None:
-    from ciea_hf.utils import atomic_write
+    from ciea_hf.files import atomic_write
 
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for query, hits in zip(queries, found, strict=True):
@@ -252,8 +252,8 @@ def _draw(
     dataset: Any,
     path: Path,
 ) -> None:
+    from ciea_hf.files import atomic_write
     from ciea_hf.retrieval.gallery import GalleryRow, contact_sheet
-    from ciea_hf.utils import atomic_write
 
     rows = [GalleryRow(*row) for row in zip(queries, found, relevant, strict=True)]
     sheet = contact_sheet(rows, _image_lookup(dataset))

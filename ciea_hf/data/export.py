@@ -23,7 +23,8 @@ from ciea_hf.data.dataset import (
 from ciea_hf.data.images import image_bytes, location_in_folder
 from ciea_hf.data.issues import ignore
 from ciea_hf.data.readers.base import chosen_splits, document_tables, qrels_of, unique_documents, unique_queries
-from ciea_hf.utils import atomic_folder, import_optional
+from ciea_hf.files import atomic_folder
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

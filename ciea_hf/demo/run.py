@@ -17,7 +17,8 @@ from ciea_hf.demo.launching import launch_training
 from ciea_hf.demo.report import Row, demo_table, example_queries
 from ciea_hf.evaluation.metrics import rank_documents
 from ciea_hf.evaluation.runs import read_run, write_run
-from ciea_hf.utils import atomic_write, claim_manifest, write_json
+from ciea_hf.files import atomic_write, write_json
+from ciea_hf.utils import claim_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ciea_hf.data.judgements import judgements
 from ciea_hf.data.parsing import text_lines
 from ciea_hf.evaluation.metrics import rank_documents
-from ciea_hf.utils import atomic_write
+from ciea_hf.files import atomic_write
 
 if TYPE_CHECKING:
     import os

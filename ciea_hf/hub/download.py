@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from ciea_hf.files import write_json
 from ciea_hf.hub.checks import check_folder, pickle_problems
 from ciea_hf.hub.errors import HUB_EXCEPTIONS, explain, is_transient
 from ciea_hf.hub.remote import RemoteState, read_remote
 from ciea_hf.hub.retry import call_with_retries
-from ciea_hf.utils import write_json
 
 if TYPE_CHECKING:
     import os

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -10,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ciea_hf.files import atomic_folder
 from ciea_hf.hub.checks import check_folder
 from ciea_hf.model_cards.card import CARD_FILE, is_generated, is_hub_id, render_model_card
-from ciea_hf.utils import atomic_folder
 
 if TYPE_CHECKING:
     import os
@@ -20,9 +22,16 @@ if TYPE_CHECKING:
 
     from ciea_hf.modeling import CIEAModel
 
+logger = logging.getLogger(__name__)
+
 CONFIG_FILE = "config.json"
 ORIGIN = "_name_or_path"
 IGNORED = ("__pycache__", "*.pyc", "*.tmp", "*.lock", "*.log")  # hidden files are ignored too
+
+BELONGING = (
+    "*.safetensors", "*.json", "*.py", "*.model", "vocab.txt", "merges.txt", "*.jinja", "*.jsonl", "README.md",
+    "LICENSE*", "NOTICE*", "CITATION*", "*.yaml", "*.yml", "*.png", "*.run",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,9 +112,19 @@ def write_staged(files: StagedFiles, folder: Path) -> None:
 def _collect(folder: Path, repo_id: str | None, from_memory: bool) -> StagedFiles:
     check_folder(folder)
     contents: dict[str, Path | bytes] = {}
+    foreign = []
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not _is_ignored(path.relative_to(folder)):
-            contents[path.relative_to(folder).as_posix()] = path
+        name = path.relative_to(folder)
+        if _is_ignored(name) or not path.is_file():
+            continue
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{path} is a link to {path.resolve()}, which is outside the folder")
+        if _belongs(name):
+            contents[name.as_posix()] = path
+        else:
+            foreign.append(name.as_posix())
+    if foreign:
+        logger.warning("not uploaded, because they do not belong to a model: %s", ", ".join(foreign))
     contents[CONFIG_FILE] = _without_local_paths(folder / CONFIG_FILE)
     card = contents.get(CARD_FILE)
     if not isinstance(card, Path) or is_generated(card.read_text(encoding="utf-8")):
@@ -123,6 +142,13 @@ def _without_local_paths(path: Path) -> Path | bytes:
     for section in local:
         del section[ORIGIN]
     return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()  # same format as transformers
+
+
+def _belongs(path: Path) -> bool:
+    """Return whether a file belongs to a model: one that loading or the model card reads."""
+    if len(path.parts) > 1 and not re.fullmatch(r"\d+_\w+", path.parts[0]):  # further modules of sentence-transformers
+        return False
+    return any(path.match(pattern) for pattern in BELONGING)
 
 
 def _is_ignored(path: Path) -> bool:

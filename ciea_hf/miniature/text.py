@@ -12,7 +12,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedTokenizerFast
 
 from ciea_hf.data import column_values
-from ciea_hf.utils import atomic_folder
+from ciea_hf.files import atomic_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -26,7 +26,7 @@ from transformers.optimization import get_cosine_schedule_with_warmup
 
 from ciea_hf.data.builders.openmoji.glyphs import CONCEPT_COUNT, CONCEPT_SEED
 from ciea_hf.data.builders.openmoji.scenes import SCENE_SIZE, compose_scene, glyph_atlas
-from ciea_hf.utils import atomic_folder
+from ciea_hf.files import atomic_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ciea_hf.files import atomic_folder
 from ciea_hf.retrieval.results import SearchResult, best_of, check_top_k
-from ciea_hf.utils import atomic_folder, import_optional
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     import os

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ciea_hf.files import write_json
 from ciea_hf.retrieval.corpus import SETTINGS, EncodedCorpus
 from ciea_hf.retrieval.fingerprint import model_fingerprint
 from ciea_hf.retrieval.shards import (
@@ -23,7 +24,6 @@ from ciea_hf.retrieval.shards import (
     segment_digest,
     write_shard,
 )
-from ciea_hf.utils import write_json
 
 if TYPE_CHECKING:
     import os

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ciea_hf.files import write_json
 from ciea_hf.retrieval.encoding import Encoder, EncodingOptions, normalizes
 from ciea_hf.retrieval.fingerprint import model_fingerprint
 from ciea_hf.retrieval.segment import HASH
@@ -28,7 +29,7 @@ from ciea_hf.retrieval.shards import (
     remove_unlisted,
     write_shard,
 )
-from ciea_hf.utils import short_hash, write_json
+from ciea_hf.utils import short_hash
 
 if TYPE_CHECKING:
     import os

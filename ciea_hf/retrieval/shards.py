@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ciea_hf.choices import PRECISIONS
+from ciea_hf.files import atomic_write, write_json
 from ciea_hf.retrieval.precision import StoredVectors
 from ciea_hf.retrieval.segment import Segment
-from ciea_hf.utils import atomic_write, import_optional, short_hash, write_json
+from ciea_hf.utils import import_optional, short_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks import stages
-from ciea_hf.utils import write_json
+from ciea_hf.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

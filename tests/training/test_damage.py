@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
 
+from ciea_hf.files import _host
 from ciea_hf.training.run.checksums import CHECKSUMS, find_damage, write_checksums
 from ciea_hf.training.run.lock import LOCK
 from ciea_hf.training.run.stages import run_stages
@@ -154,8 +157,8 @@ def test_a_card_edited_by_hand_is_no_damage(toy: Path, stopped: Path) -> None:
 
 def test_a_run_killed_while_it_replaced_its_best_model_finds_it_again(toy: Path, finished: Path, stopped: Path) -> None:
     stage = stopped / "in_batch"
-    (stage / ".best.x.old").mkdir()
-    (stage / "best").replace(stage / ".best.x.old" / "best")
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    (stage / "best").replace(stage / f".best.{_host()}-{int(dead.stdout)}.0123abcd.old")
     run_stages(config_of(toy, stopped, resume=True))
     assert same_weights(stage / "best", finished / "in_batch" / "best")
     assert not list(stage.glob(".best*"))

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ciea_hf.files import atomic_write, write_json
 from ciea_hf.retrieval.fingerprint import model_fingerprint
 from ciea_hf.training.distributed import barrier, process_rank, world_size
-from ciea_hf.utils import atomic_write, claim_manifest, short_hash, write_json
+from ciea_hf.utils import claim_manifest, short_hash
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ciea_hf.files import atomic_write
 from ciea_hf.training.values import check_window
-from ciea_hf.utils import atomic_write, import_optional
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 from torch.distributed.tensor import DTensor
 
+from ciea_hf.files import write_json
 from ciea_hf.training.distributed import gather_objects
-from ciea_hf.utils import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ciea_hf.files import atomic_folder, atomic_write, remove_leftovers, write_json
 from ciea_hf.training.arguments import config_as_dict
 from ciea_hf.training.run.backbone import saved_model
 from ciea_hf.training.run.checkpoint import whole_or_not_at_all
 from ciea_hf.training.run.checksums import CHECKSUMS, find_damage, read_json, write_checksums
 from ciea_hf.training.run.record import run_record
-from ciea_hf.utils import atomic_folder, atomic_write, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,10 +113,7 @@ class StageFolder:
         with atomic_write(self.path / CONFIG) as path:
             path.write_text(yaml.safe_dump(record["config"], sort_keys=False), encoding="utf-8")
         write_json(self.path / RUN, record)
-        for left in self.path.glob(f".{BEST}.*"):
-            if not self.best.exists() and (left / BEST / "config.json").is_file():  # killed while replacing it
-                (left / BEST).replace(self.best)
-            shutil.rmtree(left, ignore_errors=True)
+        remove_leftovers(self.best)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result, which marks the stage as finished."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm.auto import tqdm
 
-from ciea_hf.utils import atomic_write
+from ciea_hf.files import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

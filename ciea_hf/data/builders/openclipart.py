@@ -22,7 +22,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ciea_hf.data.readers.webqa import CAPTIONS, IMAGES, INDEX, TEXTS
-from ciea_hf.utils import atomic_folder
+from ciea_hf.files import atomic_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
