@@ -77,18 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output has exited, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, ImportError, MemoryError, *_library_errors()) as error:
-        if parsed.debug:
+    except Exception as error:
+        if parsed.debug or not isinstance(error, _user_errors()):
             raise
         sys.stderr.write(f"ciea: error: {_one_line(error)}\n")
         return FAILED
     return status
 
 
-def _library_errors() -> tuple[type[Exception], ...]:
-    """Return errors of libraries that a user's files or disk cause; only loaded libraries can have raised one."""
-    library = sys.modules.get("safetensors")
-    return () if library is None else (library.SafetensorError,)
+def _user_errors() -> tuple[type[Exception], ...]:
+    """Return the errors that a user's input, files or disk cause; others are faults of this package."""
+    errors: tuple[type[Exception], ...] = (ValueError, TypeError, OSError, ImportError, MemoryError)
+    library = sys.modules.get("safetensors")  # an error of a library can only come from one that is loaded
+    return errors if library is None else (*errors, library.SafetensorError)
 
 
 def _add_logging_arguments(parser: argparse.ArgumentParser, default: Any) -> None:
