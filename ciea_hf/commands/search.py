@@ -232,7 +232,8 @@ def _table(query: str, hits: Sequence[Hit], relevant: set[str]) -> str:
     for hit in hits:
         mark = "*" if hit.id in relevant else " "
         text = " ".join((hit.text or "").split())
-        lines.append(f"{mark}{hit.rank:3d}  {hit.score:.4f}  {hit.kind:5}  {hit.id:{width}}  {text}".rstrip())
+        name = common.printable(hit.id, keep="")
+        lines.append(f"{mark}{hit.rank:3d}  {hit.score:.4f}  {hit.kind:5}  {name:{width}}  {text}".rstrip())
     return "\n".join(lines if hits else [*lines, "    no hits"])
 
 
