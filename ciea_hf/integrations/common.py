@@ -1,0 +1,102 @@
+"""What the integrations share: documents of a framework as inputs of a model, and a retriever over them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ciea_hf.loading import load_encoder
+from ciea_hf.modeling.images_ciea import load_image
+from ciea_hf.retrieval import Retriever
+from ciea_hf.retrieval.documents import DocumentRecord, model_input
+from ciea_hf.retrieval.encoding import encode_inputs, normalizes
+from ciea_hf.retrieval.index import FlatIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ciea_hf.retrieval.encoding import Encoder
+
+CHUNK = 256  # documents whose images are decoded at once
+
+
+class Entry(NamedTuple):
+    """A document of a framework.
+
+    Attributes:
+        id: Its id.
+        text: Text or caption, or `None`.
+        image: Image: a PIL image, a path, encoded bytes or a data URI; `None` for a text.
+    """
+
+    id: str
+    text: str | None
+    image: Any
+
+
+def resolve_model(model: Encoder | str) -> Encoder:
+    """Return a model; a string is the folder or Hub id to load it from."""
+    return load_encoder(model) if isinstance(model, str) else model
+
+
+def embed_entries(model: Encoder, entries: Sequence[Entry], batch_size: int = 32) -> NDArray[np.float32]:
+    """Embed documents; text and image of a document go into one embedding.
+
+    Args:
+        model: Encoder.
+        entries: The documents.
+        batch_size: Number of documents per forward pass.
+
+    Returns:
+        (documents, D) float32.
+
+    Raises:
+        ValueError: If a document has neither text nor image, or its image cannot be decoded; the message names it.
+        FileNotFoundError: If the file of an image does not exist; the message names the document.
+    """
+    import numpy as np
+
+    blocks = []
+    for start in range(0, len(entries), CHUNK):
+        inputs = [_input(entry) for entry in entries[start : start + CHUNK]]
+        blocks.append(encode_inputs(model.encode_document, inputs, batch_size, normalizes(model)))
+    return np.concatenate(blocks) if blocks else np.empty((0, 0), dtype=np.float32)
+
+
+def embed_query(model: Encoder, text: str | None, image: Any = None) -> list[float]:
+    """Embed a query of text, image or both.
+
+    Raises:
+        ValueError: If there is neither, or the image cannot be decoded.
+    """
+    query = model_input(text, None if image is None else load_image(image))
+    if query is None:
+        raise ValueError("a query needs a text or an image; got neither")
+    row: list[float] = encode_inputs(model.encode_query, [query], 1, normalizes(model))[0].tolist()
+    return row
+
+
+def retriever_over(model: Encoder, entries: Sequence[Entry], batch_size: int = 32) -> Retriever:
+    """Embed documents and return a retriever that searches them exactly, in memory.
+
+    Raises:
+        ValueError: As [`embed_entries`]; if there are no documents; or if an id repeats.
+    """
+    if not entries:
+        raise ValueError("`documents` must not be empty")
+    embeddings = embed_entries(model, entries, batch_size)
+    records = [DocumentRecord(entry.id, "text" if entry.image is None else "image", entry.text) for entry in entries]
+    return Retriever(model, FlatIndex(embeddings, [entry.id for entry in entries]), records)
+
+
+def _input(entry: Entry) -> Any:
+    try:
+        found = model_input(entry.text, None if entry.image is None else load_image(entry.image))
+    except (ValueError, FileNotFoundError) as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"document {entry.id!r}: {error}") from error
+    if found is None:
+        raise ValueError(f"document {entry.id!r}: needs a text or an image; got neither")
+    return found

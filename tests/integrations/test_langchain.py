@@ -1,0 +1,86 @@
+"""LangChain: documents of equal caption and different images rank by the image."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from langchain_core.vectorstores import InMemoryVectorStore
+
+from ciea_hf.integrations.langchain import CIEAEmbeddings, CIEARetriever
+from ciea_hf.retrieval import Retriever
+from tests.support.toy_retrieval import ToyEncoder, picture, toy_dataset
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def documents(folder: Path) -> list[Document]:
+    """Two cups of different colours, with images in several forms, and a text."""
+    picture("red").save(folder / "red.png")
+    buffer = BytesIO()
+    picture("green").save(buffer, format="PNG")
+    return [
+        Document("a cup", id="red", metadata={"image": str(folder / "red.png"), "shop": 1}),
+        Document("a cup", id="green", metadata={"image": buffer.getvalue()}),
+        Document("tea is a drink", id="tea"),
+    ]
+
+
+@pytest.mark.parametrize("colour", ["red", "green"])
+def test_equal_captions_rank_by_the_image(tmp_path: Path, colour: str) -> None:
+    retriever = CIEARetriever.from_documents(documents(tmp_path), ToyEncoder(), top_k=2)
+    found = retriever.invoke(f"{colour} cup")
+    assert found[0].id == colour
+    assert found[0].page_content == "a cup"
+    assert found[0].metadata["score"] > found[1].metadata["score"] + 0.1
+
+
+def test_vectors_for_another_store_contain_the_image(tmp_path: Path) -> None:
+    embeddings = CIEAEmbeddings(ToyEncoder())
+    red, green, tea = np.array(embeddings.embed(documents(tmp_path)))
+    for query, best in (("red cup", red), ("green cup", green), ("tea drink", tea)):
+        row = np.array(embeddings.embed_query(query))
+        assert max((red, green, tea), key=lambda vector: float(row @ vector)) is best
+    uri = "data:image/png;base64," + base64.b64encode(documents(tmp_path)[1].metadata["image"]).decode()
+    assert np.allclose(embeddings.embed([Document("a cup", metadata={"image": uri})])[0], green)
+
+
+def test_texts_in_a_vector_store_of_langchain() -> None:
+    store = InMemoryVectorStore.from_texts(["tea is a drink", "the sea is wide"], CIEAEmbeddings(ToyEncoder()))
+    assert store.similarity_search("tea drink", k=1)[0].page_content == "tea is a drink"
+
+
+async def _ainvoke(retriever: CIEARetriever, query: str) -> list[Document]:
+    return await retriever.ainvoke(query)
+
+
+def test_over_an_index() -> None:
+    import asyncio
+
+    retriever = CIEARetriever(retriever=Retriever.from_dataset(ToyEncoder(), toy_dataset()), top_k=1)
+    found = asyncio.run(_ainvoke(retriever, "green cup"))
+    assert [(document.id, document.page_content, document.metadata["kind"]) for document in found] == [
+        ("img-green", "a cup", "image")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (Document(" ", id="d"), "document 'd': needs a text or an image"),
+        (Document("a", id="d", metadata={"image": b"no image"}), "document 'd'.*cannot be decoded"),
+        (Document("a", id="d", metadata={"image": "https://127.0.0.1/x.png"}), "document 'd'.*URL"),
+    ],
+)
+def test_invalid_documents_are_named(document: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CIEAEmbeddings(ToyEncoder()).embed([Document("a red cat"), document])
+    with pytest.raises(FileNotFoundError, match=r"document '0'.*gone\.png"):
+        CIEAEmbeddings(ToyEncoder()).embed([Document("a", metadata={"image": "/gone.png"})])
+    with pytest.raises(ValueError, match="must not be empty"):
+        CIEARetriever.from_documents([], ToyEncoder())
