@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ciea_hf.loading import load_encoder
 from ciea_hf.modeling.images_ciea import load_image
-from ciea_hf.retrieval import Retriever
-from ciea_hf.retrieval.documents import DocumentRecord, model_input
+from ciea_hf.retrieval import DocumentRecord, EncodedCorpus, Retriever
+from ciea_hf.retrieval.documents import model_input
 from ciea_hf.retrieval.encoding import encode_inputs, normalizes
-from ciea_hf.retrieval.index import FlatIndex
+from ciea_hf.retrieval.segment import make_segment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -29,11 +29,13 @@ class Entry(NamedTuple):
         id: Its id.
         text: Text or caption, or `None`.
         image: Image: a PIL image, a path, encoded bytes or a data URI; `None` for a text.
+        metadata: Further fields.
     """
 
     id: str
     text: str | None
     image: Any
+    metadata: Mapping[str, Any] = {}
 
 
 def resolve_model(model: Encoder | str) -> Encoder:
@@ -81,14 +83,39 @@ def embed_query(model: Encoder, text: str | None, image: Any = None) -> list[flo
 def retriever_over(model: Encoder, entries: Sequence[Entry], batch_size: int = 32) -> Retriever:
     """Embed documents and return a retriever that searches them exactly, in memory.
 
+    Filters can use the fields of the metadata that have values of one type: texts, numbers or booleans.
+
     Raises:
         ValueError: As [`embed_entries`]; if there are no documents; or if an id repeats.
     """
     if not entries:
         raise ValueError("`documents` must not be empty")
+    names = [entry.id for entry in entries]
+    repeated = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if repeated is not None:
+        raise ValueError(f"ids of documents must be unique; {repeated!r} occurs more than once")
     embeddings = embed_entries(model, entries, batch_size)
-    records = [DocumentRecord(entry.id, "text" if entry.image is None else "image", entry.text) for entry in entries]
-    return Retriever(model, FlatIndex(embeddings, [entry.id for entry in entries]), records)
+    fields = _filterable_fields(entries)
+    records = [
+        DocumentRecord(
+            entry.id,
+            "text" if entry.image is None else "image",
+            entry.text,
+            {name: entry.metadata[name] for name in fields if entry.metadata.get(name) is not None},
+        )
+        for entry in entries
+    ]
+    return Retriever.from_corpus(model, EncodedCorpus([make_segment(embeddings, records)]), index="flat")
+
+
+def _filterable_fields(entries: Sequence[Entry]) -> list[str]:
+    """Return the fields of the metadata whose values are texts, numbers or booleans, of one type in all documents."""
+    types: dict[str, set[type]] = {}
+    for entry in entries:
+        for name, value in entry.metadata.items():
+            if value is not None:
+                types.setdefault(name, set()).add(type(value))
+    return [name for name, found in types.items() if len(found) == 1 and found <= {str, int, float, bool}]
 
 
 def _input(entry: Entry) -> Any:

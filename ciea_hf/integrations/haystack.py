@@ -178,26 +178,32 @@ class CIEARetriever:
         return cls(retriever, top_k, {document.id: document for document in documents})
 
     @component.output_types(documents=list[Document])
-    def run(self, query: str, top_k: int | None = None) -> dict[str, list[Document]]:
+    def run(
+        self,
+        query: str,
+        top_k: int | None = None,
+        filter: dict[str, Any] | None = None,  # noqa: A002 (the retriever's name of it)
+    ) -> dict[str, list[Document]]:
         """Retrieve the documents of a query.
 
         Args:
             query: Text of the query.
             top_k: Number of documents, in place of the component's.
+            filter: Conditions on the documents, such as `{"year": {"$gte": 2020}}`.
 
         Returns:
             `documents`: the documents with their scores, best first.
         """
         found = []
-        for hit in self.retriever.search(query, self.top_k if top_k is None else top_k)[0]:
-            meta = {**(getattr(hit, "metadata", None) or {}), "kind": hit.kind}
+        for hit in self.retriever.search(query, top_k or self.top_k, filter=filter)[0]:
+            meta = {**hit.metadata, "kind": hit.kind}
             known = self.documents.get(hit.id) or Document(id=hit.id, content=hit.text, meta=meta)
             found.append(replace(known, score=hit.score))
         return {"documents": found}
 
 
 def _entries(documents: Sequence[Document], path_key: str) -> list[Entry]:
-    return [Entry(document.id, document.content, _image(document, path_key)) for document in documents]
+    return [Entry(document.id, document.content, _image(document, path_key), document.meta) for document in documents]
 
 
 def _image(document: Document, path_key: str) -> Any:

@@ -83,6 +83,7 @@ class CIEARetriever(BaseRetriever):
     Attributes:
         retriever: Retriever over an index of `ciea index`, or over the documents of [`from_documents`].
         top_k: Number of documents per query.
+        filter: Conditions on the metadata, such as `{"year": {"$gte": 2020}}`.
         documents: Documents by id; without one, a document is made of the hit.
 
     Examples:
@@ -95,6 +96,7 @@ class CIEARetriever(BaseRetriever):
 
     retriever: Any
     top_k: int = 10
+    filter: dict[str, Any] | None = None
     documents: dict[str, Document] = Field(default_factory=dict)
 
     @classmethod
@@ -105,6 +107,7 @@ class CIEARetriever(BaseRetriever):
         top_k: int = 10,
         batch_size: int = 32,
         image_key: str = IMAGE_KEY,
+        **options: Any,
     ) -> CIEARetriever:
         """Embed documents and search them exactly, in memory.
 
@@ -114,6 +117,7 @@ class CIEARetriever(BaseRetriever):
             top_k: Number of documents per query.
             batch_size: Number of documents per forward pass.
             image_key: Key of a document's image in its metadata.
+            **options: Further attributes of the retriever, such as `filter`.
 
         Raises:
             ValueError: If there are no documents, one is empty, or its image cannot be decoded.
@@ -123,21 +127,25 @@ class CIEARetriever(BaseRetriever):
         entries = _entries(found, image_key)
         retriever = retriever_over(resolve_model(model), entries, batch_size)
         by_id = {entry.id: document for entry, document in zip(entries, found, strict=True)}
-        return cls(retriever=retriever, top_k=top_k, documents=by_id)
+        return cls(retriever=retriever, top_k=top_k, documents=by_id, **options)
 
     def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:  # noqa: ARG002
-        return [self._document(hit) for hit in self.retriever.search(query, self.top_k)[0]]
+        return [self._document(hit) for hit in self.retriever.search(query, self.top_k, filter=self.filter)[0]]
 
     def _document(self, hit: Hit) -> Document:
         known = self.documents.get(hit.id)
         if known is None:
-            metadata = {**(getattr(hit, "metadata", None) or {}), "kind": hit.kind}
-            known = Document(hit.text or "", id=hit.id, metadata=metadata)
+            known = Document(hit.text or "", id=hit.id, metadata={**hit.metadata, "kind": hit.kind})
         return known.model_copy(update={"id": hit.id, "metadata": {**known.metadata, "score": hit.score}})
 
 
 def _entries(documents: Sequence[Document], image_key: str) -> list[Entry]:
     return [
-        Entry(document.id or str(position), document.page_content, document.metadata.get(image_key))
+        Entry(
+            document.id or str(position),
+            document.page_content,
+            document.metadata.get(image_key),
+            {name: value for name, value in document.metadata.items() if name != image_key},
+        )
         for position, document in enumerate(documents)
     ]

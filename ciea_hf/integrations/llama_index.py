@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ciea_hf.retrieval import Encoder, Hit, Retriever
+    from ciea_hf.retrieval.filters import Filter
 
 
 class CIEAEmbedding(BaseEmbedding):
@@ -88,21 +89,34 @@ class CIEARetriever(BaseRetriever):
         retriever: Retriever over an index of `ciea index`.
         top_k: Number of nodes per query.
         nodes: Nodes by document id; without one, a text node is made of the hit.
+        filter: Conditions on the metadata, such as `{"year": {"$gte": 2020}}`.
 
     Examples:
         >>> nodes = [ImageNode(text="a cup", image_path="cup.png")]  # doctest: +SKIP
         >>> CIEARetriever.from_nodes(nodes, "runs/ciea", top_k=3).retrieve("a red cup")  # doctest: +SKIP
     """
 
-    def __init__(self, retriever: Retriever, top_k: int = 10, nodes: dict[str, BaseNode] | None = None) -> None:
+    def __init__(
+        self,
+        retriever: Retriever,
+        top_k: int = 10,
+        nodes: dict[str, BaseNode] | None = None,
+        filter: Filter | None = None,  # noqa: A002 (the retriever's name of it)
+    ) -> None:
         super().__init__()
         self._retriever = retriever
         self._top_k = top_k
         self._nodes = nodes or {}
+        self._filter = filter
 
     @classmethod
     def from_nodes(
-        cls, nodes: Sequence[BaseNode], model: Encoder | str, top_k: int = 10, batch_size: int = 32
+        cls,
+        nodes: Sequence[BaseNode],
+        model: Encoder | str,
+        top_k: int = 10,
+        batch_size: int = 32,
+        filter: Filter | None = None,  # noqa: A002
     ) -> CIEARetriever:
         """Embed nodes and search them exactly, in memory.
 
@@ -111,13 +125,14 @@ class CIEARetriever(BaseRetriever):
             model: Model, or the folder or Hub id to load it from.
             top_k: Number of nodes per query.
             batch_size: Number of nodes per forward pass.
+            filter: Conditions on the metadata.
 
         Raises:
             ValueError: If there are no nodes, or as [`CIEAEmbedding`].
             FileNotFoundError: If the file of an image does not exist.
         """
         retriever = retriever_over(resolve_model(model), [_entry(node) for node in nodes], batch_size)
-        return cls(retriever, top_k, {node.node_id: node for node in nodes})
+        return cls(retriever, top_k, {node.node_id: node for node in nodes}, filter)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         import numpy as np
@@ -125,23 +140,28 @@ class CIEARetriever(BaseRetriever):
         row = query_bundle.embedding
         if row is None:
             row = embed_query(self._retriever.model, query_bundle.query_str, query_bundle.image_path)
-        hits = self._retriever.search_embeddings(np.array([row], dtype=np.float32), self._top_k)[0]
+        hits = self._retriever.search_embeddings(np.array([row], dtype=np.float32), self._top_k, self._filter)[0]
         return [NodeWithScore(node=self._node(hit), score=hit.score) for hit in hits]
 
     def _node(self, hit: Hit) -> BaseNode:
         known = self._nodes.get(hit.id)
-        metadata = {**(getattr(hit, "metadata", None) or {}), "kind": hit.kind}
+        metadata = {**hit.metadata, "kind": hit.kind}
         return TextNode(id_=hit.id, text=hit.text or "", metadata=metadata) if known is None else known
 
 
 def _entry(node: BaseNode) -> Entry:
+    return Entry(node.node_id, *_content(node), node.metadata)
+
+
+def _content(node: BaseNode) -> tuple[str | None, Any]:
+    """Return the text and the image of a node."""
     if isinstance(node, ImageNode):
-        return Entry(node.node_id, node.text or None, _image(node.node_id, node.image, node.image_path, node.image_url))
+        return node.text or None, _image(node.node_id, node.image, node.image_path, node.image_url)
     if isinstance(node, Node) and node.image_resource is not None:
         resource = node.image_resource
         text = node.text_resource.text if node.text_resource else None
-        return Entry(node.node_id, text, _image(node.node_id, resource.data, resource.path, resource.url))
-    return Entry(node.node_id, node.get_content(metadata_mode=MetadataMode.EMBED) or None, None)
+        return text, _image(node.node_id, resource.data, resource.path, resource.url)
+    return node.get_content(metadata_mode=MetadataMode.EMBED) or None, None
 
 
 def _image(name: str, encoded: Any, path: Any, url: Any) -> Any:

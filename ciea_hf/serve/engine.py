@@ -162,7 +162,7 @@ class Engine:
         key = (top_k, json.dumps(conditions, sort_keys=True) if conditions else None)
         results = await _submit(self._searcher, [Work(key, 1, row) for row in embedded.rows])
         for result in results:
-            if isinstance(result, ValueError):
+            if isinstance(result, TypeError | ValueError):
                 raise RequestError(400, str(result), "filter" if conditions else None)
             if isinstance(result, Exception):
                 raise RequestError(500, "the search failed")
@@ -228,7 +228,10 @@ class Engine:
         if self.retriever is None:
             raise RuntimeError("there is no index")
         conditions = None if key[1] is None else json.loads(key[1])
-        found: list[Any] = searching.search(self.retriever, np.stack(payloads), key[0], conditions)
+        try:
+            found: list[Any] = searching.search(self.retriever, np.stack(payloads), key[0], conditions)
+        except (TypeError, ValueError) as error:  # the filter, which all queries of a batch share
+            return [error] * len(payloads)
         return found
 
     async def _in_pool(self, function: Any) -> Any:

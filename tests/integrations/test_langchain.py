@@ -40,6 +40,14 @@ def test_equal_captions_rank_by_the_image(tmp_path: Path, colour: str) -> None:
     assert found[0].metadata["score"] > found[1].metadata["score"] + 0.1
 
 
+def test_filters_use_the_metadata(tmp_path: Path) -> None:
+    everything = CIEARetriever.from_documents(documents(tmp_path), ToyEncoder())
+    assert {document.id for document in everything.invoke("tea")} == {"red", "green", "tea"}
+    one = CIEARetriever.from_documents(documents(tmp_path), ToyEncoder(), filter={"shop": {"$gte": 1}})
+    found = one.invoke("tea")
+    assert [(document.id, document.metadata["shop"]) for document in found] == [("red", 1)]
+
+
 def test_vectors_for_another_store_contain_the_image(tmp_path: Path) -> None:
     embeddings = CIEAEmbeddings(ToyEncoder())
     red, green, tea = np.array(embeddings.embed(documents(tmp_path)))

@@ -39,6 +39,11 @@ def test_query_of_text_and_image(url: str, retriever: Retriever, served_model: C
     assert [hit["id"] for hit in found] == wanted
 
 
+def test_filter(url: str) -> None:
+    hits = post(url, {"query": "a red cat", "top_k": 9, "filter": {"modality": "text"}}).json()["hits"]
+    assert {hit["id"] for hit in hits} == {"txt-tea", "txt-sea"}
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -48,6 +53,10 @@ def test_query_of_text_and_image(url: str, retriever: Retriever, served_model: C
         ({"query": ["a", " "]}, "query[1]: the text is empty"),
         ({"query": {"text": "a", "caption": "b"}}, "valid keys are text and image; got 'caption'"),
         ({"query": {"text": None, "image": None}}, "needs a text or an image"),
+        ({"query": "a", "filter": {"kind": {"$near": 1}}}, "`filter`: the operator must be one of"),
+        ({"query": "a", "filter": {"planet": "x"}}, "'planet' is not in the index"),
+        ({"query": "a", "filter": {"$and": 3}}, "filter"),
+        ({"query": "a", "filter": "kind"}, "filter"),
         ({}, "query"),
     ],
 )
