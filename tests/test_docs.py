@@ -13,6 +13,7 @@ import pytest
 
 from ciea_hf.cli import main
 from tests.support.helpers import picture, tiny_model
+from tests.support.processes import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -53,19 +54,39 @@ def run_training(command: str, folder: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def start_service(command: str, port: int) -> subprocess.Popen[str]:
+    """Start `ciea serve ...` in the background; returns when it accepts connections."""
+    arguments = [*shlex.split(command)[1:], "--port", str(port)]
+    process = subprocess.Popen([sys.executable, "-m", "ciea_hf.cli", *arguments], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert str(port) in process.stdout.readline()
+    return process
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_and_blocks_run_in_their_order(
-    page: Path, reader: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path,
+    reader: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(reader)
     monkeypatch.setenv("CIEA_HF_CACHE", str(reader / "cache"))
+    monkeypatch.setenv("HAYSTACK_TELEMETRY_ENABLED", "False")
+    port = free_port()
     for language, block in blocks(page):
         if language == "python":
-            exec(compile(block, page.name, "exec"), {})  # noqa: S102 (our own page)
+            code = block.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+            exec(compile(code, page.name, "exec"), {})  # noqa: S102 (our own page)
             assert capsys.readouterr().out
         for command in block.splitlines() if language == "bash" else ():
             if command.startswith("accelerate launch"):
                 run_training(command, reader)
+            elif command.startswith("ciea serve "):
+                process = start_service(command, port)
+                request.addfinalizer(process.wait)
+                request.addfinalizer(process.terminate)
             elif command.startswith("ciea "):
                 assert main(shlex.split(command)[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
             else:
