@@ -21,7 +21,7 @@ from .embeddings_ciea import (
     normalize_rows,
     paired_unit_rows,
 )
-from .evaluation_mode_ciea import evaluating
+from .evaluation_mode_ciea import evaluating, input_device
 from .inputs_ciea import ModelInput, is_batch, parse_inputs
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ class EncodingMixin(Base):
         self, inputs: list[ModelInput], prompt: str, batch_size: int, show_progress_bar: bool
     ) -> torch.Tensor:
         """Embed in batches of one kind and similar length: (inputs, D), float32."""
-        device = self._input_device()
+        device = input_device(self)
         embeddings = torch.empty(len(inputs), self.config.hidden_size, device=device)
         batches = list(batches_of_one_kind(inputs, batch_size))
         if not batches:
@@ -288,20 +288,11 @@ class EncodingMixin(Base):
                 progress.update(len(positions))
         return embeddings
 
-    def _input_device(self) -> torch.device:
-        """Return the device of inputs: that of the weights, unless Accelerate loads these when they are needed."""
-        device = getattr(getattr(self, "_hf_hook", None), "execution_device", None)
-        if device is not None:
-            return torch.device(device)
-        return torch.device("cpu") if self.device.type == "meta" else self.device
-
     def _preprocess(self, inputs: list[ModelInput], positions: list[int], prompt: str) -> BatchFeature:
-        texts = [inputs[position].text for position in positions]
-        batch = self.processor.tokenize(
-            [None if text is None else prompt + text for text in texts],
-            [inputs[position].image is not None for position in positions],
-        )
-        if inputs[positions[0]].image is not None:  # a batch is of one kind
+        chosen = [inputs[position] for position in positions]
+        texts = [None if item.text is None else prompt + item.text for item in chosen]
+        batch = self.processor.tokenize(texts, [item.image is not None for item in chosen])
+        if chosen[0].image is not None:  # a batch is of one kind
             images = (load_at(inputs[position].image, position) for position in positions)  # decoded when needed
             batch["pixel_values"] = self.processor.pixel_values(images)
         return batch

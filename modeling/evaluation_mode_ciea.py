@@ -1,16 +1,16 @@
-"""Evaluation mode of a module that several threads use."""
+"""How a model is used for encoding: its mode, also with several threads, and the device of its inputs."""
 
 from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
+
+import torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import torch
 
 _blocks: WeakKeyDictionary[torch.nn.Module, tuple[int, list[torch.nn.Module]]] = WeakKeyDictionary()
 _lock = threading.Lock()
@@ -38,3 +38,11 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
             else:
                 for part in training:
                     part.training = True
+
+
+def input_device(model: Any) -> torch.device:
+    """Return the device of inputs: that of the weights, unless Accelerate loads these when they are needed."""
+    device = getattr(getattr(model, "_hf_hook", None), "execution_device", None)
+    if device is not None:
+        return torch.device(device)
+    return torch.device("cpu") if model.device.type == "meta" else model.device  # type: ignore[no-any-return]
