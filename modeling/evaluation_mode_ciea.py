@@ -45,4 +45,4 @@ def input_device(model: Any) -> torch.device:
     device = getattr(getattr(model, "_hf_hook", None), "execution_device", None)
     if device is not None:
         return torch.device(device)
-    return torch.device("cpu") if model.device.type == "meta" else model.device  # type: ignore[no-any-return]
+    return torch.device("cpu") if model.device.type == "meta" else model.device
