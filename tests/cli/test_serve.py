@@ -53,7 +53,7 @@ def test_errors_come_before_the_model_loads(model: str, tmp_path: Path, capsys: 
         assert f"cannot listen on 127.0.0.1:{port}" in fails(capsys, "serve", "/no/model", "--port", port)
     (tmp_path / "key").write_text("\n")
     assert "is empty" in fails(capsys, "serve", model, "--api-key-file", str(tmp_path / "key"), "--port", "0")
-    assert "not an encoded corpus" in fails(capsys, "serve", model, "--index", str(tmp_path), "--port", "0")
+    assert "is not an index" in fails(capsys, "serve", model, "--index", str(tmp_path), "--port", "0")
     with pytest.raises(SystemExit):
         main(["serve", model, "--port", "70000"])
     assert "0 to 65535" in capsys.readouterr().err
