@@ -63,7 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="condition, also with != > >= < <=; repeatable",
     )
     parser.add_argument("--hybrid", action="store_true", help="fuse with BM25 over texts and captions")
-    parser.add_argument("--index-type", dest="index", choices=INDEXES, default="auto", help="kind of index (default: auto)")
+    parser.add_argument(
+        "--index-type", dest="index", choices=INDEXES, default="auto", help="kind of index (default: auto)"
+    )
     parser.add_argument("--contact-sheet", type=Path, metavar="PNG", help="image file that shows the hits")
     parser.add_argument("--output", type=Path, metavar="JSONL", help="file for the hits, one JSON object per line")
     parser.add_argument("--no-cache", action="store_true", help="do not keep the embeddings")

@@ -232,7 +232,8 @@ def test_invalid_weights_and_devices_are_named(
     shutil.copytree(model, broken)
     for content in (b"version https://git-lfs.github.com/spec/v1\n", (broken / "model.safetensors").read_bytes()[:99]):
         (broken / "model.safetensors").write_bytes(content)
-        assert f"the model {broken} cannot be loaded: SafetensorError" in fails(capsys, "evaluate", str(broken), dataset)
+        error = fails(capsys, "evaluate", str(broken), dataset)
+        assert f"the model {broken} cannot be loaded: SafetensorError" in error
     assert "--device must be one of cpu" in fails(capsys, "evaluate", model, dataset, "--device", "gpu")
     if not torch.cuda.is_available():
         assert "got 'cuda'" in fails(capsys, "evaluate", model, dataset, "--device", "cuda")
