@@ -58,6 +58,8 @@ def test_filter(url: str) -> None:
         ({"query": "a", "filter": {"$and": 3}}, "filter"),
         ({"query": "a", "filter": "kind"}, "filter"),
         ({}, "query"),
+        ({"query": "a", "filter": {"year": 2020}}, "the field 'year' is not in the index"),
+        ({"query": "a", "filter": {"kind": {"$in": "text"}}}, "must have a list of values"),
     ],
 )
 def test_errors_name_the_field(url: str, body: Any, message: str) -> None:

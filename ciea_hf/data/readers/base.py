@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf.data.dataset import (
+    METADATA_COLUMN,
     SHARED_SPLIT,
     Qrels,
     RetrievalDataset,
@@ -92,7 +93,15 @@ class DatasetReader(ABC):
 
     def corpus(self, corpus: str) -> datasets.Dataset:
         """Return a corpus as a table, without reading images."""
-        return corpus_of_tables(document_tables(unique_documents(self, corpus), _ROWS_AT_ONCE))
+        metadata: list[str | None] = []
+
+        def documents() -> Iterator[CorpusEntry]:
+            for document in unique_documents(self, corpus):
+                metadata.append(document.metadata)
+                yield document
+
+        table = corpus_of_tables(document_tables(documents(), _ROWS_AT_ONCE))
+        return table.add_column(METADATA_COLUMN, metadata) if any(metadata) else table
 
 
 def in_order(splits: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ciea_hf.data.images import UNAVAILABLE, path_inside
@@ -14,17 +15,20 @@ if TYPE_CHECKING:
     from ciea_hf.data.parsing import Entry
 
 TEXTS = ("text", "caption", "contents")  # keys of a document's text
+IDS = ("id", "_id", "corpus-id", "corpus_id", "docid", "doc_id", "query_id")
+OWN_FIELDS = frozenset((*IDS, *TEXTS, "title", "image", "modality"))  # all other fields of a document are metadata
 QUERY_TEXTS = ("text", "query", "question")
 QUERY_PARTS = ("image", "images", "instruction")  # keys of queries that are more than a text
 
 
 class CorpusEntry(NamedTuple):
-    """A document: text or caption, or `None`; and encoded image, or `None` for a text."""
+    """A document: text or caption, or `None`; encoded image, or `None` for a text; further fields as a JSON object."""
 
     location: Location
     id: str
     text: str | None
     image: EncodedImage | None
+    metadata: str | None = None
 
 
 class Query(NamedTuple):
@@ -94,16 +98,24 @@ def own_document(entry: Entry, name: str, image: EncodedImage | None, report: Is
     """Create a document of this package's own formats: its text may have several names, and a title.
 
     A document that has an image and no field for a caption is an image alone, and not one whose caption is empty.
+    Further fields are its metadata.
     """
+    metadata = _further_fields(entry)
     text = _only_one(entry, TEXTS, name, report)
     title = entry.value.get("title")
     if image is not None and text is None and not title and all(entry.value.get(key) is None for key in TEXTS):
-        return CorpusEntry(entry.location, name, None, image)
+        return CorpusEntry(entry.location, name, None, image, metadata)
     if title is not None and not isinstance(title, str):
         report("unreadable", entry.location, name, f"'title' must be a text; got {short(title)}")
     elif title and title.strip() and (text is None or isinstance(text, str)):
         text = " ".join(part for part in (title.strip(), (text or "").strip()) if part)
-    return document_of(entry, name, text, image, report)
+    return document_of(entry, name, text, image, report)._replace(metadata=metadata)
+
+
+def _further_fields(entry: Entry) -> str | None:
+    """Return the fields of a document that have no meaning of their own, as a JSON object; `None` without any."""
+    further = {key: value for key, value in entry.value.items() if key not in OWN_FIELDS and value is not None}
+    return json.dumps(further, ensure_ascii=False, sort_keys=True, default=str) if further else None
 
 
 def _only_one(entry: Entry, keys: tuple[str, ...], name: str, report: IssueHandler) -> Any:

@@ -97,6 +97,7 @@ def mapped_corpus(
     document: Callable[[Entry], CorpusEntry | None],
     where: str,
     report: IssueHandler,
+    further: datasets.Dataset | None = None,
 ) -> datasets.Dataset:
     """Create a corpus from a memory-mapped table, without reading the bytes of images.
 
@@ -108,6 +109,7 @@ def mapped_corpus(
         document: Makes a document of a row; `None` for a row without one.
         where: Name of the table, for locations.
         report: Handler of issues.
+        further: Further columns of the table, kept as metadata.
     """
     from ciea_hf.modeling.inputs_ciea import input_kind  # late: it imports torch
 
@@ -126,7 +128,10 @@ def mapped_corpus(
     }
     narrow = library.Dataset.from_dict(columns, features=library.Features({name: features[name] for name in columns}))
     images = _image_column(table, image, kept, documents)
-    return library.concatenate_datasets([narrow, images.cast_column("image", features["image"])], axis=1)
+    parts = [narrow, images.cast_column("image", features["image"])]
+    if further is not None and further.column_names:
+        parts.append(further.select(kept) if len(kept) < len(further) else further)
+    return library.concatenate_datasets(parts, axis=1)
 
 
 def _rows_without_bytes(table: datasets.Dataset, image: str | None, where: str) -> Iterator[Entry]:

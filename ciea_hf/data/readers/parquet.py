@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf.data import judgements
+from ciea_hf.data.dataset import further_columns
 from ciea_hf.data.issues import IssueHandler, Location, raise_on_error
 from ciea_hf.data.parsing import Entry, Judgement
 from ciea_hf.data.readers.base import DatasetReader, in_order
@@ -212,9 +213,13 @@ class ParquetReader(DatasetReader):
         if self._folder is not None and not same_columns(self._splits("corpus")[corpus], columns):
             return super().corpus(corpus)
         table = self._table("corpus", corpus)
-        table = table.select_columns([column for column in table.column_names if column in columns])
+        own = [column for column in table.column_names if column in columns]
         image = "image" if "image" in table.column_names else None
-        return mapped_corpus(table, image, self._document, self._where("corpus", corpus), self.report)
+        where = self._where("corpus", corpus)
+        further = [column for column in further_columns(table) if column not in columns]
+        return mapped_corpus(
+            table.select_columns(own), image, self._document, where, self.report, table.select_columns(further)
+        )
 
     def corpus_files(self, corpus: str) -> list[Path]:
         """Return the files of the corpus on disk."""
