@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ciea_hf import loading
+from ciea_hf.choices import INDEXES
 from ciea_hf.commands import common
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ EXAMPLES = """
   torchrun --nproc-per-node 4 -m ciea_hf.cli index runs/ciea big-data --output big.index
   ciea index runs/ciea big-data --output big.index --append --prune   # what is new, what has changed, what is gone
   ciea index --verify big.index
+  ciea index --output big.index --export vectors.parquet
+  ciea index runs/ciea demo --output demo.index --index lancedb --uri demo.lance
   ciea search runs/ciea demo.index "a cat beside a train"
 """
 
@@ -42,6 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prune", action="store_true", help="remove documents that are not in the data set any more")
     parser.add_argument("--verify", type=Path, metavar="INDEX", help="compare an index with its checksums")
     parser.add_argument("--hybrid", action="store_true", help="index texts and captions with BM25, too")
+    parser.add_argument(
+        "--index",
+        choices=INDEXES,
+        default="auto",
+        help="kind of index: flat is exact, scan searches by 1-bit codes, the others are engines (default: auto)",
+    )
+    parser.add_argument("--uri", help="where an engine stores the documents: folder, s3://, http:// or file.db")
+    parser.add_argument("--export", type=Path, metavar="PARQUET", help="write id, vector and metadata to a file")
     common.add_dataset_arguments(parser)
     common.add_content_argument(parser)
     common.add_model_arguments(parser)
@@ -53,10 +64,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Encode the corpus, or check an index."""
     if arguments.verify is not None:
         return _verify(arguments.verify)
+    common.check_output("--export", arguments.export)
+    if arguments.export is not None and arguments.output is not None and arguments.model is None:
+        _finish(arguments)  # of an index that exists
+        return 0
     for name in ("model", "dataset", "output"):
         if getattr(arguments, name) is None:
             option = "--output" if name == "output" else name.upper()
-            raise ValueError(f"{option} is required, unless an index is checked with --verify")
+            raise ValueError(f"{option} is required, unless an index is checked with --verify or written with --export")
     if arguments.shard is not None and arguments.prune:
         raise ValueError("--prune cannot be combined with --shard: prune once, after all shards are complete")
     from ciea_hf.retrieval import DocumentView
@@ -87,12 +102,18 @@ def _encode(arguments: argparse.Namespace, model: Encoder, view: DocumentView, o
 
 def _finish(arguments: argparse.Namespace) -> None:
     from ciea_hf.retrieval import load_corpus
+    from ciea_hf.retrieval.indexes.syncing import sync_index
 
+    sync_index(arguments.output, arguments.index, arguments.uri)
     corpus = load_corpus(arguments.output)
     if arguments.hybrid:
         from ciea_hf.retrieval.bm25 import KeywordIndex
 
         KeywordIndex(corpus, arguments.output)
+    if arguments.export is not None:
+        from ciea_hf.retrieval.export import export_parquet
+
+        common.write(f"{arguments.export}: {export_parquet(corpus, arguments.export)} documents")
     common.write(f"{arguments.output}: {len(corpus)} documents, complete")
 
 

@@ -111,19 +111,23 @@ def _open(model: Encoder, arguments: argparse.Namespace, indexed: bool) -> tuple
     """Return the retriever, and the data set if it is needed."""
     from ciea_hf.retrieval import Retriever, load_corpus
     from ciea_hf.retrieval.bm25 import KeywordIndex
+    from ciea_hf.retrieval.indexes.syncing import open_index
 
     dataset = None
+    device = getattr(model, "device", None)
     if indexed:
         folder: Path | None = Path(arguments.dataset)
         corpus = load_corpus(arguments.dataset, model)
+        index = open_index(arguments.dataset, model, arguments.index, device)
         if arguments.contact_sheet or arguments.query_id:
             dataset = _indexed_dataset(corpus)
     else:
         dataset = loading.load_dataset(arguments.dataset, arguments.split, arguments.format, corpus_is_enough=True)
         folder = None if arguments.no_cache else _cache_folder(model, dataset, arguments)
         corpus = _encode(model, dataset, folder, arguments)
+        index = corpus.index(arguments.index, device)
     keywords = KeywordIndex(corpus, folder) if arguments.hybrid else None
-    return Retriever(model, corpus.index(arguments.index, getattr(model, "device", None)), keywords), dataset
+    return Retriever(model, index, keywords), dataset
 
 
 def _queries(arguments: argparse.Namespace) -> list[Query]:

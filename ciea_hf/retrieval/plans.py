@@ -101,7 +101,9 @@ def make_plan(
     if not append:
         return Plan(target, base, _lost(target, base, _whole(view, options, base)), {}, base)
     shards, replaced = _changes(target, base, view, settings)
-    return Plan(target, base, shards, replaced, {**settings, "on_broken_image": base["on_broken_image"]})
+    return Plan(
+        target, base, shards, replaced, {**settings, **{name: base[name] for name in ("on_broken_image", "shard_size")}}
+    )
 
 
 def commit(plan: Plan) -> None:
@@ -201,12 +203,12 @@ def _checked(folder: Path, settings: dict[str, Any], append: bool) -> Manifest:
     Embeddings made under the policy `"fail"` contain no broken image, so any other policy may continue them.
     """
     found = read_manifest(folder)
-    free = {*_FREE, "corpus"} if append and found["shards"] is not None else set(_FREE)
+    free = {*_FREE, "corpus", "shard_size"} if append and found["shards"] is not None else set(_FREE)
     differing = [name for name in settings if name not in free and settings[name] != found.get(name)]
     policies = found["on_broken_image"], settings["on_broken_image"]
     if policies[0] not in ("fail", policies[1]):
         differing.append("on_broken_image")
-    if differing == ["corpus"] and found["shards"] is not None:
+    if "corpus" in differing and {*differing} <= {"corpus", "shard_size"} and found["shards"] is not None:
         raise ValueError(
             f"{folder} was made with another corpus: choose another folder, or add `--append` to encode what is new"
         )
@@ -267,7 +269,7 @@ def _changes(
         if before is not None and before[0] != content:
             replaced.setdefault(before[1], []).append(before[2])
     numbers = [int(entry["name"].split("-")[0]) for entry in base["shards"]]
-    size, first = settings["shard_size"], max(numbers, default=-1) + 1
+    size, first = base["shard_size"], max(numbers, default=-1) + 1
     planned = []
     for number, start in enumerate(range(0, len(changed), size), start=first):
         rows = changed[start : start + size]

@@ -6,11 +6,15 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 import ciea_hf.data.dataset as dataset_module
 from ciea_hf.cli import main
+from ciea_hf.retrieval import load_corpus
+from ciea_hf.retrieval.indexes.lancedb import LanceIndex
 from tests.support.commands import fails
 from tests.support.helpers import picture, tiny_model
 
@@ -174,3 +178,120 @@ def test_unwritable_outputs_are_rejected_before_searching(
         capsys, "search", model, dataset, "x", option, str(tmp_path)
     )
     assert capsys.readouterr().out == ""
+
+
+def dataset_with_metadata(folder: Path) -> str:
+    """A data set of four captioned images and two texts, with metadata and without queries."""
+    folder.mkdir()
+    rows = []
+    for number in range(4):
+        picture(number).save(folder / f"p{number}.png")
+        rows.append(
+            {"id": f"p{number}", "text": f"a red cat {number}", "image": f"p{number}.png", "year": 2018 + number}
+        )
+    rows += [{"id": "t0", "text": "the small house", "site": "wiki", "code": "007"}, {"id": "t1", "text": "bread"}]
+    (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return str(folder)
+
+
+def hits_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--where", "modality=text"], {"t0", "t1"}),
+        (["--where", "year>=2020"], {"p2", "p3"}),
+        (["--where", "year=2018"], {"p0"}),
+        (["--where", "code=007"], {"t0"}),
+        (["--where", "site!=wiki", "--where", "year<2020"], {"p0", "p1"}),
+        (["--filter", '{"$or": [{"site": "wiki"}, {"year": {"$in": [2021]}}]}'], {"t0", "p3"}),
+        (["--filter", '{"year": {"$gte": 2019}}', "--where", "year<=2020"], {"p1", "p2"}),
+    ],
+)
+def test_filters_of_the_command_line(model: str, tmp_path: Path, options: list[str], expected: set[str]) -> None:
+    data, output = dataset_with_metadata(tmp_path / "data"), tmp_path / "hits.jsonl"
+    assert main(["search", model, data, "a red cat", "--top-k", "6", "--output", str(output), *options]) == 0
+    assert {hit["id"] for hit in hits_of(output)} == expected
+
+
+def test_invalid_filters_are_rejected(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = dataset_with_metadata(tmp_path / "data")
+    search = ["search", model, data, "a red cat"]
+    assert "--where must be key=value" in fails(capsys, *search, "--where", "year")
+    assert "the field 'yaer' is not in the index; its fields are code, id" in fails(
+        capsys, *search, "--where", "yaer=1"
+    )
+    for value in ("{", "[1]", "3"):
+        with pytest.raises(SystemExit):
+            main([*search, "--filter", value])
+    capsys.readouterr()
+
+
+def test_queries_of_a_file_and_images(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, output = dataset_with_metadata(tmp_path / "data"), tmp_path / "hits.jsonl"
+    image = str(tmp_path / "data" / "p1.png")
+    (tmp_path / "queries.jsonl").write_text(
+        "\n".join(map(json.dumps, [{"text": "bread"}, {"image": "data/p1.png"}, {"text": "a", "image": "data/p1.png"}]))
+    )
+    command = ["search", model, data, "--output", str(output), "--top-k", "2"]
+    assert main([*command, "--queries", str(tmp_path / "queries.jsonl")]) == 0
+    from_file = hits_of(output)
+    assert [hit["query"] for hit in from_file[::2]] == ["bread", image, f"a ({image})"]
+    assert from_file[0]["id"] == "t1"
+    assert main([*command, "bread"]) == 0
+    alone = hits_of(output)
+    assert main([*command, "--image", image]) == 0
+    alone += hits_of(output)
+    assert main([*command, "a", "--image", image]) == 0
+    alone += hits_of(output)
+    assert [(hit["query"], hit["id"]) for hit in alone] == [(hit["query"], hit["id"]) for hit in from_file]
+    assert "absent.png not found" in fails(capsys, *command, "--image", "absent.png")
+
+
+def test_append_prune_and_verify(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, index = dataset_with_metadata(tmp_path / "data"), str(tmp_path / "index")
+    assert main(["index", model, data, "--output", index, "--hybrid", "--shard-size", "4"]) == 0
+    assert main(["index", "--verify", index]) == 0
+    assert "all files match" in capsys.readouterr().out
+    rows = (tmp_path / "data" / "corpus.jsonl").read_text().splitlines()
+    (tmp_path / "data" / "corpus.jsonl").write_text("\n".join([*rows[1:], '{"id": "new", "text": "a blue boat"}']))
+    assert "--append" in fails(capsys, "index", model, data, "--output", index)
+    assert main(["index", model, data, "--output", index, "--append", "--prune", "--hybrid"]) == 0
+    assert "1 documents removed" in capsys.readouterr().out
+    output = tmp_path / "hits.jsonl"
+    assert main(["search", model, index, "blue boat", "--hybrid", "--top-k", "9", "--output", str(output)]) == 0
+    found = hits_of(output)
+    assert found[0]["id"] == "new"
+    assert {hit["id"] for hit in found} == {"p1", "p2", "p3", "t0", "t1", "new"}
+    shard = next((tmp_path / "index" / "shards").glob("*.npy"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert "differs from its checksum" in fails(capsys, "index", "--verify", index)
+    assert "MODEL is required" in fails(capsys, "index", "--output", index)
+
+
+def test_an_index_is_exported_and_copied_to_an_engine(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("lancedb")
+    data, index, table = dataset_with_metadata(tmp_path / "data"), str(tmp_path / "index"), tmp_path / "vectors.parquet"
+    engine = ["--index", "lancedb", "--uri", str(tmp_path / "lance")]
+    assert main(["index", model, data, "--output", index, *engine]) == 0
+    assert main(["index", "--output", index, "--export", str(table)]) == 0
+    rows = {row["id"]: row for row in pq.read_table(table).to_pylist()}
+    corpus = load_corpus(index)
+    assert list(rows) == corpus.ids
+    np.testing.assert_allclose([row["vector"] for row in rows.values()], corpus.matrix())
+    assert (rows["p2"]["kind"], rows["p2"]["metadata.year"], rows["t1"]["metadata.year"]) == ("image", 2020, None)
+    (tmp_path / "data" / "corpus.jsonl").write_text('{"id": "t1", "text": "bread and tea", "year": 1}')
+    assert main(["index", model, data, "--output", index, "--append", "--prune", *engine]) == 0
+    printed = []
+    for kind in ("auto", "flat", "scan"):
+        capsys.readouterr()
+        assert main(["search", model, index, "bread", "--where", "year=1", "--index", kind]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] == printed[2]
+    assert "t1" in printed[0]
+    assert LanceIndex(str(tmp_path / "lance")).ids == ["t1"]
+    assert "`uri` is required" in fails(capsys, "index", model, data, "--output", index, "--index", "milvus")

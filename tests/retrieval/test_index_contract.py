@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from ciea_hf.retrieval import DocumentRecord, EncodedCorpus, FlatIndex, ScanIndex
+from ciea_hf.retrieval.indexes.base import CorpusIndex
+from ciea_hf.retrieval.indexes.faiss import FaissIndex
 from tests.support.index_contract import WIDTH, assert_exact, documents, exact, queries
 
 if TYPE_CHECKING:
@@ -25,16 +27,55 @@ def flat(_folder: Path) -> Index:
 
 
 def scan(_folder: Path) -> Index:
-    return ScanIndex(EncodedCorpus([]))
+    return ScanIndex(EncodedCorpus([]), engine="numpy")
 
 
-MAKERS = {"flat": flat, "scan": scan}
+def scan_faiss(_folder: Path) -> Index:
+    return ScanIndex(EncodedCorpus([]), engine="faiss")
+
+
+def faiss_hnsw(_folder: Path) -> Index:
+    pytest.importorskip("faiss")
+    return FaissIndex(EncodedCorpus([]))
+
+
+def faiss_ivfpq(_folder: Path) -> Index:
+    pytest.importorskip("faiss")
+    return FaissIndex(EncodedCorpus([]), method="ivfpq")
+
+
+def lancedb(folder: Path) -> Index:
+    pytest.importorskip("lancedb")
+    from ciea_hf.retrieval.indexes.lancedb import LanceIndex
+
+    return LanceIndex(str(folder))
+
+
+def qdrant(folder: Path) -> Index:
+    pytest.importorskip("qdrant_client")
+    from ciea_hf.retrieval.indexes.qdrant import QdrantIndex
+
+    return QdrantIndex(":memory:" if folder.name == "index" else str(folder))
+
+
+def milvus(folder: Path) -> Index:
+    pytest.importorskip("milvus_lite")
+    from ciea_hf.retrieval.indexes.milvus import MilvusIndex
+
+    return MilvusIndex(f"{folder}.db")
+
+
+MAKERS = {
+    "flat": flat, "scan": scan, "scan-faiss": scan_faiss, "faiss-hnsw": faiss_hnsw, "faiss-ivfpq": faiss_ivfpq,
+    "lancedb": lancedb, "qdrant": qdrant, "milvus": milvus,
+}  # fmt: skip
 
 
 @pytest.fixture(params=MAKERS)
 def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Maker:
     """Maker of an empty index of each kind."""
-    monkeypatch.setattr(FlatIndex, "few", 20)  # so that the searches of few documents are indexed ones, too
+    for kind in (CorpusIndex, FaissIndex):  # so that the searches of few documents are indexed ones, too
+        monkeypatch.setattr(kind, "few", 20)
     return MAKERS[request.param]
 
 
@@ -83,12 +124,14 @@ def test_documents_are_replaced_and_deleted(make: Maker, tmp_path: Path) -> None
 
 def test_a_saved_index_is_the_same(make: Maker, tmp_path: Path) -> None:
     vectors, records = documents(80)
-    index = make(tmp_path / "index")
+    index = make(tmp_path / "stored")
     index.add(vectors[:50], records[:50])
     index.save(tmp_path / "saved")
     index.add(vectors[50:], records[50:])
     index.delete(["d7"])
     index.save(tmp_path / "saved")
+    if hasattr(index, "close"):
+        index.close()
     again = type(index).load(tmp_path / "saved")
     vectors, records = np.delete(vectors, 7, axis=0), records[:7] + records[8:]
     assert_exact(again, vectors, records)

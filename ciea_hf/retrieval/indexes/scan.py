@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ciea_hf.retrieval.indexes.base import CorpusIndex
 from ciea_hf.retrieval.precision import sign_codes
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,34 +52,53 @@ class ScanIndex(CorpusIndex):
         if engine not in ("auto", "numpy", "faiss"):
             raise ValueError(f"`engine` must be auto, numpy or faiss; got {engine!r}")
         self.candidates = candidates
-        self.engine = engine
-        self._version = -1
-        self._words = np.empty((0, 0), dtype=np.uint64)
-        self._codes = np.empty((0, 0), dtype=np.uint8)
+        self._uses_faiss = engine == "faiss" or (engine == "auto" and importlib.util.find_spec("faiss") is not None)
+        self._version = corpus.version
+        self._words: NDArray[np.uint64] | None = None
+        self._binary: Any = None
 
     def _candidates(
         self, queries: NDArray[np.float32], kept: int, allowed: NDArray[np.bool_] | None
     ) -> Iterator[NDArray[np.int64]]:
         self._refresh()
         count = max(self.candidates, 20 * kept)
-        words = _as_words(sign_codes(queries))
-        rows = None if allowed is None or allowed.all() else np.flatnonzero(allowed)
-        codes = self._words if rows is None or 2 * len(rows) > len(self.corpus.live) else self._words[:, rows]
-        for query in words.T:
-            distances = hamming_distances(codes, query)
-            if rows is None:
-                yield smallest(distances, count)
-            elif codes is self._words:
-                distances[~allowed] = np.iinfo(np.uint16).max  # type: ignore[operator]
-                yield smallest(distances, min(count, len(rows)))
-            else:
-                yield rows[smallest(distances, count)]
+        codes = sign_codes(queries)
+        if allowed is None and self._uses_faiss:
+            distances, found = self._in_faiss().search(codes, min(count, len(self.corpus.live)))
+            for code, steps, rows in zip(codes, distances, found, strict=True):
+                is_cut = steps[kept - 1] == steps[-1]  # among documents that tie, which FAISS does not order
+                yield self._in_numpy(code, count, None) if is_cut else rows.astype(np.int64)
+            return
+        rows = None if allowed is None else np.flatnonzero(allowed)
+        for code in codes:
+            yield self._in_numpy(code, count, rows)
+
+    def _in_numpy(self, code: NDArray[np.uint8], count: int, rows: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        """Scan all codes, or those of some rows."""
+        if self._words is None:
+            self._words = np.concatenate([_as_words(part) for part in self._parts()], axis=1)
+        query = _as_words(code[None])[:, 0]
+        if rows is None:
+            return smallest(hamming_distances(self._words, query), count)
+        if 2 * len(rows) < self._words.shape[1]:
+            return rows[smallest(hamming_distances(np.take(self._words, rows, axis=1), query), count)]
+        return rows[smallest(hamming_distances(self._words, query)[rows], count)]
+
+    def _in_faiss(self) -> Any:
+        if self._binary is None:
+            faiss = import_optional("faiss", extra="faiss")
+            self._binary = faiss.IndexBinaryFlat(8 * self._parts()[0].shape[1])
+            for part in self._parts():
+                self._binary.add(np.ascontiguousarray(part))
+        return self._binary
+
+    def _parts(self) -> list[NDArray[np.uint8]]:
+        return [segment.codes for segment in self.corpus.segments if len(segment)]
 
     def _refresh(self) -> None:
-        """Read the codes, if the corpus has changed."""
+        """Forget the codes, if the corpus has changed."""
         if self._version != self.corpus.version:
-            codes = [segment.codes for segment in self.corpus.segments if len(segment)]
-            self._words = np.concatenate([_as_words(part) for part in codes], axis=1)
+            self._words = self._binary = None
             self._version = self.corpus.version
 
 
@@ -126,8 +146,3 @@ def _as_words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Return codes (documents, bytes) by 64-bit word: (words, documents)."""
     padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % _WORD)))
     return np.ascontiguousarray(padded.view(np.uint64).T)
-
-
-def has_faiss() -> bool:
-    """Return whether FAISS is installed."""
-    return importlib.util.find_spec("faiss") is not None
