@@ -79,6 +79,17 @@ def positive(text: str) -> int:
     return value
 
 
+def not_negative(text: str) -> float:
+    """Parse a finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0; got {text!r}")
+    return value
+
+
 def probability(text: str) -> float:
     """Parse a number from 0 to 1."""
     try:

@@ -8,21 +8,23 @@ other one is working on.
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ciea_hf import loading
 from ciea_hf.choices import INDEXES
 from ciea_hf.commands import common
 
 if TYPE_CHECKING:
-    from ciea_hf.retrieval import DocumentView, Encoder, EncodingOptions
+    from ciea_hf.retrieval import DocumentView, Encoder
 
 HELP = "encode a corpus for search"
 EXAMPLES = """
   ciea index runs/ciea demo --output demo.index
   torchrun --nproc-per-node 4 -m ciea_hf.cli index runs/ciea big-data --output big.index
   ciea index runs/ciea big-data --output big.index --append --prune   # what is new, what has changed, what is gone
+  ciea index runs/ciea big-data --output /shared/big.index --engine ray --address auto --num-gpus-per-worker 1
   ciea index --verify big.index
   ciea index --output big.index --export vectors.parquet
   ciea index runs/ciea demo --output demo.index --index lancedb --uri demo.lance
@@ -53,6 +55,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--uri", help="where an engine stores the documents: folder, s3://, http:// or file.db")
     parser.add_argument("--export", type=Path, metavar="PARQUET", help="write id, vector and metadata to a file")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where to encode (default: local)")
+    parser.add_argument("--address", help="address of the Ray cluster, or auto (default: a cluster of this machine)")
+    for resource, default in (("cpus", 0.5), ("gpus", 0.0)):
+        parser.add_argument(
+            f"--num-{resource}-per-worker",
+            type=common.not_negative,
+            default=default,
+            metavar="N",
+            help=f"{resource[:-1].upper()}s of a Ray worker, or a fraction (default: {default:g})",
+        )
     common.add_dataset_arguments(parser)
     common.add_content_argument(parser)
     common.add_model_arguments(parser)
@@ -74,30 +86,46 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(f"{option} is required, unless an index is checked with --verify or written with --export")
     if arguments.shard is not None and arguments.prune:
         raise ValueError("--prune cannot be combined with --shard: prune once, after all shards are complete")
-    from ciea_hf.retrieval import DocumentView
+    if arguments.shard is not None and arguments.engine == "ray":
+        raise ValueError("--shard cannot be combined with --engine ray, which distributes the shards itself")
+    from ciea_hf.retrieval import encode_shards, prune
 
-    dataset = loading.load_dataset(arguments.dataset, arguments.split, arguments.format, corpus_is_enough=True)
-    model = loading.load_encoder(arguments.model, arguments.device)
-    view = DocumentView(dataset, arguments.content, on_broken_image=arguments.on_broken_image)
-    missing = _encode(arguments, model, view, common.encoding_options(arguments))
+    load = functools.partial(_load, _picklable(arguments))
+    options = common.encoding_options(arguments)
+    source = {"path": loading.lasting_name(arguments.dataset), "format": arguments.format}
+    if arguments.engine == "ray":
+        from ciea_hf.retrieval.ray_engine import RayOptions, encode_with_ray
+
+        resources = RayOptions(arguments.address, arguments.num_cpus_per_worker, arguments.num_gpus_per_worker)
+        missing = encode_with_ray(load, arguments.output, options, source, resources, arguments.append)
+        dataset = None
+    else:
+        model, view = load()
+        dataset = view.dataset
+        shard, append = arguments.shard, arguments.append
+        missing = encode_shards(model, dataset, arguments.output, view, options, source, shard, append)
     if missing:
-        common.write(f"{arguments.output}: {len(dataset.corpus)} documents, {missing} shards are missing")
+        common.write(f"{arguments.output}: {missing} shards are missing")
         return 0
     if arguments.prune:
-        from ciea_hf.retrieval import prune
-
-        common.write(f"{prune(arguments.output, dataset)} documents removed")
+        removed = prune(arguments.output, load()[1].dataset if dataset is None else dataset)
+        common.write(f"{removed} documents removed")
     _finish(arguments)
     return 0
 
 
-def _encode(arguments: argparse.Namespace, model: Encoder, view: DocumentView, options: EncodingOptions) -> int:
-    from ciea_hf.retrieval import encode_shards
+def _picklable(arguments: argparse.Namespace) -> dict[str, str | None]:
+    """Return what [`_load`] needs, in a form that can be sent to other machines."""
+    names = ("model", "split", "format", "content", "on_broken_image", "device")
+    return {name: getattr(arguments, name) for name in names} | {"dataset": loading.lasting_name(arguments.dataset)}
 
-    source = {"path": loading.lasting_name(arguments.dataset), "format": arguments.format}
-    return encode_shards(
-        model, view.dataset, arguments.output, view, options, source, arguments.shard, append=arguments.append
-    )
+
+def _load(names: dict[str, Any]) -> tuple[Encoder, DocumentView]:
+    from ciea_hf.retrieval import DocumentView
+
+    dataset = loading.load_dataset(names["dataset"], names["split"], names["format"], corpus_is_enough=True)
+    model = loading.load_encoder(names["model"], names["device"])
+    return model, DocumentView(dataset, names["content"], on_broken_image=names["on_broken_image"])
 
 
 def _finish(arguments: argparse.Namespace) -> None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from ciea_hf.retrieval.corpus import EncodedCorpus
 
+_CANDIDATES = 500
+_DIMENSIONS = 256  # codes with less bits need more candidates for the same recall
+_FAISS_FROM = 200_000  # documents, below which starting its threads takes longer than the scan
 _BLOCK = 16_384  # documents per pass, whose distances stay in the processor's cache
 _WORD = 8  # bytes
 
@@ -34,8 +37,10 @@ class ScanIndex(CorpusIndex):
     Args:
         corpus: Embeddings and records.
         device: Not used; the codes are scanned by the CPU.
-        candidates: Number of documents rescored per query, at least 20 per hit.
-        engine: `"numpy"`, `"faiss"`, or `"auto"`: FAISS, where it is installed, for searches without a filter.
+        candidates: Number of documents rescored per query, at least 20 per hit; if `None`, 500, and more for
+            embeddings with less than 256 dimensions, whose codes are short.
+        engine: `"numpy"`; `"faiss"` for searches without a filter; or `"auto"`: FAISS, where it is installed, beyond
+            200,000 documents.
 
     Raises:
         ValueError: If `engine` is unknown.
@@ -45,14 +50,14 @@ class ScanIndex(CorpusIndex):
         self,
         corpus: EncodedCorpus,
         device: str | torch.device | None = None,
-        candidates: int = 500,
+        candidates: int | None = None,
         engine: str = "auto",
     ) -> None:
         super().__init__(corpus, device)
         if engine not in ("auto", "numpy", "faiss"):
             raise ValueError(f"`engine` must be auto, numpy or faiss; got {engine!r}")
         self.candidates = candidates
-        self._uses_faiss = engine == "faiss" or (engine == "auto" and importlib.util.find_spec("faiss") is not None)
+        self._engine = engine
         self._version = corpus.version
         self._words: NDArray[np.uint64] | None = None
         self._binary: Any = None
@@ -61,9 +66,10 @@ class ScanIndex(CorpusIndex):
         self, queries: NDArray[np.float32], kept: int, allowed: NDArray[np.bool_] | None
     ) -> Iterator[NDArray[np.int64]]:
         self._refresh()
-        count = max(self.candidates, 20 * kept)
+        chosen = self.candidates or max(_CANDIDATES, _CANDIDATES * _DIMENSIONS // self.dimension)
+        count = max(chosen, 20 * kept)
         codes = sign_codes(queries)
-        if allowed is None and self._uses_faiss:
+        if allowed is None and self._uses_faiss():
             distances, found = self._in_faiss().search(codes, min(count, len(self.corpus.live)))
             for code, steps, rows in zip(codes, distances, found, strict=True):
                 is_cut = steps[kept - 1] == steps[-1]  # among documents that tie, which FAISS does not order
@@ -72,6 +78,11 @@ class ScanIndex(CorpusIndex):
         rows = None if allowed is None else np.flatnonzero(allowed)
         for code in codes:
             yield self._in_numpy(code, count, rows)
+
+    def _uses_faiss(self) -> bool:
+        if self._engine != "auto":
+            return self._engine == "faiss"
+        return len(self.corpus.live) > _FAISS_FROM and importlib.util.find_spec("faiss") is not None
 
     def _in_numpy(self, code: NDArray[np.uint8], count: int, rows: NDArray[np.int64] | None) -> NDArray[np.int64]:
         """Scan all codes, or those of some rows."""
