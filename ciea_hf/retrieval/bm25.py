@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ciea_hf.retrieval.filters import Filter
     from ciea_hf.retrieval.records import DocumentRecord
 
+logger = logging.getLogger(__name__)
+
 RANK_OFFSET = 60
 """Constant of reciprocal rank fusion (Cormack et al., 2009): a document scores the sum of 1 / (60 + rank)."""
 _FOLDER = "bm25-"
@@ -54,7 +56,10 @@ class KeywordIndex:
             return
         self._build()
         if path is not None:
-            self._save(path)
+            try:
+                self._save(path)
+            except OSError as error:  # such as a folder that this user may only read
+                logger.warning("the BM25 index is not kept: %s", error)
 
     def search(
         self,

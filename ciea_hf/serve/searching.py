@@ -24,9 +24,10 @@ def open_retriever(model: Encoder, index: str) -> Retriever:
         FileNotFoundError: If the folder is not an index.
         ValueError: If the index is incomplete, or another model encoded it.
     """
-    from ciea_hf.retrieval import Retriever, load_corpus
+    from ciea_hf.retrieval import Retriever
+    from ciea_hf.retrieval.indexes.syncing import open_index
 
-    return Retriever.from_corpus(model, load_corpus(index, model), device=getattr(model, "device", None))
+    return Retriever(model, open_index(index, model, device=getattr(model, "device", None)))
 
 
 def search(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,21 +20,26 @@ if TYPE_CHECKING:
 
     import torch
 
+    from ciea_hf.retrieval.corpus import EncodedCorpus
     from ciea_hf.retrieval.encoding import Encoder
     from ciea_hf.retrieval.results import Index
+
+logger = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 10_000  # few large writes: every write of LanceDB makes a version
 
 
 def sync_index(
-    folder: str | os.PathLike[str], kind: str, uri: str | None = None, collection: str = "documents"
+    folder: str | os.PathLike[str], kind: str = "auto", uri: str | None = None, collection: str = "documents"
 ) -> None:
-    """Bring a FAISS index or an engine to the state of an index folder; an interrupted call is continued by the next.
+    """Record the kind of an index folder, and bring its FAISS index or engine to the state of the folder.
+
+    An interrupted call is continued by the next one.
 
     Args:
         folder: Complete index folder, which stores what has been copied.
-        kind: `"faiss"`, `"lancedb"`, `"qdrant"` or `"milvus"`; `"auto"`, `"flat"` and `"scan"` need no copy.
-        uri: Where the engine stores the documents.
+        kind: Kind of index; `"auto"` is the recorded one, if there is one.
+        uri: Where an engine stores the documents; the recorded one if `None`.
         collection: Name of the collection or table.
 
     Raises:
@@ -42,35 +48,25 @@ def sync_index(
     """
     if kind not in INDEXES:
         raise ValueError(f"`index` must be one of {', '.join(INDEXES)}; got {kind!r}")
-    if kind == "faiss":
-        corpus_index(load_corpus(folder), "faiss").save(folder)
-    if kind not in ENGINES:
-        return
-    if not uri:
+    before = _description(folder)
+    if kind == "auto":
+        if not before:
+            return
+        kind, uri, collection = before["kind"], uri or before.get("uri"), before.get("collection", collection)
+    if kind in ENGINES and not uri and before.get("kind") == kind:
+        uri, collection = before["uri"], before["collection"]
+    if kind in ENGINES and not uri:
         raise ValueError(f"`uri` is required for an index of kind {kind!r}")
     corpus = load_corpus(folder)
-    make: Any = index_class(kind)
-    engine = make(uri, collection)
-    description = {"kind": kind, "uri": uri, "collection": collection, "model": corpus.settings["model"]}
-    path = Path(folder) / DESCRIPTION
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    is_same = all(before.get(name) == value for name, value in description.items())
-    copied = [name for name in before.get("copied", []) if is_same]
-    for number, name in enumerate(corpus.shard_names):
-        if name in copied:
-            continue
-        positions = np.arange(corpus.starts[number], corpus.starts[number + 1])
-        positions = positions[corpus.live[positions]]
-        for start in range(0, len(positions), _ROWS_AT_ONCE):
-            rows = positions[start : start + _ROWS_AT_ONCE]
-            engine.upsert(corpus.embeddings(rows), [corpus.record(int(row)) for row in rows])
-        copied.append(name)
-        write_json(path, {**description, "copied": copied})
-    live = set(corpus.names(np.flatnonzero(corpus.live)))
-    engine.delete([name for name in engine.ids if name not in live])
-    write_json(path, {**description, "copied": [name for name in copied if name in corpus.shard_names]})
-    if hasattr(engine, "close"):
-        engine.close()
+    description: dict[str, Any] = {"kind": kind}
+    if kind in ENGINES:
+        description |= {"uri": uri, "collection": collection, "model": corpus.settings["model"]}
+        is_same = all(before.get(name) == value for name, value in description.items())
+        copied = _copy(corpus, Path(folder), description, before.get("copied", []) if is_same else [])
+        description["copied"] = [name for name in copied if name in corpus.shard_names]
+    elif kind == "faiss":
+        corpus_index(corpus, "faiss").save(folder)
+    write_json(Path(folder) / DESCRIPTION, {**description, "state": corpus.state})
 
 
 def open_index(
@@ -84,8 +80,8 @@ def open_index(
     Args:
         folder: Index folder.
         model: Model that will encode the queries: checked against the one that encoded the documents.
-        kind: Kind of index; `"auto"` is the engine that the folder was copied to, else `"flat"` for up to 50,000
-            documents and `"scan"` beyond.
+        kind: Kind of index; `"auto"` is the recorded one, else `"flat"` for up to 50,000 documents and `"scan"`
+            beyond. An engine that has not been brought to the state of the folder is not searched.
         device: Device that computes the scores of several queries.
 
     Raises:
@@ -93,11 +89,54 @@ def open_index(
         ValueError: If files are missing or damaged, or another model encoded the documents.
     """
     corpus = load_corpus(folder, model)
-    path = Path(folder) / DESCRIPTION
-    if kind == "auto" and path.is_file():
-        kind = json.loads(path.read_text(encoding="utf-8"))["kind"]
+    found = _description(folder)
+    if kind == "auto" and found:
+        kind = found["kind"]
+        if kind in ENGINES and found.get("state") != corpus.state:
+            logger.warning("%s has an older state than %s, which is searched; repeat `ciea index`", kind, folder)
+            kind = "auto"
     if kind == "faiss":
         from ciea_hf.retrieval.indexes.faiss import FaissIndex
 
         return FaissIndex.load(folder)
     return index_class(kind).load(folder) if kind in ENGINES else corpus_index(corpus, kind, device)
+
+
+def _copy(corpus: EncodedCorpus, folder: Path, description: dict[str, Any], copied: list[str]) -> list[str]:
+    """Copy the shards that an engine does not have, and delete the documents that are not in the corpus."""
+    make: Any = index_class(description["kind"])
+    engine = make(description["uri"], description["collection"])
+    names = [str(name) for name in copied]
+    for number, name in enumerate(corpus.shard_names):
+        if name is None or name in names:
+            continue
+        positions = np.arange(corpus.starts[number], corpus.starts[number + 1])
+        positions = positions[corpus.live[positions]]
+        for start in range(0, len(positions), _ROWS_AT_ONCE):
+            rows = positions[start : start + _ROWS_AT_ONCE]
+            engine.upsert(corpus.embeddings(rows), [corpus.record(int(row)) for row in rows])
+        names.append(name)
+        write_json(folder / DESCRIPTION, {**description, "copied": names})
+    live = set(corpus.names(np.flatnonzero(corpus.live)))
+    engine.delete([name for name in engine.ids if name not in live])
+    if hasattr(engine, "close"):
+        engine.close()
+    return names
+
+
+def _description(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what is recorded about the index of a folder; empty if nothing is.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    path = Path(folder) / DESCRIPTION
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict) or content.get("kind") not in INDEXES:
+        raise ValueError(f"{path} has an unexpected format")
+    return content
