@@ -26,7 +26,7 @@ import torch
 from benchmarks.common.files import make_parser, say, write_page
 from benchmarks.common.memory import AnonymousPeak, measure_in_child, resident
 from benchmarks.common.search_report import chart, page
-from ciea_hf.utils import atomic_write
+from ciea_hf.files import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ciea_hf.files import atomic_write
 from ciea_hf.retrieval.segment import HASH, METADATA
-from ciea_hf.utils import atomic_write, import_optional
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     import os

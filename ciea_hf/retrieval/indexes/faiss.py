@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ciea_hf.files import atomic_write
 from ciea_hf.retrieval.folder import load_corpus
 from ciea_hf.retrieval.indexes.base import CorpusIndex
-from ciea_hf.utils import atomic_write, import_optional
+from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     import os

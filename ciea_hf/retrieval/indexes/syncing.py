@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ciea_hf.choices import INDEXES
+from ciea_hf.files import write_json
 from ciea_hf.retrieval.folder import load_corpus
 from ciea_hf.retrieval.indexes import ENGINES, corpus_index, index_class
 from ciea_hf.retrieval.indexes.engine import DESCRIPTION
-from ciea_hf.utils import write_json
 
 if TYPE_CHECKING:
     import os
