@@ -27,7 +27,7 @@ EXAMPLES = """
   ciea index runs/ciea big-data --output /shared/big.index --engine ray --address auto --num-gpus-per-worker 1
   ciea index --verify big.index
   ciea index --output big.index --export vectors.parquet
-  ciea index runs/ciea demo --output demo.index --index lancedb --uri demo.lance
+  ciea index runs/ciea demo --output demo.index --index-type lancedb --uri demo.lance
   ciea search runs/ciea demo.index "a cat beside a train"
 """
 
@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verify", type=Path, metavar="INDEX", help="compare an index with its checksums")
     parser.add_argument("--hybrid", action="store_true", help="index texts and captions with BM25, too")
     parser.add_argument(
-        "--index",
+        "--index-type",
+        dest="index",
         choices=INDEXES,
         default="auto",
         help="kind of index: flat is exact, scan searches by 1-bit codes, the others are engines (default: auto)",

@@ -276,7 +276,7 @@ def test_an_index_is_exported_and_copied_to_an_engine(
 ) -> None:
     pytest.importorskip("lancedb")
     data, index, table = dataset_with_metadata(tmp_path / "data"), str(tmp_path / "index"), tmp_path / "vectors.parquet"
-    engine = ["--index", "lancedb", "--uri", str(tmp_path / "lance")]
+    engine = ["--index-type", "lancedb", "--uri", str(tmp_path / "lance")]
     assert main(["index", model, data, "--output", index, *engine]) == 0
     assert main(["index", "--output", index, "--export", str(table)]) == 0
     rows = {row["id"]: row for row in pq.read_table(table).to_pylist()}
@@ -289,9 +289,9 @@ def test_an_index_is_exported_and_copied_to_an_engine(
     printed = []
     for kind in ("auto", "flat", "scan"):
         capsys.readouterr()
-        assert main(["search", model, index, "bread", "--where", "year=1", "--index", kind]) == 0
+        assert main(["search", model, index, "bread", "--where", "year=1", "--index-type", kind]) == 0
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1] == printed[2]
     assert "t1" in printed[0]
     assert LanceIndex(str(tmp_path / "lance")).ids == ["t1"]
-    assert "`uri` is required" in fails(capsys, "index", model, data, "--output", index, "--index", "milvus")
+    assert "`uri` is required" in fails(capsys, "index", model, data, "--output", index, "--index-type", "milvus")
