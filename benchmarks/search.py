@@ -51,7 +51,7 @@ FILTERS: dict[str, dict[str, Any] | None] = {
 class Setting(NamedTuple):
     """Setting of one measurement: index, folder of the corpus, folder for what the index stores."""
 
-    index: str
+    kind: str
     corpus: str
     scratch: str
 
@@ -122,12 +122,12 @@ def measure(setting: Setting) -> Result:
     before = resident("RssAnon")
     with AnonymousPeak() as peak:
         start = time.perf_counter()
-        search = _plain(setting) if setting.index == "plain" else _searcher(setting)
+        search = _plain(setting) if setting.kind == "plain" else _searcher(setting)
         search(queries[:1], None)
         build = time.perf_counter() - start
         single, batched, recall = {}, {}, {}
         for name, condition in FILTERS.items():
-            if setting.index == "plain" and condition is not None:
+            if setting.kind == "plain" and condition is not None:
                 continue
             search(queries[:1], condition)
             times = [_seconds(search, queries[number : number + 1], condition)[0] for number in range(len(queries))]
@@ -167,20 +167,20 @@ def _index(setting: Setting) -> Index:
     from ciea_hf.retrieval.indexes.faiss import FaissIndex
 
     corpus = load_corpus(setting.corpus)
-    if setting.index == "flat":
+    if setting.kind == "flat":
         return FlatIndex(corpus)
-    if setting.index.startswith("scan"):
-        return ScanIndex(corpus, engine="faiss" if setting.index == "scan-faiss" else "numpy")
-    if setting.index in ("hnsw", "ivfpq"):
-        index = FaissIndex(corpus, method=setting.index)
+    if setting.kind.startswith("scan"):
+        return ScanIndex(corpus, engine="faiss" if setting.kind == "scan-faiss" else "numpy")
+    if setting.kind in ("hnsw", "ivfpq"):
+        index = FaissIndex(corpus, method=setting.kind)
         index._refresh()
         import faiss
 
         faiss.write_index(index._index, str(Path(setting.scratch) / "index.faiss"))
         return index
     uris = {"lancedb": setting.scratch, "qdrant": ":memory:", "milvus": f"{setting.scratch}/documents.db"}
-    make: Any = index_class(setting.index)
-    engine: Index = make(uris[setting.index])
+    make: Any = index_class(setting.kind)
+    engine: Index = make(uris[setting.kind])
     for start in range(0, len(corpus), 10_000):
         positions = np.arange(start, min(start + 10_000, len(corpus)))
         engine.upsert(corpus.embeddings(positions), [corpus.record(int(position)) for position in positions])

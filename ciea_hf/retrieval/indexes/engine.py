@@ -6,7 +6,7 @@ import json
 import uuid
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,8 @@ FEW = 20_000
 """Number of documents that a filter may leave for an exact search among them."""
 BATCH = 1000  # documents per request
 
-Row = tuple[DocumentRecord, NDArray[np.float32]] if TYPE_CHECKING else tuple
+if TYPE_CHECKING:
+    Row: TypeAlias = tuple[DocumentRecord, NDArray[np.float32]]
 
 
 class EngineIndex(ABC):
