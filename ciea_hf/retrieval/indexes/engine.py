@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ciea_hf.files import write_json
 from ciea_hf.retrieval.filters import OWN_FIELDS, check_fields, parse_filter
-from ciea_hf.retrieval.records import DocumentRecord
 from ciea_hf.retrieval.results import SearchResult, as_matrix, best_of, check_new_ids, check_top_k, exact_scores
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from ciea_hf.retrieval.filters import Condition, Filter
+    from ciea_hf.retrieval.records import DocumentRecord
     from ciea_hf.retrieval.results import Matrix
 
 DESCRIPTION = "engine.json"
