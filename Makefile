@@ -9,10 +9,10 @@ export TOKENIZERS_PARALLELISM := false
 # installs the package into a folder as users get it: tools that read source code see only a part of an editable install
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --upgrade --target
 
-.PHONY: help install test test-lowest fuzz lint docs format demo tower benchmark clean
+.PHONY: help install test test-slow test-lowest fuzz lint docs format demo tower benchmark clean
 
 help:
-	@echo "make install | test | test-lowest | fuzz | lint | docs | format | demo | tower | benchmark | clean"
+	@echo "make install | test | test-slow | test-lowest | fuzz | lint | docs | format | demo | tower | benchmark | clean"
 
 install: $(READY)
 
@@ -24,6 +24,10 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# tests that take minutes: a cluster of two nodes, one of which is killed
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
 
 # more cases of the fuzz targets than `make test` runs
 fuzz: $(READY)

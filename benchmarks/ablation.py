@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.common.ablation_report import draw_chart, make_page, make_rows, rows_against_ciea
-from benchmarks.common.files import STEPS, add_run_arguments, make_parser, say, write_result
-from benchmarks.common.runs import Runs
-from benchmarks.common.variants import VARIANTS, select_variants
-from ciea_hf.loading import load_dataset
+from benchmarks.common.files import STEPS, write_result
+from benchmarks.common.variant_runs import run_variants
+from benchmarks.common.variants import VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from benchmarks.common.records import Record
+    from benchmarks.common.runs import Runs
 
 WORK = Path("runs/ablation")
 
@@ -36,27 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status.
     """
-    parser = make_parser("ablation", __doc__)
-    add_run_arguments(parser, seeds=5, work=WORK)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"train only these variants: {', '.join(VARIANTS)}")
-    parsed = parser.parse_args(arguments)
-    try:
-        variants = select_variants(parsed.only)
-    except ValueError as error:
-        parser.error(str(error))
-    test = load_dataset("demo", "test")
-    folder = parsed.output / "ablation" / f"{parsed.steps}-steps"
-    runs = Runs(VARIANTS, parsed.steps, parsed.warm_up_steps, folder, parsed.work, test)
-    runs.finish([] if parsed.report else variants, parsed.seeds, lambda: report(runs, parsed.output))
-    return 0
+    return run_variants("ablation", __doc__, VARIANTS, WORK, report, arguments)
 
 
-def report(runs: Runs, output: Path) -> None:
+def report(runs: Runs, records: list[Record], output: Path) -> None:
     """Generate table and chart from the finished runs."""
-    records = runs.records()
-    if not records:
-        say(f"no finished runs in {runs.folder}; no table was written")
-        return
     rows = make_rows(records)
     name = "ablation" if runs.steps == STEPS else f"ablation_{runs.steps}_steps"
     page = make_page(rows, rows_against_ciea(records), name, runs.steps, len(records[0].ranks))

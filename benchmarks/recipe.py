@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.common.ablation_report import draw_chart, make_rows
-from benchmarks.common.files import STEPS, add_run_arguments, make_parser, say, write_result
+from benchmarks.common.files import STEPS, write_result
 from benchmarks.common.recipe_report import make_page, measure_images
 from benchmarks.common.recipe_variants import GROUPS, RECIPE, VARIANTS
-from benchmarks.common.runs import Runs
-from benchmarks.common.variants import select_variants
-from ciea_hf.loading import load_dataset
+from benchmarks.common.variant_runs import run_variants
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from benchmarks.common.records import Record
+    from benchmarks.common.runs import Runs
 
 WORK = Path("runs/recipe")
 
@@ -39,27 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status.
     """
-    parser = make_parser("recipe", __doc__)
-    add_run_arguments(parser, seeds=5, work=WORK)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"train only these variants: {', '.join(VARIANTS)}")
-    parsed = parser.parse_args(arguments)
-    try:
-        variants = select_variants(parsed.only, VARIANTS)
-    except ValueError as error:
-        parser.error(str(error))
-    folder = parsed.output / "recipe" / f"{parsed.steps}-steps"
-    test = load_dataset("demo", "test")
-    runs = Runs(VARIANTS, parsed.steps, parsed.warm_up_steps, folder, parsed.work, test, measures=measure_images)
-    runs.finish([] if parsed.report else variants, parsed.seeds, lambda: report(runs, parsed.output))
-    return 0
+    return run_variants("recipe", __doc__, VARIANTS, WORK, report, arguments, measure_images)
 
 
-def report(runs: Runs, output: Path) -> None:
+def report(runs: Runs, records: list[Record], output: Path) -> None:
     """Generate table and chart from the finished runs."""
-    records = runs.records()
-    if not records:
-        say(f"no finished runs in {runs.folder}; no table was written")
-        return
     rows = make_rows(records, GROUPS, VARIANTS)
     name = "recipe" if runs.steps == STEPS else f"recipe_{runs.steps}_steps"
     configuration = {"preset": RECIPE, **runs.configuration(records)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import re
@@ -33,18 +34,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         IsADirectoryError: If `path` is a folder.
     """
-    target = Path(path)
-    if target.is_symlink():
-        target = target.resolve()
+    target = _followed(path)
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder; a file is to be written")
     if target.exists() and not target.is_file():
         with _into_device(target) as temporary:
             yield temporary
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(target)
-    temporary = _temporary(target, "tmp")
+    temporary = _prepared(target)
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
@@ -80,14 +77,10 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         NotADirectoryError: If `path` is a file.
     """
-    target = Path(path)
-    if target.is_symlink():
-        target = target.resolve()
+    target = _followed(path)
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"{target} is a file; a folder is to be written")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(target)
-    temporary = _temporary(target, "tmp")
+    temporary = _prepared(target)
     temporary.mkdir(mode=0o777)
     try:
         yield temporary
@@ -142,6 +135,19 @@ def _into_device(target: Path) -> Iterator[Path]:
             shutil.copyfileobj(source, device)
 
 
+def _followed(path: str | os.PathLike[str]) -> Path:
+    """Return what a path names, through symbolic links."""
+    target = Path(path)
+    return target.resolve() if target.is_symlink() else target
+
+
+def _prepared(target: Path) -> Path:
+    """Create the folder of a target, remove leftovers in it, and return a temporary path next to the target."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target)
+    return _temporary(target, "tmp")
+
+
 def _temporary(target: Path, suffix: str) -> Path:
     """Return a new path next to a target, whose name says which process it belongs to."""
     owner = f"{_host()}-{os.getpid()}"
@@ -181,14 +187,18 @@ def _is_running(process: int) -> bool:
 
 
 def _flush(path: Path) -> None:
-    """Write a file or the entries of a folder to disk."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:  # Windows does not open folders
+    """Write a file or the entries of a folder to disk.
+
+    Raises:
+        OSError: If the disk is full or fails; a file system that cannot flush is no error.
+    """
+    if os.name == "nt":  # Windows neither opens folders nor flushes files opened for reading
         return
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
-    except OSError:  # a file system without fsync
-        pass
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EROFS):
+            raise
     finally:
         os.close(handle)

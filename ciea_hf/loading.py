@@ -147,11 +147,7 @@ def _device(name: str | None) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=name).cpu()  # fails on `meta`, which has no values
-    except (
-        RuntimeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:  # torch built without CUDA raises AssertionError
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # which one depends on the build of torch
         valid = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
         valid += ["mps"] if torch.backends.mps.is_available() else []
         raise ValueError(f"--device must be one of {', '.join(valid)} on this machine; got {name!r}") from error

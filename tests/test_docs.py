@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shlex
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ciea_hf.cli import main
-from tests.support.helpers import picture, tiny_model
+from tests.support.helpers import tiny_model, toy_image
 from tests.support.processes import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,17 +33,26 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     tiny_model().save_pretrained(folder / "demo" / "ciea")
     for name in ("scene.png", "other.png"):
-        picture(size=(112, 112)).save(folder / "demo" / name)
+        toy_image(size=(112, 112)).save(folder / "demo" / name)
     names = [f"{number}.png" for number in range(20)]
     (folder / "photos").mkdir()
     for number, name in enumerate(names):
-        picture(number).save(folder / "photos" / name)
+        toy_image(number).save(folder / "photos" / name)
     for file, columns, rows in (
         ("captions.csv", ("file", "caption"), [(name, f"photo number {name}") for name in names]),
         ("queries.csv", ("query", "file"), [(f"where is the cat of {name}", name) for name in names]),
     ):
         with (folder / file).open("w", newline="", encoding="utf-8") as out:
             csv.writer(out).writerows([columns, *rows])
+    toy_image(7).save(folder / "bench.jpg")
+    (folder / "queries.jsonl").write_text('{"text": "a bridge"}\n{"text": "in winter", "image": "bench.jpg"}\n')
+    (folder / "data").mkdir()
+    corpus: list[dict[str, object]] = [
+        {"id": str(number), "text": f"bridge {number}", "year": 2015 + number, "site": "wiki"} for number in range(9)
+    ]
+    toy_image(8).save(folder / "data" / "8.png")
+    corpus[8]["image"] = "8.png"
+    (folder / "data" / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus))
     return folder
 
 
@@ -88,7 +98,7 @@ def test_commands_and_blocks_run_in_their_order(
                 request.addfinalizer(process.wait)
                 request.addfinalizer(process.terminate)
             elif command.startswith("ciea "):
-                assert main(shlex.split(command)[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
+                assert main(shlex.split(command, comments=True)[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
             else:
                 assert command in ELSEWHERE
 

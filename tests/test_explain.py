@@ -9,7 +9,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from ciea_hf.explain import complement_map, embed_images, overlay_complement
-from tests.support.helpers import picture, tiny_model
+from tests.support.helpers import tiny_model, toy_image
 
 if TYPE_CHECKING:
     from ciea_hf import CIEAModel
@@ -23,7 +23,7 @@ def model() -> CIEAModel:
 
 
 def images() -> list[Image.Image]:
-    return [picture(seed) for seed in range(len(CAPTIONS))]
+    return [toy_image(seed) for seed in range(len(CAPTIONS))]
 
 
 def test_whole_documents_are_those_of_encode_document(model: CIEAModel) -> None:
@@ -47,7 +47,7 @@ def test_without_an_extractor_both_image_embeddings_are_equal() -> None:
 
 
 def test_complement_map_is_the_weights_on_the_grid(model: CIEAModel) -> None:
-    image, caption = picture(1), CAPTIONS[1]
+    image, caption = toy_image(1), CAPTIONS[1]
     batch = model.processor(text=[caption], images=[image])
     with torch.no_grad():
         features = model.get_vision_features(batch["pixel_values"])
@@ -75,11 +75,11 @@ def test_overlay_is_bright_where_the_caption_says_least(model: CIEAModel) -> Non
 
 def test_errors_name_what_is_wrong(model: CIEAModel) -> None:
     with pytest.raises(ValueError, match="an extractor"):
-        complement_map(tiny_model(use_extractor=False), picture(), "a cat")
+        complement_map(tiny_model(use_extractor=False), toy_image(), "a cat")
     with pytest.raises(ValueError, match="captions must be non-blank texts; got ' '"):
-        complement_map(model, picture(), " ")
+        complement_map(model, toy_image(), " ")
     with pytest.raises(ValueError, match=r"1 image\(s\) and 0 caption"):
-        embed_images(model, [picture()], [])
+        embed_images(model, [toy_image()], [])
 
 
 def test_dropout_is_off_and_only_measured_weights_are_shown(model: CIEAModel) -> None:
@@ -89,6 +89,6 @@ def test_dropout_is_off_and_only_measured_weights_are_shown(model: CIEAModel) ->
     model.eval()
     torch.testing.assert_close(first, second)
     with pytest.raises(ValueError, match="weights; the model has `extractor_weights='uniform'`"):
-        complement_map(tiny_model(extractor_weights="uniform"), picture(), "a cat")
+        complement_map(tiny_model(extractor_weights="uniform"), toy_image(), "a cat")
     with pytest.raises(ValueError, match="got None"):
-        complement_map(model, picture(), None)  # type: ignore[arg-type]
+        complement_map(model, toy_image(), None)  # type: ignore[arg-type]

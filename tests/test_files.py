@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -98,6 +99,25 @@ def test_an_error_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> Non
             fail()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "file", "folder"]
     assert (tmp_path / "file").read_text() == "old"
+
+
+@pytest.mark.parametrize(("number", "fails"), [(errno.ENOSPC, True), (errno.EIO, True), (errno.EINVAL, False)])
+def test_a_disk_that_fails_to_flush_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, fails: bool
+) -> None:
+    write(tmp_path / "file", "old")
+
+    def fsync(_handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if fails:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            write(tmp_path / "file")
+    else:
+        write(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == ("old" if fails else "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("function", ["atomic_write", "atomic_folder"])

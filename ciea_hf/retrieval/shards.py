@@ -7,9 +7,11 @@ reader sees the index as it was before a change or after it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,8 @@ from ciea_hf.utils import import_optional, short_hash
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 SHARDS = "shards"
@@ -170,7 +174,10 @@ def locked(folder: Path, name: str, wait: bool = True) -> Iterator[bool]:
         wait: Whether to wait for the lock.
 
     Yields:
-        Whether the lock is held; on file systems without locks always true.
+        Whether the lock is held; on file systems without locks always true, with a warning.
+
+    Raises:
+        OSError: If the lock's file cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -182,7 +189,10 @@ def locked(folder: Path, name: str, wait: bool = True) -> Iterator[bool]:
     except Timeout:
         yield False
         return
-    except (NotImplementedError, OSError):
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
+            raise
+        logger.warning("%s has no locks: only one process may write to this folder at a time", folder)
         yield True
         return
     try:

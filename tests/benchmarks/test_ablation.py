@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import ablation
-from benchmarks.common import runs
+from benchmarks.common import runs, variant_runs
 from benchmarks.common.ablation_report import make_page, make_rows, make_table, rows_against_ciea
 from benchmarks.common.records import Record, first_ranks, read_records
 from benchmarks.common.variants import GROUPS, VARIANTS, select_variants, stage_overrides, training_order
@@ -143,7 +143,7 @@ def test_ablation_continues_and_skips_outdated_records(
 
     data = toy_dataset()
     monkeypatch.setattr(runs, "launch_training", launch)
-    monkeypatch.setattr(ablation, "load_dataset", lambda *_: data)
+    monkeypatch.setattr(variant_runs, "load_dataset", lambda *_: data)
     command = ["--seeds", "1", "--only", "marvel", "ciea", "--output", str(tmp_path), "--work", str(tmp_path / "work")]
     assert ablation.main(command) == 0
     assert launched == ["warm-up-t5-seed0", "marvel-seed0", "warm-up-t5-seed0", "ciea-seed0"]

@@ -15,7 +15,7 @@ from benchmarks.common import complementarity_report, interventions, measures
 from ciea_hf.data.builders.openmoji.build import build_benchmark, plan_benchmark
 from ciea_hf.data.builders.openmoji.glyphs import CONCEPT_COUNT, CONCEPT_SEED
 from ciea_hf.data.builders.openmoji.scenes import compose_scene, glyph_atlas
-from tests.support.helpers import picture, tiny_model
+from tests.support.helpers import tiny_model, toy_image
 from tests.support.toy_retrieval import toy_dataset
 
 SIZES = {"train": 5, "dev": 5, "test": 40}
@@ -64,7 +64,7 @@ def test_patches_are_classified_by_their_objects() -> None:
 
 def test_weights_are_replaced_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
-    processed = model.processor(text=["a cat"], images=[picture()])
+    processed = model.processor(text=["a cat"], images=[toy_image()])
     seen: list[torch.Tensor] = []
 
     def weights() -> torch.Tensor:

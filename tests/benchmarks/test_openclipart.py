@@ -53,7 +53,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf-datasets")
     monkeypatch.setenv("CIEA_HF_CACHE", str(tmp_path / "cache"))
     images = {name: sample_datasets.png(colour) for name, colour in sample_datasets.COLOURS.items()}
-    monkeypatch.setattr(sample_datasets, "pictures", lambda: images)
+    monkeypatch.setattr(sample_datasets, "sample_images", lambda: images)
     return sample_datasets.webqa(tmp_path / "data")
 
 

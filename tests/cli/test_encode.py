@@ -14,11 +14,11 @@ from sentence_transformers.sentence_transformer import modules
 from ciea_hf import CIEAModel
 from ciea_hf.cli import main
 from tests.support.commands import fails
-from tests.support.helpers import picture, text_config, tiny_model, vision_config
+from tests.support.helpers import text_config, tiny_model, toy_image, vision_config
 
 
 def test_encode_texts_images_and_lines(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture(1).save(tmp_path / "one.png")
+    toy_image(1).save(tmp_path / "one.png")
     lines = [{"id": "x", "text": "a red cat", "image": "one.png"}, {"text": "the house"}, {"image": "one.png"}]
     (tmp_path / "docs.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (tmp_path / "docs.txt").write_text("a red cat\n\nthe house\n")
@@ -31,7 +31,7 @@ def test_encode_texts_images_and_lines(model: str, tmp_path: Path, capsys: pytes
     assert names[:2] == ["x", "docs.jsonl:2"]
     assert names[3:5] == ["docs.txt:1", "docs.txt:3"]
     own = CIEAModel.from_pretrained(model)
-    expected = own.encode_document([{"text": "a red cat", "image": picture(1)}, "the house", picture(1)])
+    expected = own.encode_document([{"text": "a red cat", "image": toy_image(1)}, "the house", toy_image(1)])
     np.testing.assert_allclose(found[:3], expected, atol=1e-5)
     np.testing.assert_allclose(found[5], expected[2], atol=1e-5)
     folder = tmp_path / "folder.npy"
@@ -69,13 +69,13 @@ def test_convert_makes_a_complete_folder(tmp_path: Path, capsys: pytest.CaptureF
     assert main([*command, *chosen]) == 0
     assert "MARVEL" in capsys.readouterr().out
     again = CIEAModel.from_pretrained(tmp_path / "out")
-    document = [{"text": "a red cat", "image": picture(1)}]
+    document = [{"text": "a red cat", "image": toy_image(1)}]
     np.testing.assert_allclose(again.encode(document), marvel.encode(document), atol=1e-6)
 
 
 def test_a_model_of_sentence_transformers_takes_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """CIEA followed by other modules is loaded with them, and images are passed by path."""
-    picture(1).save(tmp_path / "one.png")
+    toy_image(1).save(tmp_path / "one.png")
     (tmp_path / "docs.JSONL").write_bytes(b'\xef\xbb\xbf{"text": "a cat", "image": "one.png"}\n')
     tiny_model().save_pretrained(tmp_path / "ciea")
     whole = SentenceTransformer(str(tmp_path / "ciea"))
@@ -109,6 +109,6 @@ def test_texts_stay_texts_if_an_image_has_their_name(
     command = ["encode", model, "lines.txt", "docs.jsonl", "--text", "owl.png", "--output", "o.npy"]
     assert main(command) == 0
     before = np.load("o.npy")
-    picture().save("owl.png")
+    toy_image().save("owl.png")
     assert main(command) == 0
     np.testing.assert_allclose(np.load("o.npy"), before, atol=1e-6)

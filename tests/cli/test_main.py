@@ -155,7 +155,6 @@ def test_the_formats_of_the_command_line_are_those_of_the_readers() -> None:
 
 
 def test_completion_is_printed_for_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("shtab")
     with pytest.raises(SystemExit) as stop:
         main(["--print-completion", "bash"])
     assert stop.value.code == 0

@@ -16,7 +16,7 @@ from ciea_hf.cli import main
 from ciea_hf.retrieval import load_corpus
 from ciea_hf.retrieval.indexes.lancedb import LanceIndex
 from tests.support.commands import fails
-from tests.support.helpers import picture, tiny_model
+from tests.support.helpers import tiny_model, toy_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +86,7 @@ def folder_of_images(folder: Path, count: int = 4) -> str:
     names = [f"p{number}" for number in range(count)]
     (folder / "qrels").mkdir(parents=True)
     for number, name in enumerate(names):
-        picture(number).save(folder / f"{name}.png")
+        toy_image(number).save(folder / f"{name}.png")
     rows = [{"id": name, "text": f"the {name}", "image": f"{name}.png"} for name in names]
     (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / "queries.jsonl").write_text(json.dumps({"id": "q", "text": "a red cat"}))
@@ -166,7 +166,7 @@ def test_a_text_equal_to_a_file_name_is_a_text(
     for _ in range(2):
         assert main(["search", model, "data", "cat.png", "--no-cache"]) == 0
         printed.append(capsys.readouterr().out)
-        picture().save("cat.png")
+        toy_image().save("cat.png")
     assert printed[0] == printed[1]
 
 
@@ -185,7 +185,7 @@ def dataset_with_metadata(folder: Path) -> str:
     folder.mkdir()
     rows = []
     for number in range(4):
-        picture(number).save(folder / f"p{number}.png")
+        toy_image(number).save(folder / f"p{number}.png")
         rows.append(
             {"id": f"p{number}", "text": f"a red cat {number}", "image": f"p{number}.png", "year": 2018 + number}
         )
@@ -274,7 +274,6 @@ def test_append_prune_and_verify(model: str, tmp_path: Path, capsys: pytest.Capt
 def test_an_index_is_exported_and_copied_to_an_engine(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("lancedb")
     data, index, table = dataset_with_metadata(tmp_path / "data"), str(tmp_path / "index"), tmp_path / "vectors.parquet"
     engine = ["--index-type", "lancedb", "--uri", str(tmp_path / "lance")]
     assert main(["index", model, data, "--output", index, *engine]) == 0

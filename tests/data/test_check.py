@@ -20,7 +20,7 @@ from ciea_hf.data.check_result import IssueCollector
 from ciea_hf.data.checking import Checker
 from ciea_hf.data.export import write_cleaned
 from ciea_hf.data.loading import open_reader
-from tests.data.test_readers import FORMS, plain
+from tests.data.test_readers import plain
 from tests.support import sample_datasets
 from tests.support.sample_datasets import CAPTIONS, COLOURS, UNUSED
 
@@ -194,10 +194,10 @@ def test_an_image_that_the_index_forgets_is_found_again(tmp_path: Path) -> None:
     assert data.corpus[data.corpus_ids.index("30000003")]["image"].getpixel((0, 0)) == COLOURS["30000003"]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", sample_datasets.SAMPLES)
 @pytest.mark.parametrize("workers", [0, 3])
 def test_every_format_is_checked(tmp_path: Path, form: str, workers: int) -> None:
-    folder = FORMS[form](tmp_path / "data")
+    folder = sample_datasets.SAMPLES[form](tmp_path / "data")
     source, result = check(folder, workers=workers)
     quirks = {("unreadable-image", "30000007"), ("unused-image", UNUSED)}
     quirks |= {("unused-image", f"3000000{number}") for number in (4, 6)}  # of the original: lines without a fact

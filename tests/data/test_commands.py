@@ -11,7 +11,7 @@ import pytest
 from ciea_hf.cli import main
 from ciea_hf.data import load_retrieval_dataset
 from tests.data.test_check import set_image, with_faults
-from tests.data.test_readers import FORMS, plain
+from tests.data.test_readers import plain
 from tests.support import sample_datasets
 from tests.support.sample_datasets import COLOURS
 
@@ -50,9 +50,9 @@ def test_the_command_reports_whether_training_can_run(tmp_path: Path, capsys: py
     assert "and 2 more" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", sample_datasets.SAMPLES)
 def test_convert_writes_what_is_loaded(tmp_path: Path, form: str) -> None:
-    folder = FORMS[form](tmp_path / "data")
+    folder = sample_datasets.SAMPLES[form](tmp_path / "data")
     assert main(["data", "convert", str(folder), "--output", str(tmp_path / "own"), "--splits", "train", "dev"]) == 0
     for split in ("train", "dev"):
         own, data = (load_retrieval_dataset(path, split) for path in (tmp_path / "own", folder))

@@ -41,7 +41,7 @@ IMAGES = {
 NUMBERS = {"Big bee": 0, "cat": 1, "cow": 2, "mouse": 5}  # huge and torn have numbers, too
 
 
-def picture(size: tuple[int, int] = (40, 20), alpha: int = 0) -> bytes:
+def drawing(size: tuple[int, int] = (40, 20), alpha: int = 0) -> bytes:
     image = Image.new("RGBA", size, (255, 0, 0, 255))
     image.putpixel((0, 0), (0, 0, 0, alpha))
     buffer = io.BytesIO()
@@ -62,9 +62,9 @@ def source(tmp_path: Path) -> Path:
             "tags": "".join(f"<rdf:li>{tag}</rdf:li>" for tag in tags) + "<rdf:li/>",
         }
         file.write_text(SVG.format(**parts), encoding="utf-8")
-        shown.write_bytes(picture())
+        shown.write_bytes(drawing())
     (root / "png" / "animals" / "huge.png").write_bytes(png_of_size(20_000, 20_000))
-    (root / "png" / "animals" / "torn.png").write_bytes(picture()[:-30])
+    (root / "png" / "animals" / "torn.png").write_bytes(drawing()[:-30])
     (root / "svg" / "animals" / "broken.svg").write_text("<svg><metadata>")
     return tmp_path / "unpacked"
 

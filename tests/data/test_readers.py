@@ -14,20 +14,10 @@ from ciea_hf.data import column_values, load_retrieval_dataset, save_retrieval_d
 from ciea_hf.data.images import image_source
 from ciea_hf.data.loading import open_reader
 from tests.support import sample_datasets
-from tests.support.sample_datasets import CAPTIONS, COLOURS, POSITIVES, QUESTIONS, TEXTS
+from tests.support.sample_datasets import CAPTIONS, COLOURS, POSITIVES, QUESTIONS, SAMPLES, TEXTS
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-FORMS = {
-    "webqa": sample_datasets.webqa,
-    "webqa-original": sample_datasets.webqa_original,
-    "edis": sample_datasets.edis,
-    "mbeir": sample_datasets.mbeir,
-    "clueweb22-mm": sample_datasets.clueweb,
-    "jsonl": sample_datasets.json_form,
-    "parquet": sample_datasets.mteb,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +43,9 @@ def expected(form: str, split: str) -> tuple[dict[str, str], dict[str, str], dic
     return documents, queries, qrels
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", SAMPLES)
 def test_a_sample_is_recognised_and_read(tmp_path: Path, form: str) -> None:
-    folder = FORMS[form](tmp_path / "data")
+    folder = SAMPLES[form](tmp_path / "data")
     splits = ["train", "dev"] if form == "webqa-original" else ["train", "dev", "test"]
     assert open_reader(folder).splits == splits
     for split in splits:
@@ -71,9 +61,9 @@ def test_a_sample_is_recognised_and_read(tmp_path: Path, form: str) -> None:
         assert {plain(q): {plain(d): s for d, s in row.items()} for q, row in data.qrels.items()} == qrels
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", SAMPLES)
 def test_images_are_decoded_one_by_one(tmp_path: Path, form: str) -> None:
-    data = load_retrieval_dataset(FORMS[form](tmp_path / "data"), "train")
+    data = load_retrieval_dataset(SAMPLES[form](tmp_path / "data"), "train")
     rows = {plain(name): row for row, name in enumerate(data.corpus_ids)}
     for name, colour in COLOURS.items():
         if name != "30000007":  # the truncated one
@@ -88,9 +78,9 @@ def test_images_are_decoded_one_by_one(tmp_path: Path, form: str) -> None:
     assert content == sample_datasets.png(COLOURS["30000001"])
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", SAMPLES)
 def test_our_own_format_reads_the_same(tmp_path: Path, form: str) -> None:
-    data = load_retrieval_dataset(FORMS[form](tmp_path / "data"), "train")
+    data = load_retrieval_dataset(SAMPLES[form](tmp_path / "data"), "train")
     save_retrieval_dataset({"train": data}, tmp_path / "own", "# Specimen")
     own = load_retrieval_dataset(tmp_path / "own", "train")
     assert own.corpus_ids == data.corpus_ids
@@ -118,7 +108,7 @@ def test_splits_share_their_corpus_while_it_lives(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["webqa", "webqa-original"])
 def test_webqa_image_leaves_texts_out(tmp_path: Path, form: str) -> None:
-    folder = FORMS[form](tmp_path / "data")
+    folder = SAMPLES[form](tmp_path / "data")
     data = load_retrieval_dataset(folder, "train", format=f"{form}-image")
     assert sorted(data.corpus_ids) == sorted(CAPTIONS)
     assert data.qrels == {"q1": {"30000000": 1, "30000001": 0}}

@@ -7,7 +7,7 @@ import pytest
 from ciea_hf.data import RetrievalDataset, corpus_from_columns, queries_from_columns
 from ciea_hf.evaluation.baselines import bm25_run
 from ciea_hf.evaluation.robustness import corrupt_captions
-from tests.support.toy_retrieval import picture, toy_dataset
+from tests.support.toy_retrieval import coloured_image, toy_dataset
 
 WORDS = {"d1": "red cup red", "d2": "red boat", "d3": "green cup", "d4": "sea", "d5": "red boat"}
 
@@ -32,7 +32,6 @@ def lucene(query: str, k1: float, b: float) -> dict[str, float]:
 
 
 def test_bm25_equals_the_formula() -> None:
-    pytest.importorskip("bm25s")
     queries = {"q1": "red cup", "q2": "boat sea unknown", "q3": "nothing of this"}
     run = bm25_run(word_dataset(queries), k1=1.2, b=0.5)
     assert run["q1"] == pytest.approx(lucene("red cup", 1.2, 0.5), abs=1e-6)
@@ -41,14 +40,12 @@ def test_bm25_equals_the_formula() -> None:
 
 
 def test_bm25_cuts_ties_by_document_id_and_takes_other_captions() -> None:
-    pytest.importorskip("bm25s")
     dataset = word_dataset({"q": "boat"})
     assert list(bm25_run(dataset, top_k=1)["q"]) == ["d5"]
     assert set(bm25_run(dataset, captions=["boat", "x", "x", None, "x"])["q"]) == {"d1"}
 
 
 def test_bm25_finds_nothing_where_there_are_no_words() -> None:
-    pytest.importorskip("bm25s")
     dataset = word_dataset({"q": "boat", "r": "sea"})
     assert bm25_run(dataset, captions=[None, "", "a", None, None]) == {"q": {}, "r": {}}
 
@@ -56,7 +53,7 @@ def test_bm25_finds_nothing_where_there_are_no_words() -> None:
 def captioned(count: int = 40) -> RetrievalDataset:
     ids = [f"i{number:02d}" for number in range(count)] + ["text"]
     texts = [f"caption {number}" for number in range(count)] + ["a text"]
-    corpus = corpus_from_columns(ids, texts, [picture("red")] * count + [None])
+    corpus = corpus_from_columns(ids, texts, [coloured_image("red")] * count + [None])
     return RetrievalDataset(corpus, queries_from_columns([], []), {}, "captioned", "test")
 
 

@@ -3,13 +3,12 @@ from __future__ import annotations
 import math
 from typing import Any, cast
 
+import evaluate
 import pytest
 
 from ciea_hf import metrics
 from ciea_hf.evaluation.metrics import ranking_metrics
 from tests.evaluation.test_metrics import random_case
-
-evaluate = pytest.importorskip("evaluate")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ciea_hf.evaluation.metrics import Qrels, Run
 
-pytrec_eval = pytest.importorskip("pytrec_eval")
+import pytrec_eval
 
 KS = (1, 3, 10)
 

@@ -18,21 +18,11 @@ from ciea_hf.data.export import convert_dataset
 from ciea_hf.data.loading import open_reader
 from ciea_hf.evaluation.runs import read_qrels, read_run
 from tests.fuzz.outcomes import VALUES, cases, mutated_bytes, mutated_json, outcome, report
-from tests.support import sample_datasets
+from tests.support.sample_datasets import SAMPLES
 
 if TYPE_CHECKING:
     import random
     from pathlib import Path
-
-SPECIMENS = {
-    "webqa": sample_datasets.webqa,
-    "webqa-original": sample_datasets.webqa_original,
-    "edis": sample_datasets.edis,
-    "mbeir": sample_datasets.mbeir,
-    "clueweb22-mm": sample_datasets.clueweb,
-    "jsonl": sample_datasets.json_form,
-    "parquet": sample_datasets.mteb,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -72,9 +62,9 @@ def mutate(folder: Path, numbers: random.Random) -> None:
         file.write_bytes(mutated_bytes(file.read_bytes(), numbers))
 
 
-@pytest.mark.parametrize("form", SPECIMENS)
+@pytest.mark.parametrize("form", SAMPLES)
 def test_check_load_and_convert_agree(tmp_path: Path, form: str) -> None:
-    original = SPECIMENS[form](tmp_path / "original")
+    original = SAMPLES[form](tmp_path / "original")
     counts: Counter[str] = Counter()
     unclear: list[str] = []
     for seed, numbers in cases(8):

@@ -13,7 +13,7 @@ import torch
 
 from ciea_hf import CIEAModel
 from ciea_hf.cli import main
-from tests.support.helpers import picture, text_config, tiny_model, vision_config
+from tests.support.helpers import text_config, tiny_model, toy_image, vision_config
 from tests.support.hub_state import Fault
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def test_convert_pushes_to_the_hub(hub: MemoryHub, tmp_path: Path, capsys: pytes
     assert "MARVEL" in capsys.readouterr().out
     assert hub.repositories["org/marvel"].private
     assert b"# marvel" in hub.repositories["org/marvel"].files()["README.md"]
-    document = [{"text": "a red cat", "image": picture(1)}]
+    document = [{"text": "a red cat", "image": toy_image(1)}]
     loaded = CIEAModel.from_pretrained("org/marvel")
     np.testing.assert_allclose(loaded.encode(document), model.encode(document), atol=1e-5)
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from ciea_hf import CIEAModel
 from ciea_hf.hub import HubError, pull, push
 from ciea_hf.model_cards import write_model_card
-from tests.support.helpers import picture, tiny_model
+from tests.support.helpers import tiny_model, toy_image
 from tests.support.hub_client import python_without_the_package
 from tests.support.hub_state import Fault
 
@@ -52,13 +52,13 @@ def run(code: str, folder: Path, hub: MemoryHub | None = None) -> str:
 
 
 def embed(model: CIEAModel) -> np.ndarray:
-    return model.encode(["a red cat", {"text": "the small house", "image": picture(1)}])
+    return model.encode(["a red cat", {"text": "the small house", "image": toy_image(1)}])
 
 
 def test_load_without_the_package_at_a_revision_and_offline_afterwards(hub: MemoryHub, tmp_path: Path) -> None:
     model = tiny_model()
     expected = embed(model)
-    picture(1).save(tmp_path / "house.png")
+    toy_image(1).save(tmp_path / "house.png")
     commit = str(push(model, "org/ciea").commit)
     push(tiny_model(seed=7), "org/ciea")  # the revision keeps the first model
     code = LOAD.replace("REVISION", commit)
@@ -79,7 +79,7 @@ def test_the_examples_of_the_card_run(hub: MemoryHub, tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(blocks) == 3
     for name in ("house", "dog"):
-        picture(1).save(tmp_path / f"{name}.jpg")
+        toy_image(1).save(tmp_path / f"{name}.jpg")
     out = run("\n".join(blocks), tmp_path, hub)
     assert out.count("tensor(") == 2
     assert re.search(r"^-?[01]\.\d{4}  (house|dog)$", out, re.MULTILINE)
@@ -87,7 +87,7 @@ def test_the_examples_of_the_card_run(hub: MemoryHub, tmp_path: Path) -> None:
 
 def test_a_dry_run_loads_without_the_package(tmp_path: Path) -> None:
     model = tiny_model()
-    picture(1).save(tmp_path / "house.png")
+    toy_image(1).save(tmp_path / "house.png")
     push(model, "org/ciea", dry_run=tmp_path / "org" / "ciea")  # in the folder org/ciea, as the code names it
     run(
         """

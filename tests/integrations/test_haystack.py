@@ -16,7 +16,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from ciea_hf.integrations.haystack import CIEADocumentEmbedder, CIEARetriever, CIEATextEmbedder
 from ciea_hf.retrieval import Retriever
-from tests.support.toy_retrieval import ToyEncoder, picture, toy_dataset
+from tests.support.toy_retrieval import ToyEncoder, coloured_image, toy_dataset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def documents(folder: Path) -> list[Document]:
     """Two cups of different colours, with images in both forms, and a text whose file is no image."""
     for colour in ("red", "green"):
-        picture(colour).save(folder / f"{colour}.png")
+        coloured_image(colour).save(folder / f"{colour}.png")
     return [
         Document(id="red", content="a cup", meta={"file_path": str(folder / "red.png")}),
         Document(id="green", content="a cup", blob=ByteStream.from_file_path(folder / "green.png")),
@@ -53,7 +53,7 @@ def test_pipelines_with_a_document_store(tmp_path: Path) -> None:
     for colour in ("red", "green"):
         found = pipeline.run({"query": {"text": f"{colour} cup"}})["retriever"]["documents"]
         assert [document.id for document in found] == [colour]
-    found = pipeline.run({"query": {"image": picture("green")}})["retriever"]["documents"]
+    found = pipeline.run({"query": {"image": coloured_image("green")}})["retriever"]["documents"]
     assert [document.id for document in found] == ["green"]
 
 

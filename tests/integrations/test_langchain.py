@@ -13,7 +13,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 
 from ciea_hf.integrations.langchain import CIEAEmbeddings, CIEARetriever
 from ciea_hf.retrieval import Retriever
-from tests.support.toy_retrieval import ToyEncoder, picture, toy_dataset
+from tests.support.toy_retrieval import ToyEncoder, coloured_image, toy_dataset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 def documents(folder: Path) -> list[Document]:
     """Two cups of different colours, with images in several forms, and a text."""
-    picture("red").save(folder / "red.png")
+    coloured_image("red").save(folder / "red.png")
     buffer = BytesIO()
-    picture("green").save(buffer, format="PNG")
+    coloured_image("green").save(buffer, format="PNG")
     return [
         Document("a cup", id="red", metadata={"image": str(folder / "red.png"), "shop": 1}),
         Document("a cup", id="green", metadata={"image": buffer.getvalue()}),

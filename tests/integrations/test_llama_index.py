@@ -11,7 +11,7 @@ from llama_index.core.schema import BaseNode, ImageNode, MediaResource, Node, Qu
 
 from ciea_hf.integrations.llama_index import CIEAEmbedding, CIEARetriever
 from ciea_hf.retrieval import Retriever
-from tests.support.toy_retrieval import ToyEncoder, picture, toy_dataset
+from tests.support.toy_retrieval import ToyEncoder, coloured_image, toy_dataset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def nodes(folder: Path) -> list[BaseNode]:
     """Three cups of different colours, with images in several forms, and a text."""
     for colour in ("red", "green", "blue"):
-        picture(colour).save(folder / f"{colour}.png")
+        coloured_image(colour).save(folder / f"{colour}.png")
     encoded = base64.b64encode((folder / "green.png").read_bytes()).decode()
     resource = MediaResource(path=folder / "blue.png", mimetype="image/png")
     return [
@@ -50,7 +50,7 @@ def test_an_index_of_llama_index_keeps_the_embeddings(tmp_path: Path) -> None:
 
 
 def test_an_image_without_caption(tmp_path: Path) -> None:
-    picture("red").save(tmp_path / "red.png")
+    coloured_image("red").save(tmp_path / "red.png")
     node = CIEAEmbedding(ToyEncoder())([ImageNode(image_path=str(tmp_path / "red.png"))])[0]
     assert node.embedding == pytest.approx(CIEAEmbedding(ToyEncoder()).get_query_embedding("red"))
 

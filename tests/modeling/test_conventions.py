@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ciea_hf.modeling import CIEAModel, CIEAProcessor
-from tests.support.helpers import PATCHES, TEXT_FAMILIES, mixed_batch, picture, tiny_model, tiny_processor
+from tests.support.helpers import PATCHES, TEXT_FAMILIES, mixed_batch, tiny_model, tiny_processor, toy_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +51,7 @@ def test_a_checkpoint_without_tower_weights_is_initialised_as_transformers_does(
 
 def test_features_by_modality_equal_encode() -> None:
     model = tiny_model()
-    texts, images = ["a cat", "the small dog"], [picture(1), picture(2)]
+    texts, images = ["a cat", "the small dog"], [toy_image(1), toy_image(2)]
     batch = model.processor(text=texts)
     with torch.no_grad():
         found = model.get_text_features(batch["input_ids"], batch["attention_mask"])
@@ -70,12 +70,12 @@ def test_a_bare_transformer_module_embeds_texts_and_images(tmp_path: Path) -> No
     model.save_pretrained(tmp_path)
     module = SentenceTransformer(modules=[Transformer(str(tmp_path))])
     np.testing.assert_allclose(module.encode(["a cat"]), model.encode(["a cat"]), atol=1e-5)
-    np.testing.assert_allclose(module.encode([picture(1)]), model.encode([picture(1)]), atol=1e-5)
+    np.testing.assert_allclose(module.encode([toy_image(1)]), model.encode([toy_image(1)]), atol=1e-5)
 
 
 def test_arguments_of_the_image_processor_are_passed_on() -> None:
     processor = tiny_processor()
-    image = picture(1, (50, 44))
+    image = toy_image(1, (50, 44))
     plain = processor(images=[image])["pixel_values"]
     expected = processor.image_processor([image], do_normalize=False, return_tensors="pt")["pixel_values"]
     assert not torch.equal(plain, expected)
@@ -93,7 +93,7 @@ def test_an_argument_that_is_given_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="`max_length` is given twice: 5, and 7 in `text_kwargs`"):
         processor(text=["a cat"], max_length=5, text_kwargs={"max_length": 7})
     with pytest.raises(ValueError, match="`do_normalize` is given twice"):
-        processor(images=[picture()], do_normalize=True, images_kwargs={"do_normalize": False})
+        processor(images=[toy_image()], do_normalize=True, images_kwargs={"do_normalize": False})
     processor(text=["a cat"], max_length=5, text_kwargs={"max_length": 5})
 
 
@@ -109,18 +109,18 @@ def test_padding_to_the_maximum_counts_images_only_where_there_are_any(text: str
     processor = tiny_processor(text)
     padded = processor(text=["a cat"], max_length=20, padding="max_length")
     assert padded["input_ids"].shape == (1, 20)
-    padded = processor(text=["a cat"], images=[picture()], max_length=20, padding="max_length")
+    padded = processor(text=["a cat"], images=[toy_image()], max_length=20, padding="max_length")
     assert padded["input_ids"].shape == (1, 20 + PATCHES + 1)
 
 
 def test_one_list_of_images_per_input_is_unwrapped() -> None:
     processor = tiny_processor()
     nested, flat = (
-        processor(text=["a cat", "a dog"], images=images) for images in ([[picture()], []], [picture(), None])
+        processor(text=["a cat", "a dog"], images=images) for images in ([[toy_image()], []], [toy_image(), None])
     )
     assert all(torch.equal(nested[name], flat[name]) for name in flat)
     with pytest.raises(ValueError, match="input 0: one image per input; got 2"):
-        processor(text=["a cat", "a dog"], images=[[picture(), picture()], []])
+        processor(text=["a cat", "a dog"], images=[[toy_image(), toy_image()], []])
 
 
 def test_images_of_messages_are_read_under_all_names(tmp_path: Path) -> None:
@@ -128,14 +128,14 @@ def test_images_of_messages_are_read_under_all_names(tmp_path: Path) -> None:
 
     processor = tiny_processor()
     path = tmp_path / "cat.png"
-    picture(1).save(path)
+    toy_image(1).save(path)
 
     def pixels(**image: Any) -> torch.Tensor:
         message = {"role": "user", "content": [{"type": "image", **image}, {"type": "text", "text": "a cat"}]}
         batch: Any = processor.apply_chat_template([[message]], return_tensors="pt")
         return batch["pixel_values"]
 
-    expected = pixels(image=picture(1))
+    expected = pixels(image=toy_image(1))
     for part in ({"path": str(path)}, {"base64": base64.b64encode(path.read_bytes()).decode()}, {"url": str(path)}):
         torch.testing.assert_close(pixels(**part), expected)
     with pytest.raises(ValueError, match=r"input 0: 'http://x\.org/cat\.png' is a URL, and URLs are not fetched"):
@@ -155,10 +155,10 @@ def test_missing_parts_of_a_row_are_left_out_of_the_counts_of_sentence_transform
 
     tiny_model().save_pretrained(tmp_path)
     model = SentenceTransformer(str(tmp_path))
-    rows = [{"text": None, "image": picture(1)}, {"text": "b", "image": None}, {"text": "c", "image": picture(2)}]
+    rows = [{"text": None, "image": toy_image(1)}, {"text": "b", "image": None}, {"text": "c", "image": toy_image(2)}]
     features = model.preprocess(rows)
     assert features["num_images_per_sample"].tolist() == [1, 0, 1]
-    plain = [{"image": picture(1)}, {"text": "b"}, {"text": "c", "image": picture(2)}]
+    plain = [{"image": toy_image(1)}, {"text": "b"}, {"text": "c", "image": toy_image(2)}]
     np.testing.assert_allclose(model.encode(rows), model.encode(plain), atol=1e-5)
 
 
@@ -166,5 +166,5 @@ def test_a_model_whose_weights_are_on_disk_encodes(tmp_path: Path) -> None:
     model = tiny_model()
     model.save_pretrained(tmp_path / "model")
     offloaded = CIEAModel.from_pretrained(tmp_path / "model", device_map={"": "disk"}, offload_folder=tmp_path / "off")
-    inputs = ["a cat", picture(1), {"text": "a dog", "image": picture(2)}]
+    inputs = ["a cat", toy_image(1), {"text": "a dog", "image": toy_image(2)}]
     np.testing.assert_allclose(offloaded.encode(inputs), model.encode(inputs), atol=1e-5)

@@ -14,7 +14,7 @@ from transformers import AlbertConfig
 from ciea_hf import CIEAConfig, CIEAModel
 from ciea_hf.modeling.images_ciea import load_image
 from ciea_hf.modeling.layers_ciea import complement_weights
-from tests.support.helpers import TEXT_FAMILIES, picture, tiny_model, vision_config
+from tests.support.helpers import TEXT_FAMILIES, tiny_model, toy_image, vision_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,7 @@ def test_the_first_attended_token_is_pooled() -> None:
 @families
 def test_a_tokenizer_that_pads_left_changes_nothing(text: str) -> None:
     model = tiny_model(text)
-    inputs = ["a cat", "the red cat is under the big tree", {"text": "a cat", "image": picture()}]
+    inputs = ["a cat", "the red cat is under the big tree", {"text": "a cat", "image": toy_image()}]
     expected = model.encode(inputs)
     model.processor.tokenizer.padding_side = "left"
     np.testing.assert_allclose(model.encode(inputs), expected, atol=1e-6)

@@ -15,7 +15,7 @@ from sentence_transformers.util import quantize_embeddings
 from torch.nn import functional as F
 
 from ciea_hf.modeling.images_ciea import load_image
-from tests.support.helpers import TEXT_FAMILIES, mixed_batch, mixed_inputs, picture, tiny_model
+from tests.support.helpers import TEXT_FAMILIES, mixed_batch, mixed_inputs, tiny_model, toy_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,12 +72,12 @@ def test_containers(model: CIEAModel, tmp_path: Path) -> None:
     table = datasets.Dataset.from_dict({"text": texts})
     np.testing.assert_allclose(model.encode(table["text"]), expected, atol=1e-5)
     path = tmp_path / "cat.png"
-    picture().save(path)
-    for single in (picture(), path, str(path), np.asarray(picture()), torch.tensor(np.asarray(picture()))):
+    toy_image().save(path)
+    for single in (toy_image(), path, str(path), np.asarray(toy_image()), torch.tensor(np.asarray(toy_image()))):
         embedding = model.encode(single)
         assert embedding.shape == (32,)
-        np.testing.assert_allclose(embedding, model.encode([{"text": None, "image": picture()}])[0], **close)
-    assert model.encode("a red cat").shape == model.encode({"text": "a cat", "image": picture()}).shape == (32,)
+        np.testing.assert_allclose(embedding, model.encode([{"text": None, "image": toy_image()}])[0], **close)
+    assert model.encode("a red cat").shape == model.encode({"text": "a cat", "image": toy_image()}).shape == (32,)
     assert model.encode(["a red cat"]).shape == (1, 32)
 
 
@@ -110,12 +110,12 @@ def test_prompts(model: CIEAModel) -> None:
     np.testing.assert_allclose(model.encode_document("a red cat"), plain[1], **close)
     np.testing.assert_allclose(model.encode("a red cat"), plain[2], **close)
     assert abs(plain[0] - plain[2]).max() > 1e-3
-    captioned = {"text": "a red cat", "image": picture(1)}
+    captioned = {"text": "a red cat", "image": toy_image(1)}
     np.testing.assert_allclose(
         model.encode_query(captioned), model.encode({**captioned, "text": "query : a red cat"}), **close
     )
     # an image alone takes no prompt
-    np.testing.assert_allclose(model.encode_query(picture(1)), model.encode(picture(1)), **close)
+    np.testing.assert_allclose(model.encode_query(toy_image(1)), model.encode(toy_image(1)), **close)
     with pytest.raises(ValueError, match=r"one of the configured prompts \('query', 'document'\); got 'title'"):
         model.encode("a cat", prompt_name="title")
 
@@ -220,7 +220,7 @@ def test_similarity(model: CIEAModel) -> None:
         ({"text": "a cat", "image": "nowhere.png"}, FileNotFoundError, "image file 'nowhere.png' not found"),
         ({"image": b"broken"}, ValueError, "image cannot be decoded"),
         ({"text": "a cat", "image": "{broken}"}, ValueError, r"image '.*broken\.png' cannot be decoded"),
-        ({"image": [picture(), picture()]}, ValueError, "one image per input; got 2"),
+        ({"image": [toy_image(), toy_image()]}, ValueError, "one image per input; got 2"),
         ({"image": "https://example.org/cat.png"}, ValueError, "is a URL"),
         (7, TypeError, "an input must be a str, .* got int"),
         (["a cat"], TypeError, "an input must be a str, .* got list"),
@@ -277,9 +277,9 @@ def test_nothing_to_embed_and_unknown_arguments(model: CIEAModel) -> None:
 def test_each_image_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(5)]
     for number, path in enumerate(paths):
-        picture(number).save(path)
+        toy_image(number).save(path)
     model = tiny_model()
-    expected = model.encode([picture(number) for number in range(5)])
+    expected = model.encode([toy_image(number) for number in range(5)])
     decoded: list[Any] = []
 
     def counted(source: Any, *args: Any, **kwargs: Any) -> Image.Image:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.export import Dim
 
-from tests.support.helpers import TEXT_FAMILIES, picture, tiny_model
+from tests.support.helpers import TEXT_FAMILIES, tiny_model, toy_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ def batches(model: CIEAModel, kind: str) -> list[dict[str, torch.Tensor]]:
     long = "where is the big blue boat next to the green tower and what is under it"
     several = ["a photo of the cat and the dog", "a cat", "the car", long]
     texts = [["a red cat with the small dog", long], [long], several]
-    images = [None if kind == "text" else [picture(n) for n in range(len(group))] for group in texts]
+    images = [None if kind == "text" else [toy_image(n) for n in range(len(group))] for group in texts]
     return [
         dict(model.processor(text=group, images=group_images))
         for group, group_images in zip(texts, images, strict=True)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ciea_hf import CIEAConfig
 from ciea_hf.modeling import complement_weights
-from tests.support.helpers import PATCHES, TEXT_FAMILIES, mixed_batch, picture, text_config, tiny_model
+from tests.support.helpers import PATCHES, TEXT_FAMILIES, mixed_batch, text_config, tiny_model, toy_image
 
 if TYPE_CHECKING:
     from ciea_hf import CIEAModel
@@ -246,7 +246,7 @@ def test_count_mismatch_names_both_counts() -> None:
 
 def test_tuple_output_and_dropout() -> None:
     model = tiny_model(extractor_dropout=0.5)
-    batch = model.processor(text=["a cat", "a dog"], images=[picture(1), picture(2)])
+    batch = model.processor(text=["a cat", "a dog"], images=[toy_image(1), toy_image(2)])
     values = model(**batch, return_dict=False)
     assert isinstance(values, tuple)
     assert torch.allclose(values[0], model(**batch).embeddings, atol=1e-6)

@@ -9,7 +9,7 @@ import torch
 
 from ciea_hf import CIEAModel
 from ciea_hf.modeling.layers_ciea import relative_gates
-from tests.support.helpers import picture, tiny_model
+from tests.support.helpers import tiny_model, toy_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def test_gates_are_relative_to_the_patches_of_the_image() -> None:
 @torch.no_grad()
 def test_gates_close_patches_that_the_caption_describes() -> None:
     model = tiny_model(extractor_weights="gate")
-    batch = model.processor(text=["a red cat", None], images=[picture(1), picture(2)])
+    batch = model.processor(text=["a red cat", None], images=[toy_image(1), toy_image(2)])
     output = model(**batch, output_patches=True)
     assert output.gates is not None
     torch.testing.assert_close(output.gates[0], relative_gates(output.complement_weights[:1])[0])
@@ -46,11 +46,11 @@ def test_images_without_a_caption_pass_the_extractor_on_request() -> None:
         through = tiny_model(extractor_weights=weights, extract_uncaptioned=True)
         extractor: Any = through.extractor
         through.load_state_dict(plain.state_dict())
-        batch = plain.processor(text=[None], images=[picture(1)])
+        batch = plain.processor(text=[None], images=[toy_image(1)])
         found, other = (model(**batch, output_patches=True) for model in (plain, through))
         assert torch.equal(found.extracted_patches, found.projected_patches)
         torch.testing.assert_close(other.extracted_patches, extractor(other.projected_patches, torch.ones(1, 4)))
-        captioned = plain.processor(text=["a red cat"], images=[picture(1)])
+        captioned = plain.processor(text=["a red cat"], images=[toy_image(1)])
         torch.testing.assert_close(plain(**captioned).embeddings, through(**captioned).embeddings)
 
 
@@ -59,7 +59,7 @@ def test_the_fields_travel_and_older_checkpoints_load(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "gate")
     again = CIEAModel.from_pretrained(tmp_path / "gate")
     assert (again.config.extractor_weights, again.config.extract_uncaptioned) == ("gate", True)
-    document = {"text": "a red cat", "image": picture(1)}
+    document = {"text": "a red cat", "image": toy_image(1)}
     assert again.encode(document) == pytest.approx(model.encode(document), abs=1e-6)
     old = tiny_model()
     assert "extractor.mask_embedding" not in old.state_dict()
@@ -68,7 +68,7 @@ def test_the_fields_travel_and_older_checkpoints_load(tmp_path: Path) -> None:
 
 def test_gates_have_gradients() -> None:
     model = tiny_model(extractor_weights="gate").train()
-    batch = model.processor(text=["a red cat", "the dog"], images=[picture(1), picture(2)])
+    batch = model.processor(text=["a red cat", "the dog"], images=[toy_image(1), toy_image(2)])
     model(**batch).embeddings.square().sum().backward()
     assert model.extractor.mask_embedding.grad.abs().sum() > 0
     assert torch.isfinite(model.projector.weight.grad).all()

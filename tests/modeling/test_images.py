@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from ciea_hf.modeling import load_image, parse_input
 from ciea_hf.modeling.images_ciea import PreprocessedImage
-from tests.support.helpers import picture, tiny_model
+from tests.support.helpers import tiny_model, toy_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +64,7 @@ def test_an_unknown_image_string_is_named_in_a_short_error() -> None:
 def test_pixels_are_rotated_as_pillow_rotates_them(form: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(picture(3, (12, 20)), form, exif=exif.tobytes())
+    data = encoded(toy_image(3, (12, 20)), form, exif=exif.tobytes())
     expected = ImageOps.exif_transpose(Image.open(BytesIO(data))).convert("RGB")
     loaded = load_image(data)
     assert loaded.size == expected.size
@@ -84,21 +84,21 @@ def test_pixels_are_rotated_as_pillow_rotates_them(form: str, orientation: int) 
 )
 def test_damaged_metadata_leave_the_pixels_and_the_orientation(form: str, entry: tuple[int, int, int, bytes]) -> None:
     turned = (0x0112, 3, 1, struct.pack(">HH", 6, 0))
-    data = encoded(picture(3, (12, 20)), form, exif=exif_block(*sorted([entry, turned])))
+    data = encoded(toy_image(3, (12, 20)), form, exif=exif_block(*sorted([entry, turned])))
     assert load_image(data).size == (20, 12)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage!!!", b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"\xff" * 40])
 def test_unreadable_metadata_leave_the_pixels(form: str, exif: bytes) -> None:
-    plain, damaged = (load_image(encoded(picture(3, (12, 20)), form, **options)) for options in ({}, {"exif": exif}))
+    plain, damaged = (load_image(encoded(toy_image(3, (12, 20)), form, **options)) for options in ({}, {"exif": exif}))
     np.testing.assert_array_equal(np.asarray(damaged), np.asarray(plain))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM", "TGA"])
 def test_an_image_whose_file_was_closed_is_named(tmp_path: Path, form: str) -> None:
     path = tmp_path / f"cat.{form.lower()}"
-    path.write_bytes(encoded(picture(1), form))
+    path.write_bytes(encoded(toy_image(1), form))
     with Image.open(path) as image:
         pass
     with pytest.raises(ValueError, match="input 1: image cannot be decoded: its file was closed"):
@@ -107,7 +107,7 @@ def test_an_image_whose_file_was_closed_is_named(tmp_path: Path, form: str) -> N
 
 def test_files_of_broken_images_are_closed(tmp_path: Path) -> None:
     path = tmp_path / "broken.png"
-    path.write_bytes(encoded(picture(1), "PNG")[:60])
+    path.write_bytes(encoded(toy_image(1), "PNG")[:60])
     errors = []
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     for _ in range(20):
@@ -123,7 +123,7 @@ def test_files_of_broken_images_are_closed(tmp_path: Path) -> None:
     "mode", ["1", "L", "P", "RGB", "RGBA", "LA", "La", "RGBa", "CMYK", "YCbCr", "HSV", "I;16", "I", "F"]
 )
 def test_every_mode_is_decoded(mode: str) -> None:
-    base = picture(2, (6, 5))
+    base = toy_image(2, (6, 5))
     image = (
         Image.new(mode, base.size, 1)
         if mode in ("I;16", "I", "F")
@@ -134,7 +134,7 @@ def test_every_mode_is_decoded(mode: str) -> None:
 
 
 def test_arrays_are_read_as_pillow_would_show_them() -> None:
-    image = picture(2, (6, 5))
+    image = toy_image(2, (6, 5))
     grey, alpha = image.convert("L"), image.convert("RGBA")
     alpha.putalpha(Image.linear_gradient("L").resize((6, 5)))
     for array, expected in (
@@ -164,7 +164,7 @@ def test_a_text_that_names_another_image_file_is_embedded_with_a_warning(
     monkeypatch.chdir(tmp_path)
     assert parse_input(name).kind == "text"
     assert not transformers_log.messages
-    (tmp_path / name).write_bytes(encoded(picture(1), "PNG"))
+    (tmp_path / name).write_bytes(encoded(toy_image(1), "PNG"))
     assert parse_input(name).kind == "text"
     assert transformers_log.messages == [
         f"'{name}' is embedded as a text; to embed the image file of this name, pass a `Path`"
@@ -196,7 +196,7 @@ def test_photos_become_pixel_values_one_after_the_other(monkeypatch: pytest.Monk
     image_processor = model.processor.image_processor
     monkeypatch.setattr("ciea_hf.modeling.batches_ciea.load_image", counted_load)
     monkeypatch.setattr(model.processor, "image_processor", counted_processor)
-    photo, small = encoded(Image.new("RGB", (1500, 1500)), "PNG"), encoded(picture(1), "PNG")
+    photo, small = encoded(Image.new("RGB", (1500, 1500)), "PNG"), encoded(toy_image(1), "PNG")
     model.encode([{"image": data} for data in (photo, photo, photo)], batch_size=12)
     assert events == ["decode", 1] * 3
     events.clear()
@@ -206,7 +206,7 @@ def test_photos_become_pixel_values_one_after_the_other(monkeypatch: pytest.Monk
 
 def test_preprocessed_images_give_the_same_embeddings() -> None:
     model = tiny_model()
-    images = [picture(number, (40, 30 + number)) for number in range(3)]
+    images = [toy_image(number, (40, 30 + number)) for number in range(3)]
     preprocessed = [model.preprocess_image(load_image(image)) for image in images]
     assert all(isinstance(image, PreprocessedImage) for image in preprocessed)
     np.testing.assert_array_equal(model.encode(preprocessed), model.encode(images))

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from ciea_hf.modeling import CIEAProcessor
-from tests.support.helpers import picture, tiny_model, tiny_processor
+from tests.support.helpers import tiny_model, tiny_processor, toy_image
 
 
 @pytest.mark.parametrize("text", ["half an emoji \ud83d", "\udcfcber", "a\udfff"])
 def test_half_a_surrogate_pair_is_named(text: str) -> None:
     model = tiny_model()
-    for inputs in (["fine"] * 5 + [text], ["fine"] * 5 + [{"text": text, "image": picture()}]):
+    for inputs in (["fine"] * 5 + [text], ["fine"] * 5 + [{"text": text, "image": toy_image()}]):
         with pytest.raises(ValueError, match=r"input 5: character \d+ of the text is half of a surrogate pair"):
             model.encode(inputs)
     with pytest.raises(ValueError, match="input 1: character"):

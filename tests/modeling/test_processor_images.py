@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ciea_hf.modeling import ModelInput, load_image, parse_input, parse_inputs
-from tests.support.helpers import picture, tiny_processor
+from tests.support.helpers import tiny_processor, toy_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ def pixels(image: Any) -> np.ndarray[Any, Any]:
 
 
 def test_the_same_image_in_every_container(tmp_path: Path) -> None:
-    image = picture(1)
+    image = toy_image(1)
     array = np.asarray(image)
     path = tmp_path / "image.png"
     image.save(path)
@@ -50,9 +50,9 @@ def test_the_same_image_in_every_container(tmp_path: Path) -> None:
 
 
 def test_colours() -> None:
-    grey = picture(2).convert("L")
+    grey = toy_image(2).convert("L")
     np.testing.assert_array_equal(pixels(grey), np.stack([np.asarray(grey)] * 3, axis=-1))
-    palette = picture(2).convert("P")
+    palette = toy_image(2).convert("P")
     np.testing.assert_array_equal(pixels(palette), np.asarray(palette.convert("RGB")))
     ink = Image.new("CMYK", (4, 4), (255, 0, 0, 0))  # cyan
     np.testing.assert_array_equal(pixels(encoded(ink, "JPEG"))[0, 0], [0, 255, 255])
@@ -102,7 +102,7 @@ def test_images_are_rotated_by_their_orientation() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (50, 3), (1, 50), (50, 1), (2, 3)])
 def test_narrow_images_keep_their_axes(size: tuple[int, int]) -> None:
     processor = tiny_processor()
-    image = picture(3, size).point(lambda value: 100 + value // 4)  # no overshoot is clipped
+    image = toy_image(3, size).point(lambda value: 100 + value // 4)  # no overshoot is clipped
     upright = processor(images=[image])["pixel_values"]
     lying = processor(images=[image.transpose(Image.Transpose.TRANSPOSE)])["pixel_values"]
     torch.testing.assert_close(lying, upright.transpose(2, 3), atol=0.02, rtol=0.0)  # resizing rounds
@@ -110,7 +110,7 @@ def test_narrow_images_keep_their_axes(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
 def test_broken_files(form: str, tmp_path: Path) -> None:
-    data = encoded(picture(1), form)
+    data = encoded(toy_image(1), form)
     path = tmp_path / "broken.img"
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match=r"image '.*broken\.img' cannot be decoded: "):
@@ -145,13 +145,13 @@ def test_files_that_are_not_images(tmp_path: Path) -> None:
 
 def test_huge_and_empty_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    data = encoded(picture(1, (40, 36)))
+    data = encoded(toy_image(1, (40, 36)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with pytest.raises(ValueError, match=r"decoded: 40 x 36 pixels; `PIL\.Image\.MAX_IMAGE_PIXELS` is 1000"):
             load_image(data)
     with pytest.raises(ValueError, match=r"cannot be decoded: .*decompression bomb"):
-        load_image(encoded(picture(1, (80, 80))))
+        load_image(encoded(toy_image(1, (80, 80))))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert load_image(data).size == (40, 36)
     with pytest.raises(ValueError, match="0 x 4 pixels"):
@@ -161,7 +161,7 @@ def test_huge_and_empty_images(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("image", "error", "message"),
     [
-        ([picture(), picture()], ValueError, "one image per input; got 2"),
+        ([toy_image(), toy_image()], ValueError, "one image per input; got 2"),
         ("https://example.org/cat.png", ValueError, "is a URL, and URLs are not fetched: download the image first"),
         (7, TypeError, "an image must be a PIL image, a path, bytes or an array; got int"),
         (
@@ -182,7 +182,7 @@ def test_values_that_are_not_images(image: Any, error: type[Exception], message:
 
 def test_documents(tmp_path: Path) -> None:
     path = tmp_path / "cat.png"
-    picture().save(path)
+    toy_image().save(path)
     values = ["a red cat", path, str(path), {"text": "a cat", "image": str(path)}, {"text": " ", "image": path}]
     documents = parse_inputs([*values, {"text": "a dog"}, {"text": "https://example.org", "image": None}])
     assert documents == [
@@ -206,7 +206,7 @@ def test_documents(tmp_path: Path) -> None:
         ({"text": "", "image": None}, ValueError, "an input needs a text or an image; got neither"),
         ({"text": 7}, TypeError, "'text' must be a str or None; got int"),
         ({"caption": "a cat", "img": None}, ValueError, r"unknown key\(s\) caption, img; valid keys are"),
-        ({"image": [picture(), picture()]}, ValueError, "one image per input; got 2"),
+        ({"image": [toy_image(), toy_image()]}, ValueError, "one image per input; got 2"),
         ({"image": "nowhere.png"}, FileNotFoundError, "image file 'nowhere.png' not found"),
         ("https://example.org/cat.png", ValueError, "is a URL, and URLs are not fetched"),
         (None, TypeError, "an input must be a str, a PIL image, .* got NoneType"),

@@ -19,7 +19,7 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from ciea_hf import CIEAModel
-from tests.support.helpers import TEXT_FAMILIES, mixed_inputs, picture, tiny_model
+from tests.support.helpers import TEXT_FAMILIES, mixed_inputs, tiny_model, toy_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,13 +39,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def assert_equal_embeddings(mine: CIEAModel, theirs: SentenceTransformer) -> None:
     inputs = mixed_inputs()
-    texts, captioned, images = [inputs[0], inputs[3]], [inputs[1], inputs[4]], [inputs[2], picture(7)]
-    swapped = [{"image": picture(1), "text": "bread"}]
+    texts, captioned, images = [inputs[0], inputs[3]], [inputs[1], inputs[4]], [inputs[2], toy_image(7)]
+    swapped = [{"image": toy_image(1), "text": "bread"}]
     mixed_dicts = [inputs[1], inputs[5], inputs[6]]
     for group in (inputs, texts, captioned, images, swapped, mixed_dicts):
         for name in ("encode", "encode_query", "encode_document"):
             np.testing.assert_allclose(getattr(theirs, name)(group), getattr(mine, name)(group), **close)
-    for single in ("a red cat", picture(2), inputs[1]):
+    for single in ("a red cat", toy_image(2), inputs[1]):
         np.testing.assert_allclose(theirs.encode_query(single), mine.encode_query(single), **close)
 
 
@@ -112,7 +112,7 @@ def test_nothing_is_warned_of(
 def test_long_texts_are_cut_at_the_same_place(folders: dict[str, Path]) -> None:
     theirs, mine = SentenceTransformer(str(folders["t5"])), CIEAModel.from_pretrained(folders["t5"])
     long = " ".join(["the red cat is under the big tree"] * 30)
-    inputs = [long, {"text": long, "image": picture()}]
+    inputs = [long, {"text": long, "image": toy_image()}]
     np.testing.assert_allclose(theirs.encode(inputs), mine.encode(inputs), **close)
     theirs.max_seq_length = 20
     assert abs(theirs.encode(inputs) - mine.encode(inputs)).max() > 1e-3
@@ -127,7 +127,7 @@ def test_several_processes(folders: dict[str, Path]) -> None:
 
 def test_without_the_package(folders: dict[str, Path], tmp_path: Path) -> None:
     """Through `trust_remote_code`, in a process that cannot import `ciea_hf`; saved there and loaded again."""
-    picture(1).save(tmp_path / "image.png")
+    toy_image(1).save(tmp_path / "image.png")
     code = """
 import sys
 sys.modules["ciea_hf"] = None
@@ -166,7 +166,7 @@ def test_one_step_of_their_trainer(text: str, folders: dict[str, Path], tmp_path
     before = {name: weight.clone() for name, weight in model.named_parameters()}
     queries = ["a red cat", "bread", "the small house", "who is under the tree"]
     documents: list[dict[str, Any]] = [
-        {"text": f"{query} on the car", "image": picture(n)} for n, query in enumerate(queries)
+        {"text": f"{query} on the car", "image": toy_image(n)} for n, query in enumerate(queries)
     ]
     documents[2]["image"] = None  # one of them a text
     dataset = Dataset.from_dict({"query": queries, "document": documents})

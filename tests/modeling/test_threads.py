@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ciea_hf.modeling.evaluation_mode_ciea import evaluating
-from tests.support.helpers import TEXT_FAMILIES, picture, tiny_model, tiny_processor
+from tests.support.helpers import TEXT_FAMILIES, tiny_model, tiny_processor, toy_image
 
 WORDS = ["a", "red", "cat", "and", "the", "small", "dog", "under", "the", "old", "tree"]
 
@@ -20,7 +20,7 @@ def long_inputs(seed: int) -> list[object]:
     inputs: list[object] = []
     for number in range(12):
         text = " ".join(rng.choice(WORDS, size=int(rng.integers(1, 60))))
-        inputs.append(text if number % 2 else {"text": text, "image": picture(number)})
+        inputs.append(text if number % 2 else {"text": text, "image": toy_image(number)})
     return inputs
 
 
@@ -49,7 +49,7 @@ def test_truncation_equals_that_of_the_tokenizer(text: str) -> None:
 def test_a_tokenization_leaves_no_state_in_the_tokenizer() -> None:
     processor = tiny_processor("t5")
     before = processor.tokenizer.backend_tokenizer.to_str()
-    processor(text=["a red cat " * 40, None], images=[None, picture()], max_length=9)
+    processor(text=["a red cat " * 40, None], images=[None, toy_image()], max_length=9)
     assert processor.tokenizer.backend_tokenizer.to_str() == before
 
 

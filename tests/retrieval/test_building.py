@@ -28,7 +28,7 @@ from ciea_hf.retrieval import (
 from ciea_hf.retrieval.building import launched_as
 from ciea_hf.retrieval.shards import MANIFEST, SHARDS, read_manifest
 from tests.support.processes import start
-from tests.support.toy_retrieval import ToyEncoder, picture, toy_dataset
+from tests.support.toy_retrieval import ToyEncoder, coloured_image, toy_dataset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,8 +47,8 @@ def dataset_of(texts: dict[str, str], images: dict[str, str] | None = None) -> R
     """A data set of texts, and of images by colour."""
     images = images or {}
     ids = [*texts, *(name for name in images if name not in texts)]
-    pictures = [picture(images[name]) if name in images else None for name in ids]
-    corpus = corpus_from_columns(ids, [texts.get(name) for name in ids], pictures)
+    encoded = [coloured_image(images[name]) if name in images else None for name in ids]
+    corpus = corpus_from_columns(ids, [texts.get(name) for name in ids], encoded)
     return RetrievalDataset(corpus, toy_dataset().queries, {}, name="toy", split="test")
 
 

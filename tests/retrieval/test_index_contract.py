@@ -35,31 +35,26 @@ def scan_faiss(_folder: Path) -> Index:
 
 
 def faiss_hnsw(_folder: Path) -> Index:
-    pytest.importorskip("faiss")
     return FaissIndex(EncodedCorpus([]))
 
 
 def faiss_ivfpq(_folder: Path) -> Index:
-    pytest.importorskip("faiss")
     return FaissIndex(EncodedCorpus([]), method="ivfpq")
 
 
 def lancedb(folder: Path) -> Index:
-    pytest.importorskip("lancedb")
     from ciea_hf.retrieval.indexes.lancedb import LanceIndex
 
     return LanceIndex(str(folder))
 
 
 def qdrant(folder: Path) -> Index:
-    pytest.importorskip("qdrant_client")
     from ciea_hf.retrieval.indexes.qdrant import QdrantIndex
 
     return QdrantIndex(":memory:" if folder.name == "index" else str(folder))
 
 
 def milvus(folder: Path) -> Index:
-    pytest.importorskip("milvus_lite")
     from ciea_hf.retrieval.indexes.milvus import MilvusIndex
 
     return MilvusIndex(f"{folder}.db")

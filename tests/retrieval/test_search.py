@@ -18,7 +18,7 @@ from ciea_hf.retrieval import (
     model_fingerprint,
 )
 from tests.support.helpers import tiny_model
-from tests.support.toy_retrieval import ToyEncoder, picture, toy_dataset
+from tests.support.toy_retrieval import ToyEncoder, coloured_image, toy_dataset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +84,7 @@ def test_errors_name_the_document() -> None:
 def test_a_broken_image_can_fall_back_to_its_caption(caplog: pytest.LogCaptureFixture) -> None:
     whole, none = toy_dataset(), b"no picture"
     corpus = corpus_from_columns(
-        ["a", "bad", "bare", "red"], ["tea", "a boat", None, "a cup"], [None, none, none, picture("red")]
+        ["a", "bad", "bare", "red"], ["tea", "a boat", None, "a cup"], [None, none, none, coloured_image("red")]
     )
     dataset = RetrievalDataset(corpus, whole.queries, {}, name="bad", split="test")
     with caplog.at_level(logging.WARNING, "ciea_hf"):

@@ -29,7 +29,6 @@ def encode(folder: Path, texts: dict[str, str], append: bool = False) -> None:
 
 
 def test_an_interrupted_copy_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("lancedb")
     folder, uri = tmp_path / "index", str(tmp_path / "lance")
     encode(folder, OLD)
     written: list[int] = []
@@ -58,7 +57,6 @@ def test_an_interrupted_copy_is_continued(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_stale_copy_is_not_searched(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    pytest.importorskip("lancedb")
     folder = tmp_path / "index"
     encode(folder, OLD)
     sync_index(folder, "lancedb", str(tmp_path / "lance"))
@@ -80,7 +78,6 @@ def test_a_stale_copy_is_not_searched(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 def test_the_kind_of_a_folder_is_recorded(tmp_path: Path) -> None:
-    pytest.importorskip("faiss")
     encode(tmp_path, OLD)
     sync_index(tmp_path)
     assert not (tmp_path / DESCRIPTION).exists()

@@ -12,13 +12,13 @@ import pytest
 import voyageai
 from voyageai.client import Client
 
-from tests.support.helpers import picture
+from tests.support.helpers import toy_image
 from tests.support.service import data_uri, running
 
 if TYPE_CHECKING:
     from ciea_hf import CIEAModel
 
-CAPTIONED = [{"text": "a red cat", "image": picture(1)}, {"text": "a red cat", "image": picture(2)}]
+CAPTIONED = [{"text": "a red cat", "image": toy_image(1)}, {"text": "a red cat", "image": toy_image(2)}]
 
 
 def expected(model: CIEAModel, inputs: list[Any], role: str | None = None, dimension: int | None = None) -> Any:
@@ -64,11 +64,11 @@ def test_openai_options(openai_client: openai.OpenAI, served_model: CIEAModel) -
 
 
 def test_openai_images_and_captions(openai_client: openai.OpenAI, served_model: CIEAModel) -> None:
-    inputs = [*CAPTIONED, picture(3), "dog"]
+    inputs = [*CAPTIONED, toy_image(3), "dog"]
     sent = [
-        {"text": "a red cat", "image": data_uri(picture(1))},
-        {"text": "a red cat", "image": data_uri(picture(2)).partition(",")[2]},  # bare base64, as in Jina's service
-        {"image": data_uri(picture(3))},
+        {"text": "a red cat", "image": data_uri(toy_image(1))},
+        {"text": "a red cat", "image": data_uri(toy_image(2)).partition(",")[2]},  # bare base64, as in Jina's service
+        {"image": data_uri(toy_image(3))},
         {"text": "dog"},
     ]
     response = openai_client.embeddings.create(model="any", input=sent)  # type: ignore[arg-type]
@@ -85,10 +85,10 @@ def test_openai_token_ids_are_a_clear_error(openai_client: openai.OpenAI, ids: A
 
 
 def test_voyage_text_and_image_in_one_vector(voyage_client: Any, served_model: CIEAModel) -> None:
-    inputs = [[item["text"], item["image"]] for item in CAPTIONED] + [[picture(3)], ["a", "dog"]]
+    inputs = [[item["text"], item["image"]] for item in CAPTIONED] + [[toy_image(3)], ["a", "dog"]]
     for role in (None, "query", "document"):
         found = voyage_client.multimodal_embed(inputs, model="any", input_type=role)
-        assert close(found.embeddings, expected(served_model, [*CAPTIONED, picture(3), "a dog"], role))
+        assert close(found.embeddings, expected(served_model, [*CAPTIONED, toy_image(3), "a dog"], role))
     assert found.image_pixels == 3 * 40 * 36
     assert found.total_tokens == found.text_tokens + 3 * served_model.config.image_seq_length
 
@@ -102,7 +102,7 @@ def test_voyage_options_and_texts(voyage_client: Any, served_model: CIEAModel) -
 
 def test_voyage_errors(voyage_client: Any) -> None:
     with pytest.raises(voyageai.error.InvalidRequestError, match=r"inputs\[1\]: one image per input; got 2"):
-        voyage_client.multimodal_embed([["dog"], [picture(1), picture(2)]], model="any")
+        voyage_client.multimodal_embed([["dog"], [toy_image(1), toy_image(2)]], model="any")
     content = [{"type": "image_url", "image_url": "http://127.0.0.1/x.png"}]
     with pytest.raises(voyageai.error.InvalidRequestError, match="URLs are not fetched"):
         voyage_client.multimodal_embed([{"content": content}], model="any")
@@ -120,9 +120,9 @@ def test_cohere_texts_images_and_both(cohere_client: cohere.ClientV2, served_mod
     assert found.embeddings.ubinary == bits.tolist()
     assert found.embeddings.binary == (bits.astype(int) - 128).tolist()
     assert found.texts == ["dog"]
-    images = [data_uri(picture(number), form) for number, form in ((1, "PNG"), (2, "WEBP"))]
+    images = [data_uri(toy_image(number), form) for number, form in ((1, "PNG"), (2, "WEBP"))]
     found = cohere_client.embed(model="any", input_type="image", images=images[:1], embedding_types=["float"])
-    assert close(found.embeddings.float_, expected(served_model, [picture(1)], "document"))
+    assert close(found.embeddings.float_, expected(served_model, [toy_image(1)], "document"))
     part: Any = {"content": [{"type": "text", "text": "a red cat"},
                              {"type": "image_url", "image_url": {"url": images[0]}}]}  # fmt: skip
     found = cohere_client.embed(model="any", input_type="search_document", inputs=[part], output_dimension=8)

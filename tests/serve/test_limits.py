@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from ciea_hf.serve.options import ServeOptions
-from tests.support.helpers import picture, tiny_model
+from tests.support.helpers import tiny_model, toy_image
 from tests.support.service import data_uri, running
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def post(url: str, inputs: Any, **fields: Any) -> httpx.Response:
 
 def truncated_image() -> str:
     buffer = BytesIO()
-    picture(1, (200, 200)).save(buffer, format="JPEG")
-    return data_uri(picture(1, (200, 200)), "JPEG")[: len(buffer.getvalue())] + "AAA="
+    toy_image(1, (200, 200)).save(buffer, format="JPEG")
+    return data_uri(toy_image(1, (200, 200)), "JPEG")[: len(buffer.getvalue())] + "AAA="
 
 
 def wide_image() -> str:
@@ -65,7 +65,7 @@ def wide_image() -> str:
 )
 def test_an_invalid_input_fails_its_request_alone(served_model: CIEAModel, bad: Any, message: str) -> None:
     with running(served_model, max_image_pixels=1_000_000) as url, ThreadPoolExecutor(8) as pool:
-        good = [pool.submit(post, url, ["dog", {"text": "cat", "image": data_uri(picture(2))}]) for _ in range(4)]
+        good = [pool.submit(post, url, ["dog", {"text": "cat", "image": data_uri(toy_image(2))}]) for _ in range(4)]
         failed = [pool.submit(post, url, ["dog", bad, "cat"]) for _ in range(4)]
         assert [future.result().status_code for future in good] == [200] * 4
     for response in (future.result() for future in failed):
@@ -192,7 +192,7 @@ def url_small(served_model: CIEAModel) -> Any:
 
 def test_limits_on_numbers_and_sizes(url_small: str) -> None:
     assert "at most 3 inputs per request; got 4" in post(url_small, ["a"] * 4).json()["message"]
-    large = post(url_small, {"image": data_uri(picture(1, (20, 20)))})
+    large = post(url_small, {"image": data_uri(toy_image(1, (20, 20)))})
     assert (large.status_code, "larger than 500 bytes" in large.json()["message"]) == (400, True)
     flat = {"image": data_uri(Image.new("RGB", (60, 60)))}
     assert post(url_small, [flat]).status_code == 200
@@ -233,9 +233,9 @@ def test_options_are_checked() -> None:
 
 def test_a_text_that_names_a_file_is_a_text(url: str, served_model: CIEAModel, tmp_path: Any) -> None:
     file = tmp_path / "cat.png"
-    picture(1).save(file)
+    toy_image(1).save(file)
     found = post(url, str(file)).json()["data"][0]["embedding"]
-    image = served_model.encode([picture(1)], normalize_embeddings=True)[0].tolist()
+    image = served_model.encode([toy_image(1)], normalize_embeddings=True)[0].tolist()
     assert found != pytest.approx(image, abs=1e-3)
 
 

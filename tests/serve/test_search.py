@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.support.helpers import picture
+from tests.support.helpers import toy_image
 from tests.support.service import data_uri, running
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ def test_one_query_and_several(url: str, retriever: Retriever) -> None:
 
 
 def test_query_of_text_and_image(url: str, retriever: Retriever, served_model: CIEAModel) -> None:
-    query = {"text": "a cup", "image": picture(5)}
+    query = {"text": "a cup", "image": toy_image(5)}
     row = served_model.encode_query([query], normalize_embeddings=True)
     wanted = [hit.id for hit in retriever.search_embeddings(row, 6)[0]]
-    found = post(url, {"query": {"text": "a cup", "image": data_uri(picture(5))}, "top_k": 6}).json()["hits"]
+    found = post(url, {"query": {"text": "a cup", "image": data_uri(toy_image(5))}, "top_k": 6}).json()["hits"]
     assert [hit["id"] for hit in found] == wanted
 
 

@@ -19,7 +19,7 @@ from ciea_hf.training.loss.objective import Objective, mean_over_processes
 from ciea_hf.training.loss.word_alignment import WordAligner, WordObjective
 from ciea_hf.training.run.optim import build_optimizer, parameter_groups
 from ciea_hf.training.run.stage_inputs import special_tokens
-from tests.support.helpers import picture, tiny_model
+from tests.support.helpers import tiny_model, toy_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,7 +77,7 @@ def global_batch(step: int, scenario: Scenario) -> list[Example]:
     """
 
     def image(row: int) -> DocumentInput:
-        return DocumentInput(row, f"a photo of the {WORDS[row % 10]}" if row % 5 else None, image=picture(row))
+        return DocumentInput(row, f"a photo of the {WORDS[row % 10]}" if row % 5 else None, image=toy_image(row))
 
     def text(row: int) -> DocumentInput:
         return DocumentInput(

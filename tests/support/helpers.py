@@ -109,7 +109,7 @@ def tiny_model(text: str = "t5", vision: str = "clip_vision_model", seed: int = 
     return model.eval()
 
 
-def picture(seed: int = 0, size: tuple[int, int] = (40, 36)) -> Image.Image:
+def toy_image(seed: int = 0, size: tuple[int, int] = (40, 36)) -> Image.Image:
     """A random image."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels)
@@ -128,10 +128,10 @@ def mixed_inputs() -> list[Any]:
     """Texts, images and captioned images, of several lengths, mixed."""
     return [
         "a red cat",
-        {"text": "the small house with a tree", "image": picture(1)},
-        picture(2),
+        {"text": "the small house with a tree", "image": toy_image(1)},
+        toy_image(2),
         "where is the big blue boat next to the green tower",
-        {"text": "bread", "image": picture(3)},
+        {"text": "bread", "image": toy_image(3)},
         {"text": "apple and bread on the car", "image": None},
-        {"text": None, "image": picture(4)},
+        {"text": None, "image": toy_image(4)},
     ]

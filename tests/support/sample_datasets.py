@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 COLOURS = {
@@ -81,7 +82,7 @@ def write_tsv(file: Path, images: dict[str, bytes]) -> dict[str, int]:
     return offsets
 
 
-def pictures() -> dict[str, bytes]:
+def sample_images() -> dict[str, bytes]:
     """The image files, in another order than the captions; one of them is truncated, as some of WebQA's are."""
     found = {name: png(colour) for name, colour in reversed(COLOURS.items())}
     found["30000007"] = jpeg()[:-600]
@@ -111,7 +112,7 @@ def webqa(folder: Path) -> Path:
     write_lines(folder / "all_imgs.json", [{"image_id": n, "caption": t, "title": "t"} for n, t in CAPTIONS.items()])
     with (folder / "all_imgs.json").open("a") as file:
         file.write("\n")
-    offsets = write_tsv(folder / "imgs.tsv", pictures() | {UNUSED: png((1, 2, 3))})
+    offsets = write_tsv(folder / "imgs.tsv", sample_images() | {UNUSED: png((1, 2, 3))})
     (folder / "imgs.lineidx.new").write_text("".join(f"{n}\t{offset}\n" for n, offset in sorted(offsets.items())))
     judged = {split: [(q, d) for q in rows for d in POSITIVES[q]] for split, rows in QUESTIONS.items()}
     (folder / "dev_qrels.txt").write_text("".join(f"{q} 0 {d} 1\n" for q, d in judged["dev"]))
@@ -139,14 +140,15 @@ def webqa_original(folder: Path) -> Path:
     questions["q3"]["txt_negFacts"] = [fact("d6aa1")]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "WebQA_train_val.json").write_text(json.dumps(questions, indent=1), encoding="utf-8")
-    offsets = write_tsv(folder / "imgs.tsv", {f"3000000{n}": pictures().get(f"3000000{n}", b"?") for n in range(8)})
+    images = sample_images()
+    offsets = write_tsv(folder / "imgs.tsv", {f"3000000{n}": images.get(f"3000000{n}", b"?") for n in range(8)})
     (folder / "imgs.lineidx").write_text("".join(f"{offset}\n" for offset in offsets.values()))
     return folder
 
 
 def edis(folder: Path, all_candidates: bool = True) -> Path:
     """EDIS: three grades, images under a folder of their own, no texts."""
-    for name, content in pictures().items():
+    for name, content in sample_images().items():
         file = folder / "edis_image" / "guardian" / f"{name}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
@@ -173,7 +175,7 @@ def edis(folder: Path, all_candidates: bool = True) -> Path:
 
 def mbeir(folder: Path, task: str = "mbeir_webqa_task2") -> Path:
     """M-BEIR's folders: judgements with five columns, ids with a colon, images under the root."""
-    for name, content in pictures().items():
+    for name, content in sample_images().items():
         file = folder / "mbeir_images" / "webqa_images" / f"{name}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
@@ -210,7 +212,7 @@ def clueweb(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({"text_id": list(TEXTS), "surround": list(TEXTS.values())}), folder / "text.parquet")
     images = pa.table(
-        {"img_id": list(CAPTIONS), "caption": list(CAPTIONS.values()), "BUFFER": [pictures()[n] for n in CAPTIONS]}
+        {"img_id": list(CAPTIONS), "caption": list(CAPTIONS.values()), "BUFFER": [sample_images()[n] for n in CAPTIONS]}
     )
     for number in range(2):
         pq.write_table(images.slice(number * 3, 3), folder / f"image-{number:05d}-of-00002.parquet")
@@ -232,7 +234,7 @@ def json_form(folder: Path) -> Path:
     for name, text in CAPTIONS.items():
         file = folder / "images" / f"{name}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(pictures()[name])
+        file.write_bytes(sample_images()[name])
         rows.append({"id": name, "text": text, "image": f"images/{name}.png"})
     write_lines(folder / "corpus.jsonl", rows)
     write_lines(
@@ -250,7 +252,7 @@ def mteb(folder: Path) -> Path:
     """mteb's form: a corpus that says test and serves all, another name for the queries, texts of images with none."""
     image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     names = [*TEXTS, *CAPTIONS]
-    contents = [{"bytes": pictures()[n], "path": f"{n}.jpg"} if is_image(n) else None for n in names]
+    contents = [{"bytes": sample_images()[n], "path": f"{n}.jpg"} if is_image(n) else None for n in names]
     corpus = pa.table(
         {
             "id": names,
@@ -269,3 +271,15 @@ def mteb(folder: Path) -> Path:
         columns = dict(zip(("query-id", "corpus-id", "score"), map(list, zip(*judged, strict=True)), strict=True))
         pq.write_table(pa.table(columns), folder / "qrels" / f"{split}-00000-of-00001.parquet")
     return folder
+
+
+SAMPLES: dict[str, Callable[[Path], Path]] = {
+    "webqa": webqa,
+    "webqa-original": webqa_original,
+    "edis": edis,
+    "mbeir": mbeir,
+    "clueweb22-mm": clueweb,
+    "jsonl": json_form,
+    "parquet": mteb,
+}
+"""Writer of a sample data set by format."""

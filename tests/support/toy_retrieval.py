@@ -14,7 +14,7 @@ from ciea_hf.data import RetrievalDataset, corpus_from_columns, queries_from_col
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "grey": (128, 128, 128)}
 
 
-def picture(colour: str, size: int = 8) -> Image.Image:
+def coloured_image(colour: str, size: int = 8) -> Image.Image:
     return Image.new("RGB", (size, size), COLOURS[colour])
 
 
@@ -23,7 +23,7 @@ def toy_dataset(split: str = "test") -> RetrievalDataset:
     corpus = corpus_from_columns(
         ["img-red", "img-green", "img-blue", "img-bare", "txt-tea", "txt-sea"],
         ["a cup", "a cup", "a boat", None, "tea is a drink", "the sea is wide"],
-        [picture("red"), picture("green"), picture("blue"), picture("grey"), None, None],
+        [coloured_image("red"), coloured_image("green"), coloured_image("blue"), coloured_image("grey"), None, None],
     )
     queries = queries_from_columns(["q-pic", "q-txt", "q-mix"], ["red cup", "tea drink", "blue boat sea"])
     qrels = {"q-pic": {"img-red": 1}, "q-txt": {"txt-tea": 1}, "q-mix": {"img-blue": 2, "txt-sea": 1}}

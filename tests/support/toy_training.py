@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 THINGS = ("cat", "dog", "house", "tree", "car", "boat", "apple", "bread", "hammer", "tower")
-BROKEN = b"no picture at all"
+BROKEN = b"not an image"
 BACKBONES = ("vision_model", "text_model")
 
 
-def toy_picture(colour: str, seed: int = 0) -> bytes:
+def coloured_image(colour: str, seed: int = 0) -> bytes:
     """An image of one colour, slightly different for every seed, as the bytes of a PNG file."""
     rng = random.Random(seed)
     pixel = tuple(min(255, max(0, value + rng.randint(-25, 25))) for value in COLOURS[colour])
@@ -49,31 +49,31 @@ def training_data(split: str = "train", images: int = 24, texts: int = 6, broken
     seed = {"train": 0, "dev": 1000, "test": 2000}[split]
     ids: list[str] = []
     captions: list[str | None] = []
-    pictures: list[bytes | None] = []
+    encoded: list[bytes | None] = []
     queries: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
     for i in range(images):
         thing, colour = THINGS[i % 4], list(COLOURS)[i // 4 % 3]
         ids.append(f"img-{i}")
         captions.append(f"a photo of the {thing}")
-        pictures.append(BROKEN if i < broken else toy_picture(colour, seed + i))
+        encoded.append(BROKEN if i < broken else coloured_image(colour, seed + i))
         query = f"q-{thing}-{colour}"
         queries.setdefault(query, f"where is the {colour} {thing}")
         qrels.setdefault(query, {})[f"img-{i}"] = 1
     ids.append("img-bare")
     captions.append(None)
-    pictures.append(toy_picture("red", seed + 999))
+    encoded.append(coloured_image("red", seed + 999))
     queries["q-bare"] = "a red drawing"
     qrels["q-bare"] = {"img-bare": 1}
     for i in range(texts):
         thing = THINGS[4 + i % 6]
         ids.append(f"txt-{i}")
         captions.append(f"the {thing} is next to the big {THINGS[i % 10]}" + " and the small tree" * (i % 3))
-        pictures.append(None)
+        encoded.append(None)
         queries[f"q-txt-{i}"] = f"what is next to the {thing}"
         qrels[f"q-txt-{i}"] = {f"txt-{i}": 1}
     qrels[next(iter(qrels))][f"txt-{texts - 1}"] = 1
-    corpus = corpus_from_columns(ids, captions, pictures)
+    corpus = corpus_from_columns(ids, captions, encoded)
     return RetrievalDataset(corpus, queries_from_columns(list(queries), list(queries.values())), qrels, "toy", split)
 
 

@@ -19,7 +19,7 @@ from ciea_hf.training.data.examples import (
 )
 from ciea_hf.training.data.sampler import SampleKey
 from ciea_hf.training.loss.embedder import Embedder
-from tests.support.helpers import TEXT_FAMILIES, picture, tiny_model, tiny_tokenizer
+from tests.support.helpers import TEXT_FAMILIES, tiny_model, tiny_tokenizer, toy_image
 from tests.support.toy_training import training_data
 
 # --- reduction
@@ -104,10 +104,10 @@ def test_membership_and_first_occurrences() -> None:
 
 def mixed_examples() -> list[Example]:
     """A captioned image, a text, an image without a caption, a negative, a document that two examples share."""
-    captioned = DocumentInput(3, "a photo of the cat", image=picture(1))
+    captioned = DocumentInput(3, "a photo of the cat", image=toy_image(1))
     text = DocumentInput(5, "the tree is next to the big house and the small car and the boat")
-    bare = DocumentInput(7, None, image=picture(2))
-    other = DocumentInput(2, "bread", image=picture(3))
+    bare = DocumentInput(7, None, image=toy_image(2))
+    other = DocumentInput(2, "bread", image=toy_image(3))
     return [
         Example("q0", "where is the red cat", [3], [3, 9], [captioned, text], ["a photo of the cat"]),
         Example("q1", "what is next to the house", [5], [5], [text, other]),

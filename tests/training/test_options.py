@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ciea_hf.training.loss.objective import Objective
 from ciea_hf.training.run.backbone import load_model, prepare_model
 from ciea_hf.training.run.dev_evaluator import DevEvaluator
 from ciea_hf.training.run.stages import run_stages
-from tests.support.helpers import TEXT_FAMILIES, picture, tiny_model
+from tests.support.helpers import TEXT_FAMILIES, tiny_model, toy_image
 from tests.support.toy_training import best_model, configured, moved, read_log, reset_engine, training_data, weights_of
 
 pytestmark = pytest.mark.usefixtures("fresh_engine")
@@ -224,7 +225,7 @@ def test_variants_of_the_complementary_loss(toy: Path, tmp_path: Path, values: d
 
 
 def test_tensorboard_gets_each_value_by_stage(toy: Path, tmp_path: Path) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    accumulator = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
     run_stages(configured(toy, tmp_path, trackers="auto"))
     (events,) = (tmp_path / "ciea").glob("events*")
     found = accumulator.EventAccumulator(str(events))
@@ -251,7 +252,7 @@ def test_dropout_of_zero_makes_training_deterministic(family: str) -> None:
     model = tiny_model(family, extractor_dropout=0.3)
     before = model.config.to_dict()
     config = TrainingConfig(model="unused", dropout=0.0, extractor_dropout=0.0, freeze=("vision",))
-    batch = model.processor(text=["a red cat", "the dog"], images=[picture(1), None])
+    batch = model.processor(text=["a red cat", "the dog"], images=[toy_image(1), None])
     expected = model.eval()(**batch).embeddings
     noisy = model.train()(**batch).embeddings
     assert (noisy - expected).abs().max() > 1e-4
@@ -305,5 +306,5 @@ def test_a_frozen_language_model_keeps_its_text_embeddings(toy: Path, tmp_path: 
     marks = {start.config.image_token_id, start.config.image_start_token_id, start.config.image_end_token_id}
     assert set(moved_rows) <= marks
     assert {start.config.image_start_token_id, start.config.image_end_token_id} <= set(moved_rows)
-    document = {"text": "a red cat", "image": picture(1)}
+    document = {"text": "a red cat", "image": toy_image(1)}
     assert abs(trained.encode(document) - start.encode(document)).max() > 1e-3
