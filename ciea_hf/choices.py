@@ -19,3 +19,6 @@ DATASET_FORMATS = (
     "lines", "parquet",
 )  # fmt: skip
 """Formats of retrieval data sets."""
+
+EXPLANATION_METHODS = ("integrated_gradients", "occlusion", "weights", "gates")
+"""Methods of maps over the patches of an image."""
