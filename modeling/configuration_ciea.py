@@ -112,7 +112,9 @@ class CIEAConfig(PreTrainedConfig):
     def vision_hidden_size(self) -> int:
         """Width of the vision tower's states; for a convolutional tower, the width of its last stage."""
         config = self.vision_config
-        return int(config.hidden_size if hasattr(config, "hidden_size") else config.hidden_sizes[-1])
+        if hasattr(config, "hidden_sizes"):
+            return int(config.hidden_sizes[-1])
+        return int(config.hidden_size if hasattr(config, "hidden_size") else config.hidden_dim)  # EfficientNet's name
 
     def _check(self) -> None:
         for name in ("vision_config", "text_config"):

@@ -23,7 +23,6 @@ STAGE_DEFAULTS: dict[str, dict[str, Any]] = {
 # Parts that can be frozen; `text_body` is the language model without its token table.
 FREEZABLE = ("vision", "text", "text_body", "projector", "extractor", "logit_scale")
 
-
 STAGE, MODEL, DATA, LOSS, OPTIMISER, MINING, RUN = (
     "stages", "model", "data", "losses", "optimisation", "mining (stage `mine`)", "run and evaluation",
 )  # fmt: skip
@@ -144,6 +143,9 @@ class TrainingConfig:
     ] = 0.0
     caption_dropout: Annotated[
         float, Option(LOSS, "probability that an image of a training document loses its caption", minimum=0, below=1)
+    ] = 0.0
+    image_queries: Annotated[
+        float, Option(LOSS, "probability that a part of the image replaces a query", minimum=0, below=1)
     ] = 0.0
 
     batch_size: Annotated[int, Option(OPTIMISER, "queries per batch over all processes", minimum=1)] = 64

@@ -53,16 +53,21 @@ def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, seeds: int, work: Path) -> None:
+def add_run_arguments(parser: argparse.ArgumentParser, seeds: int, work: Path, budgets: str | None = None) -> None:
     """Add the arguments of benchmarks that train variants over several seeds.
 
     Args:
         parser: The parser.
         seeds: Default number of seeds.
         work: Default folder of the trained models.
+        budgets: Description of the default numbers of steps, if they depend on the variant; `--steps` is None without
+            the option then.
     """
+    steps = STEPS if budgets is None else None
     parser.add_argument("--seeds", type=int, default=seeds, help=f"number of seeds per variant (default: {seeds})")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of each training (default: {STEPS})")
+    parser.add_argument(
+        "--steps", type=int, default=steps, help=f"steps of each training (default: {budgets or STEPS})"
+    )
     parser.add_argument("--warm-up-steps", type=int, help="steps of each warm-up (default: those of the preset)")
     parser.add_argument("--report", action="store_true", help="write the table of the finished runs without training")
     parser.add_argument("--work", type=Path, default=work, help=f"folder of the trained models (default: {work})")

@@ -21,23 +21,27 @@ if TYPE_CHECKING:
     from benchmarks.common.ablation_report import Row
     from benchmarks.common.records import Record
     from ciea_hf.data import RetrievalDataset
+    from ciea_hf.evaluation import EvaluationResult
 
 WITHOUT_CAPTIONS = "captions removed"
 IMAGE_MEASURES = ("own image", "image + text", "same caption", WITHOUT_CAPTIONS)
 INTERVENTIONS = ("mean over patches", "shuffled over patches", "inverted within each image")
 
 
-def measure_images(model: Any, dataset: RetrievalDataset) -> dict[str, float]:
+def measure_images(model: Any, dataset: RetrievalDataset, result: EvaluationResult) -> dict[str, float]:
     """Measure image queries, documents without captions, and replaced gates.
 
     Args:
         model: A CIEA model.
         dataset: Evaluation data.
+        result: Result of the evaluation; nothing is measured unless it is one of whole documents.
 
     Returns:
         The values of [`image_query_measures`]; MRR@10 of image queries when all captions are removed; and, with an
         extractor, MRR@10 of image queries by intervention on the weights.
     """
+    if result.settings["content"] != "full":
+        return {}
     measures = image_query_measures(model, dataset)
     view = DocumentView(dataset, captions=corrupt_captions(dataset, drop=1.0))
     measures[WITHOUT_CAPTIONS] = evaluate(model, dataset, content=view).by_kind["image"]["mrr@10"]

@@ -13,6 +13,7 @@ from benchmarks.common.variants import Variant, stage_overrides, training_order
 from ciea_hf.demo.launching import launch_training
 from ciea_hf.evaluation import evaluate
 from ciea_hf.loading import load_encoder
+from ciea_hf.retrieval import DocumentView
 from ciea_hf.utils import short_hash
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ciea_hf.data import RetrievalDataset
+    from ciea_hf.evaluation import EvaluationResult
+
+    Measures = Callable[[Any, RetrievalDataset, EvaluationResult], dict[str, float]]
 
 STAGE = "in_batch"
 
@@ -38,7 +42,8 @@ class Runs:
         data_args: Training arguments that name data and models other than those of the preset, as pairs of option and
             value. They precede the arguments of a variant. Since their values are local paths, they are not recorded.
         provenance: Fingerprints of the files that `data_args` names. They are recorded instead of the paths.
-        measures: Further measures of a model trained on whole documents, which are recorded beside its metrics.
+        measures: Further measures of a trained model, given the model, the evaluation data and the result of the
+            evaluation. They are recorded beside its metrics.
     """
 
     variants: Mapping[str, Variant]
@@ -49,7 +54,7 @@ class Runs:
     test: RetrievalDataset
     data_args: tuple[str, ...] = ()
     provenance: Mapping[str, str] | None = None
-    measures: Callable[[Any, RetrievalDataset], dict[str, float]] | None = None
+    measures: Measures | None = None
 
     def overrides(self, variant: Variant) -> dict[str, dict[str, object]]:
         """Return the options of a variant's stages that differ from the training's defaults, as they are recorded.
@@ -114,9 +119,6 @@ class Runs:
         stage = folder / STAGE
         model = load_encoder(str(stage / "best"))
         result = evaluate(model, self.test, content=variant.content)
-        measured = {}
-        if self.measures and variant.content == "full":
-            measured = self.measures(model, self.test)
         record = Record(
             variant=variant.name,
             seed=seed,
@@ -127,13 +129,13 @@ class Runs:
             training_seconds=round(json.loads((stage / "result.json").read_text(encoding="utf-8"))["seconds"], 1),
             metrics=rounded_metrics(result),
             ranks=first_ranks(result.run, self.test),
-            measures=measured,
+            measures=self.measures(model, self.test, result) if self.measures else {},
         )
         record.write(self.folder)
         shutil.rmtree(stage / "checkpoints", ignore_errors=True)
         return record
 
-    def repeat(self, name: str, data: RetrievalDataset, content: str | None = None) -> list[Record]:
+    def repeat(self, name: str, data: RetrievalDataset, content: str | DocumentView | None = None) -> list[Record]:
         """Evaluate the finished runs under another condition.
 
         Each evaluation is saved as a record in the subfolder `name` and is not repeated. A run whose model is not on
@@ -142,7 +144,8 @@ class Runs:
         Args:
             name: Name of the condition.
             data: Evaluation data of the condition.
-            content: Content of documents; that of the variant if None.
+            content: Content of documents; that of the variant if None. A view of documents is only shown to variants
+                that are evaluated on whole documents.
 
         Returns:
             Records of the condition.
@@ -154,6 +157,8 @@ class Runs:
             known = existing.get((run.variant, run.seed))
             if known and known == replace(run, data=data.fingerprint, metrics=known.metrics, ranks=known.ranks):
                 records.append(known)
+                continue
+            if isinstance(content, DocumentView) and self.variants[run.variant].content != "full":
                 continue
             model = self._folder(run.variant, run.seed, run.overrides) / STAGE / "best"
             if not model.is_dir():

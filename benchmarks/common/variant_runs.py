@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.common.files import add_run_arguments, make_parser, say
 from benchmarks.common.runs import Runs
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.common.records import Record
+    from benchmarks.common.runs import Measures
     from benchmarks.common.variants import Variant
-    from ciea_hf.data import RetrievalDataset
 
 SEEDS = 5
 
@@ -27,7 +27,7 @@ def run_variants(
     work: Path,
     report: Callable[[Runs, list[Record], Path], None],
     arguments: Sequence[str] | None = None,
-    measures: Callable[[Any, RetrievalDataset], dict[str, float]] | None = None,
+    measures: Measures | None = None,
 ) -> int:
     """Run the missing runs of a benchmark and write its result after each.
 

@@ -41,6 +41,7 @@ class Variant:
         important: Whether further seeds of this variant run before those of the other variants.
         preset: Preset of the training.
         alignment: Arguments of the alignment of patches and words after the warm-up; None trains without it.
+        warm_up: Whether the language model is first trained on texts; a pretrained one needs no warm-up.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Variant:
     important: bool = False
     preset: str = PRESET
     alignment: tuple[str, ...] | None = None
+    warm_up: bool = True
 
     def stages(self, steps: int, warm_up_steps: int | None = None) -> dict[str, tuple[str, ...]]:
         """Return the arguments of each stage. All variants of a family share the stages before the last one.
@@ -64,7 +66,7 @@ class Variant:
         """
         budget = () if warm_up_steps is None else ("--max-steps", str(warm_up_steps))
         text_model = () if self.family == "t5" else ("--text-model", f"demo-{self.family}")
-        stages = {"warm_up": ("--stage", "warm_up", *text_model, *budget)}
+        stages = {"warm_up": ("--stage", "warm_up", *text_model, *budget)} if self.warm_up else {}
         if self.alignment is not None:
             stages["align"] = ("--stage", "align", "--use-extractor", "false", *self.alignment)
         return {**stages, "in_batch": ("--stage", "in_batch", "--max-steps", str(steps), *self.arguments)}

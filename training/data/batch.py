@@ -25,6 +25,7 @@ class InputGroup:
         attention_mask: (rows, T).
         pixel_values: (rows, 3, height, width), or `None`.
         vision_features: Precomputed patch features (rows, P, vision width) in place of pixels, or `None`.
+        is_query: Whether the inputs are queries, whose images are not embedded alone.
     """
 
     positions: Tensor
@@ -32,6 +33,7 @@ class InputGroup:
     attention_mask: Tensor
     pixel_values: Tensor | None = None
     vision_features: Tensor | None = None
+    is_query: bool = False
 
     @property
     def has_image(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -51,9 +51,13 @@ class Collator:
         broken = {identifier: reason for example in examples for identifier, reason in example.broken.items()}
         examples = [example for example in examples if example.targets]
         documents = list({d.row: d for example in examples for d in example.documents}.values())
-        queries = self._tokenize([self._prompt("query") + example.query for example in examples])
+        images_of_queries = {i: e.query_image for i, e in enumerate(examples) if e.query_image is not None}
+        queries = self._tokenize(
+            [self._prompt("query") + example.query if example.query else None for example in examples],
+            [i in images_of_queries for i in range(len(examples))],
+        )
         reduced, owners = self._reduce(examples, queries)
-        groups, images = self._group([*queries, *reduced], documents)
+        groups, images = self._group([*queries, *reduced], documents, images_of_queries)
         return TrainingBatch(
             groups=groups,
             query_ids=[example.query_id for example in examples],
@@ -74,27 +78,32 @@ class Collator:
         return self._group([], documents)[0]
 
     def _group(
-        self, texts: Sequence[list[int]], documents: Sequence[DocumentInput]
+        self,
+        queries: Sequence[list[int]],
+        documents: Sequence[DocumentInput],
+        images_of_queries: Mapping[int, Any] | None = None,
     ) -> tuple[list[InputGroup], list[int]]:
         """Sort token ids and documents into forward passes.
 
         Args:
-            texts: Token ids of queries; they are inputs 0, 1 and so on.
+            queries: Token ids of queries; they are inputs 0, 1 and so on.
             documents: Texts, images and captioned images; their positions follow those of the queries.
+            images_of_queries: Images of queries, by their position.
 
         Returns:
-            The passes, and the index among the documents of each image, in the order of the passes.
+            The passes, and the index among the documents of each document's image, in the order of the passes.
         """
         prompt = self._prompt("document")
         prompted = [None if d.text is None else prompt + d.text for d in documents]
         ids = self._tokenize(prompted, [document.has_image for document in documents])
-        without_image = dict(enumerate(texts))
+        images_of_queries = images_of_queries or {}
+        without_image = {i: tokens for i, tokens in enumerate(queries) if i not in images_of_queries}
         with_image = []
         for i, document in enumerate(documents):
             if document.has_image:
                 with_image.append(i)
             else:
-                without_image[len(texts) + i] = ids[i]
+                without_image[len(queries) + i] = ids[i]
         positions = list(without_image)
         groups: list[InputGroup] = []
         images: list[int] = []
@@ -103,9 +112,16 @@ class Collator:
             groups.append(self._pad(chosen, [without_image[position] for position in chosen]))
         for group in group_by_length([len(ids[i]) for i in with_image], self.chunk_size):
             chosen = [with_image[i] for i in group]
-            padded = self._pad([len(texts) + i for i in chosen], [ids[i] for i in chosen])
+            padded = self._pad([len(queries) + i for i in chosen], [ids[i] for i in chosen])
             groups.append(self._add_images(padded, [documents[i] for i in chosen]))
             images += chosen
+        positions = list(images_of_queries)
+        for group in group_by_length([len(queries[position]) for position in positions], self.chunk_size):
+            chosen = [positions[i] for i in group]
+            padded = self._pad(chosen, [queries[position] for position in chosen])
+            padded.pixel_values = self.processor.pixel_values(images_of_queries[position] for position in chosen)
+            padded.is_query = True
+            groups.append(padded)
         return groups, images
 
     def _prompt(self, name: str) -> str:

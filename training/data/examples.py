@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 from torch.utils.data import Dataset
 
 from ciea_hf.retrieval.documents import DocumentInput
+from ciea_hf.training.data.query_images import random_part, random_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from PIL import Image
+
     from ciea_hf.data.dataset import RetrievalDataset
+    from ciea_hf.modeling.images_ciea import PreprocessedImage
     from ciea_hf.retrieval.documents import DocumentView
     from ciea_hf.training.data.sampler import SampleKey
 
@@ -28,12 +32,13 @@ class Example:
 
     Attributes:
         query_id: Id of the query.
-        query: Text of the query.
+        query: Text of the query; empty for a query that is an image alone.
         targets: Corpus rows that the query is trained towards; empty if no target can be read.
         relevant: Corpus rows of all documents relevant to the query.
         documents: Targets and negatives.
         captions: Captions of all positive images; `None` for a query without an image among its targets.
         broken: Id of each document whose image cannot be decoded, and the reason.
+        query_image: Image of the query, decoded or preprocessed, or `None`.
     """
 
     query_id: str
@@ -43,6 +48,7 @@ class Example:
     documents: list[DocumentInput]
     captions: list[str] | None = None
     broken: dict[str, str] = field(default_factory=dict)
+    query_image: Image.Image | PreprocessedImage | None = None
 
 
 class Examples(Dataset[Example]):
@@ -78,6 +84,8 @@ class RetrievalExamples(Examples):
         negatives: Query id to the corpus rows of its hard negatives, by kind; `None` for in-batch negatives only.
         counts: Number of hard negatives per example, by kind.
         caption_dropout: Probability that an image loses its caption.
+        image_queries: Probability that a part of the target's image, alone or with words of the query, replaces the
+            query of an image.
 
     Raises:
         ValueError: If no query has a positive with content, or `negatives` are given and no query has one.
@@ -90,8 +98,10 @@ class RetrievalExamples(Examples):
         negatives: Mapping[str, Mapping[str, Sequence[int]]] | None = None,
         counts: Mapping[str, int] | None = None,
         caption_dropout: float = 0.0,
+        image_queries: float = 0.0,
     ) -> None:
         super().__init__(view)
+        self.image_queries = image_queries
         self.counts = dict(counts or {})
         self.caption_dropout = caption_dropout
         rows = {identifier: row for row, identifier in enumerate(view.ids)}
@@ -159,7 +169,29 @@ class RetrievalExamples(Examples):
         for document in documents:
             if self.caption_dropout and document.has_image and rng.random() < self.caption_dropout:
                 document.text = None
-        return Example(query_id, query, [target.row for target in targets], relevant, documents, captions, broken)
+        example = Example(query_id, query, [target.row for target in targets], relevant, documents, captions, broken)
+        if self.image_queries and captions is not None and rng.random() < self.image_queries:
+            replace_query(example, self.view, rng)
+        return example
+
+
+def replace_query(example: Example, view: DocumentView, rng: random.Random) -> None:
+    """Replace the query of an example by a part of the target's image, half of the time with words of the query.
+
+    The example has no complementary query then. An image that cannot be decoded leaves it unchanged.
+
+    Args:
+        example: Example whose target is an image, changed in place.
+        view: View of the corpus.
+        rng: Source of the random choices.
+    """
+    try:
+        image = random_part(view.image(example.targets[0]), rng)
+    except (ValueError, FileNotFoundError):
+        return
+    example.query_image = view.preprocess(image) if view.preprocess else image
+    example.query = random_words(example.query, rng) if rng.random() < 0.5 else ""
+    example.captions = None
 
 
 class AlignmentExamples(Examples):
@@ -229,7 +261,6 @@ class WarmUpExamples(Examples):
         text = self._texts[key.number]
         rows = self._same[text]
         rng = random.Random(f"{key.seed}-{key.epoch}-{rows[0]}")
-        words = text.split()
-        kept = [word for word in words if rng.random() < 0.5] or [rng.choice(words)]
-        rng.shuffle(kept)
-        return Example(str(rows[0]), " ".join(kept), [rows[0]], rows, [DocumentInput(rows[0], text)])
+        return Example(
+            str(rows[0]), random_words(text, rng, shuffle=True), [rows[0]], rows, [DocumentInput(rows[0], text)]
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -79,12 +80,14 @@ class Embedder(nn.Module):
         features = self._vision_features(group)
         pixel_values = group.pixel_values if features is None else None
         tensors = (group.input_ids, group.attention_mask, pixel_values, features)
+        image_only = group.has_image and self.training and not group.is_query
+        embed = partial(self._embed, image_only_from=self.image_only_from if image_only else None)
         if not self.gradient_cache or not torch.is_grad_enabled():
-            return self._embed(*tensors)
+            return embed(*tensors)
         if self.in_step:  # torch's checkpointing supports weights that are gathered and freed in shards
-            found: tuple[Tensor, Tensor] = checkpoint(self._embed, *tensors, use_reentrant=False)
+            found: tuple[Tensor, Tensor] = checkpoint(embed, *tensors, use_reentrant=False)
             return found
-        return embed_cached(self._embed, tensors, [p for p in self.model.parameters() if p.requires_grad])
+        return embed_cached(embed, tensors, [p for p in self.model.parameters() if p.requires_grad])
 
     def _anchor(self) -> Tensor | float:
         """Return 0 with a gradient of 0, for batches without any trained parameter when the scale is frozen."""
@@ -135,15 +138,19 @@ class Embedder(nn.Module):
             return self.model.get_vision_features(group.pixel_values)
 
     def _embed(
-        self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor | None, vision_features: Tensor | None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        pixel_values: Tensor | None,
+        vision_features: Tensor | None,
+        image_only_from: Literal["extracted", "projected"] | None,
     ) -> tuple[Tensor, Tensor]:
-        has_image = pixel_values is not None or vision_features is not None
         output = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             pixel_values=pixel_values,
             vision_features=vision_features,
-            image_only_from=self.image_only_from if has_image and self.training else None,
+            image_only_from=image_only_from,
             return_dict=True,
         )
         images = output.image_embeddings

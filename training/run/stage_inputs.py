@@ -116,10 +116,12 @@ class StageInputs:
             negatives = load_negatives(self.negatives, kinds)
             counts = {"image": config.image_negatives, "text": config.text_negatives}
             try:
-                return RetrievalExamples(dataset, view, negatives, counts, config.caption_dropout)
+                return RetrievalExamples(dataset, view, negatives, counts, config.caption_dropout, config.image_queries)
             except ValueError as error:
                 raise ValueError(f"{self.negatives}: {error}") from error
-        return RetrievalExamples(dataset, view, caption_dropout=config.caption_dropout)
+        return RetrievalExamples(
+            dataset, view, caption_dropout=config.caption_dropout, image_queries=config.image_queries
+        )
 
     def dev_evaluator(self, model: CIEAModel) -> DevEvaluator | WordEvaluator | None:
         """Build the evaluator on the dev split; `None` without one."""
