@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.common.ablation_report import EMPTY, make_table, spread
+from benchmarks.common.composed_queries import WORDS_ALONE, WORDS_AND_IMAGE, composed_query_measures
 from benchmarks.common.interventions import scores_by_weights
 from benchmarks.common.recipe_variants import GROUPS
 from ciea_hf.demo.image_queries import image_query_measures
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ciea_hf.evaluation import EvaluationResult
 
 WITHOUT_CAPTIONS = "captions removed"
-IMAGE_MEASURES = ("own image", "image + text", "same caption", WITHOUT_CAPTIONS)
+IMAGE_MEASURES = ("own image", "image + text", WORDS_AND_IMAGE, WORDS_ALONE, "same caption", WITHOUT_CAPTIONS)
 INTERVENTIONS = ("mean over patches", "shuffled over patches", "inverted within each image")
 
 
@@ -37,12 +38,12 @@ def measure_images(model: Any, dataset: RetrievalDataset, result: EvaluationResu
         result: Result of the evaluation; nothing is measured unless it is one of whole documents.
 
     Returns:
-        The values of [`image_query_measures`]; MRR@10 of image queries when all captions are removed; and, with an
-        extractor, MRR@10 of image queries by intervention on the weights.
+        The values of [`image_query_measures`] and [`composed_query_measures`]; MRR@10 of image queries when all
+        captions are removed; and, with an extractor, MRR@10 of image queries by intervention on the weights.
     """
     if result.settings["content"] != "full":
         return {}
-    measures = image_query_measures(model, dataset)
+    measures = image_query_measures(model, dataset) | composed_query_measures(model, dataset)
     view = DocumentView(dataset, captions=corrupt_captions(dataset, drop=1.0))
     measures[WITHOUT_CAPTIONS] = evaluate(model, dataset, content=view).by_kind["image"]["mrr@10"]
     if model.config.use_extractor:
@@ -106,6 +107,8 @@ paper's recipe, and the other rows with CIEA.
 ![chart]({name}.png)
 
 An image as a query should find its own document (mean reciprocal rank, "own image"), also with the text "a picture".
+"Words + image" is MRR@10 of queries that name captioned objects in words and show the hidden object as an image, and
+"words alone" that of the same words without this image.
 "Same caption" is the share of queries whose relevant image ranks above all other images with the same caption. The last
 column is MRR@10 of image queries when the captions of all documents are removed in the evaluation.
 

@@ -60,6 +60,8 @@ _ALL = (
     _new("lambda_0.1", ("--lambda", "0.1")),
     _new("lambda_1", ("--lambda", "1")),
     _new("caption_dropout", ("--caption-dropout", "0.2")),
+    _new("image_queries", ("--image-queries", "0.3")),
+    _new("hard_negatives", continues="ciea"),
     *(
         _new(f"marvel_{family}", (*NO_EXTRACTOR, *NO_LOSS), False, family=family, baseline=f"marvel_{family}")
         for family in FAMILIES
@@ -82,7 +84,11 @@ GROUPS: dict[str, dict[str, str]] = {
     "weights": {"uniform instead of gates": "uniform", "complement weights instead of gates": "without_gate"},
     "left out": {TITLES[part]: f"without_{part}" for part in ("alignment", "dropout", "reverse", "uncaptioned")},
     "lambda (0.5)": {"0": "lambda_0", "0.1": "lambda_0.1", "1": "lambda_1"},
-    "added": {"a fifth of captions dropped": "caption_dropout"},
+    "added": {
+        "a fifth of captions dropped": "caption_dropout",
+        "0.3 of queries are images": "image_queries",
+        "200 steps with hard negatives": "hard_negatives",
+    },
     "language model": {
         f"{title}, {system}": f"{system.lower()}_{family}"
         for family, title in FAMILIES.items()

@@ -108,15 +108,17 @@ class Runs:
         """Train and evaluate a variant, and write its record. An interrupted training continues."""
         overrides = self.overrides(variant)
         provenance = {"data_args": dict(self.provenance)} if self.provenance else {}
-        *shared, _ = stages = variant.stages(self.steps, self.warm_up_steps)
+        *shared, last = stages = variant.stages(self.steps, self.warm_up_steps)
         start: tuple[str, ...] = ()
         for number, name in enumerate(shared, start=1):
             options = {**{stage: overrides[stage] for stage in shared[:number]}, **provenance}
             title = f"{name.replace('_', '-')}-{variant.family}"
+            if name == STAGE:
+                title = str(variant.continues)
             folder = self._train(title, seed, options, (*stages[name], *start), variant.preset)
             start = ("--model", str(folder / name / "best"))
-        folder = self._train(variant.name, seed, overrides, (*stages[STAGE], *start), variant.preset)
-        stage = folder / STAGE
+        folder = self._train(variant.name, seed, overrides, (*stages[last], *start), variant.preset)
+        stage = folder / last
         model = load_encoder(str(stage / "best"))
         result = evaluate(model, self.test, content=variant.content)
         record = Record(
@@ -160,7 +162,8 @@ class Runs:
                 continue
             if isinstance(content, DocumentView) and self.variants[run.variant].content != "full":
                 continue
-            model = self._folder(run.variant, run.seed, run.overrides) / STAGE / "best"
+            stage = [*self.variants[run.variant].stages(self.steps)][-1]
+            model = self._folder(run.variant, run.seed, run.overrides) / stage / "best"
             if not model.is_dir():
                 say(f"skipped {run.variant}, seed {run.seed}, {name}: no model found at {model}")
                 continue

@@ -42,6 +42,8 @@ class Variant:
         preset: Preset of the training.
         alignment: Arguments of the alignment of patches and words after the warm-up; None trains without it.
         warm_up: Whether the language model is first trained on texts; a pretrained one needs no warm-up.
+        continues: Name of the variant whose in-batch training this one continues with mined hard negatives, or None.
+        hard_negative_steps: Steps of that continuation.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Variant:
     preset: str = PRESET
     alignment: tuple[str, ...] | None = None
     warm_up: bool = True
+    continues: str | None = None
+    hard_negative_steps: int = 200
 
     def stages(self, steps: int, warm_up_steps: int | None = None) -> dict[str, tuple[str, ...]]:
         """Return the arguments of each stage. All variants of a family share the stages before the last one.
@@ -69,7 +73,11 @@ class Variant:
         stages = {"warm_up": ("--stage", "warm_up", *text_model, *budget)} if self.warm_up else {}
         if self.alignment is not None:
             stages["align"] = ("--stage", "align", "--use-extractor", "false", *self.alignment)
-        return {**stages, "in_batch": ("--stage", "in_batch", "--max-steps", str(steps), *self.arguments)}
+        stages["in_batch"] = ("--stage", "in_batch", "--max-steps", str(steps), *self.arguments)
+        if self.continues is not None:
+            budget = ("--hard_negatives.max-steps", str(self.hard_negative_steps))
+            stages["hard_negatives"] = ("--stage", "mine,hard_negatives", *budget, *self.arguments)
+        return stages
 
 
 def _demo_variant(name: str) -> Variant:

@@ -25,11 +25,16 @@ from benchmarks.common.clipart_tower import (
     train_clipart_tower,
     word_auc,
 )
+from benchmarks.common.clipart_variants import SETTINGS
+from benchmarks.common.recipe_variants import VARIANTS as RECIPE_VARIANTS
 from benchmarks.common.records import Record, read_records
+from benchmarks.common.variants import stage_overrides
 from ciea_hf import CIEAModel
 from ciea_hf.data import load_retrieval_dataset
 from ciea_hf.evaluation import evaluate, score_run
 from ciea_hf.evaluation.baselines import bm25_run
+from ciea_hf.evaluation.robustness import corrupt_captions
+from ciea_hf.retrieval import DocumentView
 from ciea_hf.training.arguments import config_from_arguments
 from ciea_hf.training.run.stages import run_stages
 from tests.support import sample_datasets
@@ -128,17 +133,19 @@ def test_complete_run_writes_the_page_and_is_not_repeated(
 ) -> None:
     monkeypatch.setattr(clipart_tower, "MIN_IMAGES", 1)
     monkeypatch.setattr(clipart_tower, "MAX_SHARE", 1)
-    monkeypatch.setattr(openclipart, "SYSTEMS", {"marvel": openclipart.SYSTEMS["marvel"]})
+    monkeypatch.setattr(openclipart, "SETTINGS", {"miniature": SETTINGS["miniature"]})
     monkeypatch.setattr(runs, "launch_training", train_in_this_process)
     command = ["--data", str(data), "--tower-steps", "1", "--steps", "1", "--warm-up-steps", "1", "--seeds", "1",
+               "--settings", "miniature", "--only", "marvel", "caption_only",
                "--output", str(tmp_path / "results"), "--work", str(tmp_path / "work")]  # fmt: skip
     assert openclipart.main(command) == 0
-    (record,) = read_records(tmp_path / "results" / "openclipart")
-    assert record.variant == "marvel"
-    assert set(record.overrides) == {"warm_up", "in_batch", "data_args"}
+    caption_only, record = read_records(tmp_path / "results" / "openclipart" / "miniature")
+    assert (caption_only.variant, record.variant) == ("caption_only", "marvel")
+    assert set(record.overrides) == {"warm_up", "align", "in_batch", "data_args"}
     assert set(record.overrides["data_args"]) == {"train", "tower"}
     assert not {"dataset", "vision_model"} & record.overrides["in_batch"].keys()
     assert str(tmp_path) not in json.dumps(record.overrides)
+    assert 0 <= record.measures["ties at mean"] <= 1
     test = load_retrieval_dataset(data, "test")
     page = (tmp_path / "results" / "openclipart.md").read_text(encoding="utf-8")
     bm25 = score_run(bm25_run(test), test).by_kind["image"]["mrr@10"]
@@ -146,16 +153,19 @@ def test_complete_run_writes_the_page_and_is_not_repeated(
     assert [cell.strip() for cell in row.split("|")[2:5]] == ["BM25", "1", f"{bm25:.3f}"]
     assert "9 documents" in page
     assert Image.open(tmp_path / "results" / "openclipart.png").width > 400
-    model = next(tmp_path.glob("work/marvel-seed0-*")) / "in_batch" / "best"
+    model = CIEAModel.from_pretrained(next(tmp_path.glob("work/marvel-seed0-*")) / "in_batch" / "best")
+    removed = DocumentView(test, captions=corrupt_captions(test, drop=1.0))
+    train = load_retrieval_dataset(data, "train")
     expected = [
-        evaluate(CIEAModel.from_pretrained(model), load_retrieval_dataset(data, split), content=content)
-        for split, content in (("train", "full"), ("test", "full"), ("test", "caption"))
+        evaluate(model, dataset, content=content).by_kind["image"]["mrr@10"]
+        for dataset, content in ((train, "full"), (test, "caption"), (test, removed))
     ]
-    row = page.splitlines()[-1]
-    assert "## Generalisation" in page
-    assert [cell.strip() for cell in row.split("|")[1:6]] == [
-        "MARVEL", "1", *(f"{result.by_kind['image']['mrr@10']:.3f}" for result in expected)
-    ]  # fmt: skip
+    conditions = [line for line in page.splitlines() if " MARVEL " in line][-1]
+    assert [cell.strip() for cell in conditions.split("|")[2:4]] == ["MARVEL", "1"]
+    values = [cell.strip() for cell in conditions.split("|")[4:8]]
+    assert values == [f"{value:.3f}" for value in (record.measures["ties at mean"], *expected)]
+    row = [line for line in page.splitlines() if " caption only " in line][-1]
+    assert [cell.strip() for cell in row.split("|")[-3:-1]] == ["-", "-"], "it sees no image"
     capsys.readouterr()
     monkeypatch.setattr(runs, "evaluate", None)  # a second evaluation would fail
     assert openclipart.main([*command, "--report"]) == 0
@@ -166,9 +176,9 @@ def test_complete_run_writes_the_page_and_is_not_repeated(
 def test_conditions_skip_runs_without_a_model_unless_recorded(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    test = load_retrieval_dataset(data, "test")
-    benchmark = runs.Runs(openclipart.SYSTEMS, 1, 1, tmp_path / "records", tmp_path / "work", test)
-    overrides = json.loads(json.dumps(benchmark.overrides(openclipart.SYSTEMS["marvel"])))
+    test, variants = load_retrieval_dataset(data, "test"), SETTINGS["miniature"].variants
+    benchmark = runs.Runs(variants, 1, 1, tmp_path / "records", tmp_path / "work", test)
+    overrides = json.loads(json.dumps(benchmark.overrides(variants["marvel"])))
     metrics = {"image": {"mrr@10": 0.5}}
     record = Record("marvel", 0, 1, overrides, test.fingerprint, None, 1.0, metrics, [2])
     record.write(benchmark.folder)
@@ -176,6 +186,42 @@ def test_conditions_skip_runs_without_a_model_unless_recorded(
     assert "skipped marvel, seed 0, captions: no model found at" in capsys.readouterr().out
     record.write(benchmark.folder / "captions")
     assert benchmark.repeat("captions", test, "caption") == [record]
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_options_of_all_systems_are_valid(name: str) -> None:
+    setting = SETTINGS[name]
+    assert {variant for titles in setting.groups.values() for variant in titles.values()} == set(setting.variants)
+    for variant in setting.variants.values():
+        stages = stage_overrides(variant, setting.steps)
+        assert ("warm_up" in stages) == (name != "pretrained")
+        if variant.name.endswith("_frozen"):
+            assert all("text" in stage["freeze"] for stage in stages.values())
+
+
+def test_a_run_continues_the_in_batch_training_of_another_variant(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, tuple[str, ...]]] = []
+
+    def train(folder: Path, arguments: Sequence[str], preset: str) -> Path:
+        started.append((folder.name.rsplit("-", 1)[0], tuple(arguments)))
+        if arguments[arguments.index("--stage") + 1] == "mine,hard_negatives":
+            raise SystemExit(0)
+        return folder
+
+    monkeypatch.setattr(runs, "launch_training", train)
+    test = load_retrieval_dataset(data, "test")
+    benchmark = runs.Runs(RECIPE_VARIANTS, 5, None, tmp_path / "records", tmp_path / "work", test)
+    for name in ("hard_negatives", "ciea"):
+        with pytest.raises((SystemExit, OSError)):
+            benchmark.run(RECIPE_VARIANTS[name], 3)
+    names = [name for name, _ in started]
+    assert names == ["warm-up-t5-seed3", "align-t5-seed3", "ciea-seed3", "hard_negatives-seed3",
+                     "warm-up-t5-seed3", "align-t5-seed3", "ciea-seed3"]  # fmt: skip
+    assert started[2] == started[6], "the same training"
+    arguments = started[3][1]
+    assert arguments[arguments.index("--model") + 1].endswith("/in_batch/best")
 
 
 def test_missing_data_raise_an_error_that_names_the_build_command(

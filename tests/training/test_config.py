@@ -27,6 +27,8 @@ from ciea_hf.training.run.stages import run_stages
 from ciea_hf.training.train import main
 from tests.support.helpers import tiny_model
 
+PAPER_PRESETS = ("edis", "marvel", "webqa_image", "webqa_multi")
+OWN = ("edis", "webqa_image", "webqa_multi")
 PAPER = {
     "learning_rate": 5e-6,
     "adam_betas": (0.9, 0.98),
@@ -41,14 +43,14 @@ PAPER = {
 
 
 def test_every_preset_loads_and_every_stage_of_it() -> None:
-    assert preset_names() == ["demo", "demo_paper", "edis", "marvel", "webqa_image", "webqa_multi"]
+    assert preset_names() == ["demo", "demo_paper", *sorted((*PAPER_PRESETS, *(f"{name}_words" for name in OWN)))]
     for name in preset_names():
         config = load_preset(name)
         for stage in STAGES:
             assert config.for_stage(stage).stage == stage
 
 
-@pytest.mark.parametrize("name", ["edis", "marvel", "webqa_image", "webqa_multi"])
+@pytest.mark.parametrize("name", PAPER_PRESETS)
 def test_presets_of_the_paper_hold_its_values(name: str) -> None:
     config = load_preset(name)
     assert config.stage_names == ["align", "in_batch", "mine", "hard_negatives"]
@@ -62,6 +64,21 @@ def test_presets_of_the_paper_hold_its_values(name: str) -> None:
     assert (hard.image_negatives, hard.text_negatives) == ((2, 0) if name in ("edis", "webqa_image") else (1, 1))
     assert config.dataset_format == ("webqa-image" if name == "webqa_image" else "auto")
     assert config.dataset_format in {"auto", *FORMATS}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_presets_of_this_recipe_differ_from_the_papers_in_the_recipe_only(name: str) -> None:
+    paper, own, demo = load_preset(name), load_preset(f"{name}_words"), load_preset("demo")
+    recipe = ("extractor_weights", "extract_uncaptioned", "dropout", "extractor_dropout", "complement_weight",
+              "reverse_weight")  # fmt: skip
+    stage = "in_batch"
+    assert all(getattr(own.for_stage(stage), option) == getattr(demo.for_stage(stage), option) for option in recipe)
+    one, other = config_as_dict(own.for_stage(stage)), config_as_dict(paper.for_stage(stage))
+    changed = {option for option in one if one[option] != other[option]}
+    assert changed == {*recipe, "new_learning_rate", "output_dir"} - {"complement_weight"} | {"lambda"}
+    align, aligned = own.for_stage("align"), demo.for_stage("align")
+    same = ("contrast", "max_steps", "eval_steps", "max_grad_norm", "word_scale", "word_learning_rate", "freeze")
+    assert all(getattr(align, option) == getattr(aligned, option) for option in same)
 
 
 def test_an_unknown_option_lists_the_valid_ones() -> None:
@@ -92,7 +109,7 @@ def test_the_command_line_wins_over_the_preset_and_a_stage_over_all() -> None:
     assert (config.learning_rate, config.use_extractor) == (5e-6, False)
 
 
-@pytest.mark.parametrize("name", ["demo", "demo_paper", "edis", "marvel", "webqa_image", "webqa_multi"])
+@pytest.mark.parametrize("name", preset_names())
 def test_a_configuration_survives_yaml(name: str, tmp_path: Any) -> None:
     config = updated(load_preset(name), {"lora": "r=4", "trackers": "none", "max_steps": 3})
     path = tmp_path / "config.yaml"
