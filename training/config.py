@@ -23,9 +23,8 @@ STAGE_DEFAULTS: dict[str, dict[str, Any]] = {
 # Parts that can be frozen; `text_body` is the language model without its token table.
 FREEZABLE = ("vision", "text", "text_body", "projector", "extractor", "logit_scale")
 
-STAGE, MODEL, DATA, LOSS, OPTIMISER, MINING, RUN = (
-    "stages", "model", "data", "losses", "optimisation", "mining (stage `mine`)", "run and evaluation",
-)  # fmt: skip
+STAGE, MODEL, DATA, LOSS, OPTIMISER = "stages", "model", "data", "losses", "optimisation"
+MINING, RUN = "mining (stage `mine`)", "run and evaluation"
 
 
 @dataclass(frozen=True)

@@ -41,17 +41,18 @@ def reset_peak() -> int:
     return resident("VmRSS")
 
 
-def resident(name: str) -> int:
-    """Return a value of `/proc/self/status` in bytes.
+def resident(name: str, process: int | str = "self") -> int:
+    """Return a value of `/proc/PROCESS/status` in bytes.
 
     Args:
         name: `VmRSS` for the current resident memory, `VmHWM` for its peak, or `RssAnon` for the current resident
             memory without memory-mapped files, whose pages the system can reclaim.
+        process: Id of the process; this one by default.
 
     Returns:
         The value in bytes.
     """
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
-import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from ciea_hf.data import RetrievalDataset, corpus_from_columns
+from ciea_hf.data import RetrievalDataset
 from ciea_hf.retrieval import (
     DocumentView,
     EncodedCorpus,
@@ -22,34 +20,15 @@ from ciea_hf.retrieval import (
     encode_corpus,
     encode_shards,
     load_corpus,
-    prune,
     verify_corpus,
 )
 from ciea_hf.retrieval.building import launched_as
 from ciea_hf.retrieval.shards import MANIFEST, SHARDS, read_manifest
 from tests.support.processes import start
-from tests.support.toy_retrieval import ToyEncoder, coloured_image, toy_dataset
+from tests.support.toy_retrieval import ToyEncoder, folder_content, toy_dataset
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """All files of an index but its locks."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and ".locks" not in path.parts
-    }
-
-
-def dataset_of(texts: dict[str, str], images: dict[str, str] | None = None) -> RetrievalDataset:
-    """A data set of texts, and of images by colour."""
-    images = images or {}
-    ids = [*texts, *(name for name in images if name not in texts)]
-    encoded = [coloured_image(images[name]) if name in images else None for name in ids]
-    corpus = corpus_from_columns(ids, [texts.get(name) for name in ids], encoded)
-    return RetrievalDataset(corpus, toy_dataset().queries, {}, name="toy", split="test")
 
 
 @pytest.mark.parametrize("options", [EncodingOptions(batch_size=1, shard_size=2), EncodingOptions(num_workers=0)])
@@ -79,7 +58,7 @@ def test_encoding_continues_where_it_stopped(tmp_path: Path) -> None:
     model = ToyEncoder()
     encode_corpus(model, dataset, tmp_path / "parts", options=options)
     assert model.documents_seen == 4
-    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+    assert folder_content(tmp_path / "parts") == folder_content(tmp_path / "whole")
 
 
 def killed_encoder(folder: Path, documents: int) -> None:
@@ -102,7 +81,7 @@ def test_a_killed_run_leaves_an_identical_index(tmp_path: Path, documents: int) 
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     encode_corpus(ToyEncoder(), toy_dataset(), tmp_path / "killed", options=options)
-    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+    assert folder_content(tmp_path / "killed") == folder_content(tmp_path / "whole")
 
 
 def test_explicit_shares_fill_one_folder(tmp_path: Path) -> None:
@@ -136,7 +115,7 @@ def test_the_shards_of_a_dead_process_are_taken_by_others(tmp_path: Path) -> Non
         process.join(60)
     assert [process.exitcode for process in processes] == [0, -signal.SIGKILL, 0]
     encode_corpus(ToyEncoder(), toy_dataset(), tmp_path / "alone", options=EncodingOptions(shard_size=1))
-    assert content(tmp_path / "shared") == content(tmp_path / "alone")
+    assert folder_content(tmp_path / "shared") == folder_content(tmp_path / "alone")
 
 
 def test_launchers_are_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +179,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path, suffix: str) -> None:
     options = EncodingOptions(shard_size=4, precision="int8")
     encode_corpus(ToyEncoder(), toy_dataset(), tmp_path, options=options)
     assert verify_corpus(tmp_path) == []
-    before = content(tmp_path)
+    before = folder_content(tmp_path)
     path = next(path for path in sorted((tmp_path / SHARDS).iterdir()) if path.name.split(".", 1)[1] == suffix[1:])
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
@@ -212,7 +191,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path, suffix: str) -> None:
     model = ToyEncoder()
     encode_corpus(model, toy_dataset(), tmp_path, options=options)
     assert model.documents_seen == 4
-    assert content(tmp_path) == before
+    assert folder_content(tmp_path) == before
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".arrow"])
@@ -222,77 +201,6 @@ def test_truncated_shards_are_named(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ValueError, match=r"cannot be read.*--verify"):
         load_corpus(tmp_path)
-
-
-def test_append_encodes_what_is_new_or_changed(tmp_path: Path) -> None:
-    options = EncodingOptions(shard_size=2)
-    old = dataset_of({"a": "red", "b": "tea", "c": "sea"}, {"p": "red", "q": "blue"})
-    new = dataset_of({"a": "red", "b": "green tea", "d": "boat"}, {"p": "green", "q": "blue"})
-    encode_corpus(ToyEncoder(), old, tmp_path, options=options)
-    with pytest.raises(ValueError, match=r"made with another corpus.*--append"):
-        encode_corpus(ToyEncoder(), new, tmp_path, options=options)
-    model = ToyEncoder()
-    assert encode_shards(model, new, tmp_path, options=options, append=True) == 0
-    assert model.documents_seen == 3  # b and p have changed, d is new
-    corpus = load_corpus(tmp_path)
-    assert sorted(corpus.ids) == ["a", "b", "c", "d", "p", "q"]
-    assert prune(tmp_path, new) == 1
-    assert verify_corpus(tmp_path) == []
-    pruned, whole = load_corpus(tmp_path), encode_corpus(ToyEncoder(), new)
-    assert sorted(pruned.ids) == sorted(whole.ids)
-    assert len(pruned.live) == 5  # the replaced rows are gone
-    for query in ("green tea", "blue", "boat", "sea"):
-        found = [
-            [(hit.id, hit.score, hit.text) for hit in Retriever.from_corpus(ToyEncoder(), one).search(query, 5)[0]]
-            for one in (pruned, whole)
-        ]
-        assert found[0] == found[1]
-    again = ToyEncoder()
-    assert encode_shards(again, new, tmp_path, options=options, append=True) == 0
-    assert again.documents_seen == 0
-
-
-def test_an_interrupted_append_changes_nothing_until_it_ends(tmp_path: Path) -> None:
-    options = EncodingOptions(shard_size=1)
-    old, new = dataset_of({"a": "red", "b": "tea"}), dataset_of({"a": "blue", "b": "tea", "c": "sea"})
-    for name in ("parts", "whole"):
-        encode_corpus(ToyEncoder(), old, tmp_path / name, options=options)
-    assert encode_shards(ToyEncoder(), new, tmp_path / "parts", options=options, append=True, shard=(0, 2)) == 1
-    assert load_corpus(tmp_path / "parts").ids == ["a", "b"]
-    for name in ("parts", "whole"):
-        assert encode_shards(ToyEncoder(), new, tmp_path / name, options=options, append=True) == 0
-    assert content(tmp_path / "parts") == content(tmp_path / "whole")
-    assert sorted(load_corpus(tmp_path / "whole").ids) == ["a", "b", "c"]
-
-
-def test_a_reader_sees_the_old_or_the_new_state(tmp_path: Path) -> None:
-    """A thread opens the index again and again while documents are appended and pruned."""
-    options = EncodingOptions(shard_size=2)
-    states = [dataset_of({f"{n}-{generation}": f"word{n}" for n in range(5)}) for generation in range(6)]
-    valid = {tuple(sorted(state.corpus_ids)) for state in states}
-    valid |= {tuple(sorted(one.corpus_ids + two.corpus_ids)) for one, two in itertools.pairwise(states)}
-    encode_corpus(ToyEncoder(), states[0], tmp_path, options=options)
-    seen, stopped, errors = [], threading.Event(), []
-
-    def read() -> None:
-        while not stopped.is_set():
-            try:
-                seen.append(tuple(sorted(load_corpus(tmp_path).ids)))
-            except Exception as error:
-                errors.append(error)
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    try:
-        for state in states[1:]:
-            encode_shards(ToyEncoder(), state, tmp_path, options=options, append=True)
-            prune(tmp_path, state)
-    finally:
-        stopped.set()
-        thread.join()
-    assert not errors
-    assert set(seen) <= valid
-    assert len(set(seen)) > 1
 
 
 def test_metadata_are_stored(tmp_path: Path) -> None:
@@ -323,14 +231,6 @@ def test_truncated_embeddings_of_each_precision(tmp_path: Path, precision: str) 
     assert Retriever.from_corpus(ToyEncoder(), kept).search("tea drink", 1)[0][0].id == "txt-tea"
     with pytest.raises(ValueError, match="`truncate_dim` must be at most 64"):
         encode_corpus(ToyEncoder(), toy_dataset(), options=EncodingOptions(truncate_dim=65))
-
-
-def test_an_empty_corpus_is_an_empty_index(tmp_path: Path) -> None:
-    dataset = dataset_of({})
-    assert len(encode_corpus(ToyEncoder(), dataset, tmp_path)) == 0
-    assert Retriever.from_corpus(ToyEncoder(), load_corpus(tmp_path)).search("tea", 3) == [[]]
-    encode_shards(ToyEncoder(), dataset_of({"a": "tea"}), tmp_path, append=True)
-    assert load_corpus(tmp_path).ids == ["a"]
 
 
 def test_saving_over_an_index_of_another_model_is_refused(tmp_path: Path) -> None:

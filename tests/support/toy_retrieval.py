@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from ciea_hf.data import RetrievalDataset, corpus_from_columns, queries_from_columns
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "grey": (128, 128, 128)}
 
@@ -67,3 +70,21 @@ class ToyEncoder:
     def _word(self, word: str) -> np.ndarray[Any, Any]:
         seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big")
         return np.random.default_rng(seed).normal(size=self.width)
+
+
+def folder_content(folder: Path) -> dict[str, bytes]:
+    """All files of an index but its locks."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".locks" not in path.parts
+    }
+
+
+def dataset_of(texts: dict[str, str], images: dict[str, str] | None = None) -> RetrievalDataset:
+    """A data set of texts, and of images by colour."""
+    images = images or {}
+    ids = [*texts, *(name for name in images if name not in texts)]
+    encoded = [coloured_image(images[name]) if name in images else None for name in ids]
+    corpus = corpus_from_columns(ids, [texts.get(name) for name in ids], encoded)
+    return RetrievalDataset(corpus, toy_dataset().queries, {}, name="toy", split="test")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,11 +19,10 @@ from ciea_hf.data import RetrievalDataset, save_retrieval_dataset
 from ciea_hf.data.dataset import corpus_from_columns, queries_from_columns
 from ciea_hf.training.arguments import config_as_dict
 from ciea_hf.training.config import TrainingConfig, updated
+from ciea_hf.training.run.stages import run_stages
 from tests.support.helpers import text_config, tiny_model, tiny_processor, vision_config
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ciea_hf import CIEAModel
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
@@ -113,6 +113,12 @@ def save_start(folder: Path, family: str = "t5", **kwargs: Any) -> Path:
 def read_log(folder: Path) -> list[dict[str, float]]:
     """The loss log of a stage."""
     return [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
+
+
+def log_of(config: TrainingConfig) -> list[dict[str, float]]:
+    """Train, and return the loss log of stage `in_batch`."""
+    run_stages(config)
+    return read_log(Path(config.output_dir) / "in_batch")
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
