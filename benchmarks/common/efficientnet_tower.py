@@ -58,7 +58,6 @@ def efficientnet_tower() -> EfficientNetModel:
         depth_coefficient=1.0,
         hidden_dim=1280,
         hidden_act="relu6",
-        num_hidden_layers=16,
     )
     model = EfficientNetModel(config)
     converted = {_rename(name): tensor for name, tensor in weights.items() if not name.startswith("_fc.")}

@@ -11,8 +11,7 @@ import pytest
 
 from ciea_hf.retrieval import DocumentView, EncodingOptions, encode_corpus, load_corpus
 from ciea_hf.retrieval.ray_engine import RayOptions, encode_with_ray
-from tests.retrieval.test_building import content, dataset_of
-from tests.support.toy_retrieval import ToyEncoder
+from tests.support.toy_retrieval import ToyEncoder, dataset_of, folder_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,5 +72,5 @@ def test_a_killed_node_changes_no_byte(tmp_path: Path, cluster: Any) -> None:
     assert killed_at[0] < SHARDS
     model, view = load()
     encode_corpus(model, view.dataset, tmp_path / "one", options=options)
-    assert content(tmp_path / "ray") == content(tmp_path / "one")
+    assert folder_content(tmp_path / "ray") == folder_content(tmp_path / "one")
     assert len(load_corpus(tmp_path / "ray")) == SHARDS

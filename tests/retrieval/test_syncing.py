@@ -13,8 +13,7 @@ from ciea_hf.retrieval.indexes.engine import DESCRIPTION
 from ciea_hf.retrieval.indexes.faiss import FaissIndex
 from ciea_hf.retrieval.indexes.lancedb import LanceIndex
 from ciea_hf.retrieval.indexes.syncing import open_index, sync_index
-from tests.retrieval.test_building import dataset_of
-from tests.support.toy_retrieval import ToyEncoder
+from tests.support.toy_retrieval import ToyEncoder, dataset_of
 
 if TYPE_CHECKING:
     from pathlib import Path

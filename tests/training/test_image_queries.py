@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -92,7 +92,7 @@ def test_embeddings_are_those_of_encode(gradient_cache: bool) -> None:
     assert len(embeddings) == sum(batch.counts[:3])
     assert len(image_only) == len(batch.images)  # documents alone
     embeddings = embedder.eval()(batch.groups)[0]
-    inputs = []
+    inputs: list[Any] = []
     for example in examples:
         if example.query_image is None:
             inputs.append(example.query)
