@@ -3,16 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+APP_READY := $(VENV)-app/.ready
 # silence the tokenizers' warning about forks
 export TOKENIZERS_PARALLELISM := false
 
 # installs the package into a folder as users get it: tools that read source code see only a part of an editable install
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --upgrade --target
 
-.PHONY: help install test test-slow test-lowest fuzz lint docs format demo tower benchmark clean
+.PHONY: help install test test-app test-slow test-lowest fuzz lint docs format demo demo-app tower benchmark clean
 
 help:
-	@echo "make install | test | test-slow | test-lowest | fuzz | lint | docs | format | demo | tower | benchmark | clean"
+	@echo "make install | test | test-app | test-slow | test-lowest | fuzz | lint | docs | format | demo | demo-app | tower | benchmark | clean"
 
 install: $(READY)
 
@@ -24,6 +25,19 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# The page has an environment of its own: gradio requires pillow < 13. pip rejects two pins of one package, so those of
+# constraints-app.txt replace those of constraints.txt.
+$(APP_READY): setup.cfg pyproject.toml constraints.txt constraints-app.txt
+	$(PYTHON) -m venv $(VENV)-app
+	$(VENV)-app/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	grep -v '^pillow==' constraints.txt | cat - constraints-app.txt > $(VENV)-app/constraints.txt
+	$(VENV)-app/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)-app/constraints.txt --editable ".[dev-app]"
+	touch $@
+
+# the tests of the page, in headless Chromium if it is installed
+test-app: $(APP_READY)
+	$(VENV)-app/bin/python -m pytest tests/app "tests/test_docs.py::test_commands_and_blocks_run_in_their_order[app.md]"
 
 # tests that take minutes: a cluster of two nodes, one of which is killed
 test-slow: $(READY)
@@ -60,6 +74,10 @@ format: $(READY)
 
 demo: $(READY)
 	$(BIN)/python -m ciea_hf.demo.run
+
+# the page over the models and indexes of `make demo`
+demo-app: $(APP_READY)
+	$(VENV)-app/bin/ciea demo-app demo/ciea demo/ciea.index --compare demo/marvel demo/marvel.index
 
 tower: $(READY)
 	$(BIN)/python -m ciea_hf.miniature.vision --output ciea_hf/miniature/vision_tower

@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_logging_arguments(parser, default=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     for name in COMMANDS:
-        module = importlib.import_module(f"ciea_hf.commands.{name}")
+        module = importlib.import_module(f"ciea_hf.commands.{name.replace('-', '_')}")
         command = commands.add_parser(name, help=module.HELP)
         describe(command, module.__doc__ or "", module.EXAMPLES)
         module.add_arguments(command)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ciea_hf.data import RetrievalDataset
+    from ciea_hf.retrieval import EncodedCorpus
     from ciea_hf.retrieval.encoding import Encoder
 
 
@@ -40,6 +41,28 @@ def load_dataset(name: str, split: str, data_format: str = "auto", corpus_is_eno
     splits = open_reader(name, data_format).splits if corpus_is_enough else [split]
     corpus_only = not splits or (split == SHARED_SPLIT and split not in splits)  # the split of an index of a corpus
     return load_retrieval_dataset(name, split=None if corpus_only else split, format=data_format)
+
+
+def indexed_dataset(corpus: EncodedCorpus) -> RetrievalDataset:
+    """Load the data set that an index was built from.
+
+    Args:
+        corpus: The index.
+
+    Raises:
+        ValueError: If the index does not record its data set, or the data set has changed since; and as
+            [`load_dataset`].
+    """
+    from ciea_hf.choices import CONTENT
+    from ciea_hf.retrieval import DocumentView
+
+    source = corpus.source
+    if "path" not in source:
+        raise ValueError("the index does not know the path of its data set, which holds the images and the queries")
+    dataset = load_dataset(source["path"], source["split"], source.get("format", "auto"), corpus_is_enough=True)
+    if corpus.settings["corpus"] not in (DocumentView(dataset, part).fingerprint for part in CONTENT):
+        raise ValueError(f"{source['path']} has changed since it was indexed: run `ciea index --append`")
+    return dataset
 
 
 def lasting_name(name: str) -> str:

@@ -69,6 +69,10 @@ def plain(requirement: str) -> str:
     return re.split(r"[>=\[ ]", requirement.strip())[0].lower().replace("_", "-")
 
 
+def extra_lines(extra: str) -> list[str]:
+    return settings()["options.extras_require"][extra].splitlines()
+
+
 def requirements(extras: bool = True) -> set[str]:
     section = settings()
     lines = section["options"]["install_requires"].splitlines()
@@ -77,9 +81,22 @@ def requirements(extras: bool = True) -> set[str]:
     return {plain(line) for line in lines if ">=" in line}
 
 
+def pins(name: str) -> dict[str, str]:
+    """Versions by distribution."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return {plain(line.split("==")[0]): line.split("==")[1] for line in lines if "==" in line}
+
+
 def test_constraints_pin_every_requirement() -> None:
-    pinned = {plain(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
-    assert requirements() <= pinned
+    app = {plain(line) for extra in ("app", "dev-app") for line in extra_lines(extra) if ">=" in line}
+    assert requirements() - app <= set(pins("constraints.txt"))
+    assert app <= set(pins("constraints.txt")) | set(pins("constraints-app.txt"))
+
+
+def test_the_page_has_a_different_pillow_alone() -> None:
+    shared = pins("constraints.txt").keys() & pins("constraints-app.txt").keys()
+    assert shared == {"pillow"}
+    assert "grep -v '^pillow==' constraints.txt" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 DISTRIBUTIONS = {

@@ -1,4 +1,4 @@
-"""The commands of `ciea`, one module each.
+"""The commands of `ciea`, one module each; a hyphen in a name is an underscore in that of the module.
 
 A command module has a docstring (the description), `HELP` (one line), `EXAMPLES` (command lines with comments),
 `add_arguments(parser)` and `run(arguments) -> int`, the exit status. It imports only the standard library and light
@@ -15,6 +15,8 @@ COMMANDS = (
     "search",
     "index",
     "serve",
+    "demo-app",
+    "space",
     "encode",
     "mine",
     "convert",

@@ -101,6 +101,22 @@ def probability(text: str) -> float:
     return value
 
 
+def port_number(text: str) -> int:
+    """Parse a port; 0 stands for any free one."""
+    value = int(text) if text.isdecimal() else -1
+    if not 0 <= value <= 65_535:
+        raise argparse.ArgumentTypeError(f"must be an integer from 0 to 65535; got {text!r}")
+    return value
+
+
+def add_address_arguments(parser: argparse.ArgumentParser, port: int) -> None:
+    """Add `--host` and `--port`, the default of which is `port`."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--port", type=port_number, default=port, help=f"port to listen on; 0 chooses one (default: {port})"
+    )
+
+
 def add_format_argument(parser: argparse.ArgumentParser) -> None:
     """Add `--format`."""
     formats = ("auto", *DATASET_FORMATS)

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ciea_hf import loading
-from ciea_hf.choices import CONTENT, INDEXES
+from ciea_hf.choices import INDEXES
 from ciea_hf.commands import common
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from PIL import Image
+    from collections.abc import Sequence
 
     from ciea_hf.data import RetrievalDataset
     from ciea_hf.retrieval import EncodedCorpus, Encoder, Hit, Retriever
@@ -120,7 +118,7 @@ def _open(model: Encoder, arguments: argparse.Namespace, indexed: bool) -> tuple
         corpus = load_corpus(arguments.dataset, model)
         index = open_index(arguments.dataset, model, arguments.index, device)
         if arguments.contact_sheet or arguments.query_id:
-            dataset = _indexed_dataset(corpus)
+            dataset = loading.indexed_dataset(corpus)
     else:
         dataset = loading.load_dataset(arguments.dataset, arguments.split, arguments.format, corpus_is_enough=True)
         folder = None if arguments.no_cache else _cache_folder(model, dataset, arguments)
@@ -198,20 +196,6 @@ def _encode(
     return encode_corpus(model, dataset, folder, view, common.encoding_options(arguments))
 
 
-def _indexed_dataset(corpus: EncodedCorpus) -> RetrievalDataset:
-    from ciea_hf.retrieval import DocumentView
-
-    source = corpus.source
-    if "path" not in source:
-        raise ValueError(
-            "the index does not know the path of its data set, which --contact-sheet and --query-id require"
-        )
-    dataset = loading.load_dataset(source["path"], source["split"], source.get("format", "auto"), corpus_is_enough=True)
-    if corpus.settings["corpus"] not in (DocumentView(dataset, part).fingerprint for part in CONTENT):
-        raise ValueError(f"{source['path']} has changed since it was indexed: run `ciea index --append`")
-    return dataset
-
-
 def _queries_of(dataset: RetrievalDataset | None, identifiers: Sequence[str]) -> list[Query]:
     if dataset is None or not identifiers:
         return []
@@ -261,29 +245,10 @@ def _draw(
 ) -> None:
     from ciea_hf.files import atomic_write
     from ciea_hf.retrieval.gallery import GalleryRow, contact_sheet
+    from ciea_hf.retrieval.images import image_lookup
 
     rows = [GalleryRow(*row) for row in zip(queries, found, relevant, strict=True)]
-    sheet = contact_sheet(rows, _image_lookup(dataset))
+    sheet = contact_sheet(rows, image_lookup(dataset))
     with atomic_write(path) as temporary:
         sheet.save(temporary, format="PNG")
     common.write(f"\n{path}")
-
-
-def _image_lookup(dataset: RetrievalDataset) -> Callable[[str], Image.Image | None]:
-    """Return a function that decodes the image of a document by id; None without one, or if it cannot be decoded."""
-    from ciea_hf.retrieval import DocumentView
-
-    view = DocumentView(dataset, "image", on_broken_image="skip")
-    positions = {document: position for position, document in enumerate(view.ids)}
-
-    def image_of(document: str) -> Image.Image | None:
-        position = positions.get(document)
-        if position is None or view.kinds[position] == "text":
-            return None
-        try:
-            return view.image(position)
-        except (ValueError, FileNotFoundError) as error:
-            view.report_broken(position, error)
-            return None
-
-    return image_of

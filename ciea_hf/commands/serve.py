@@ -6,14 +6,16 @@ the service never fetches a URL. On SIGTERM, requests in progress are completed.
 
 from __future__ import annotations
 
-import argparse
-import ipaddress
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ciea_hf import loading
 from ciea_hf.commands import common
+
+if TYPE_CHECKING:
+    import argparse
 
 HELP = "serve embeddings and searches over HTTP"
 EXAMPLES = """
@@ -28,8 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP)
     parser.add_argument("--index", metavar="INDEX", help="folder written by `ciea index`, for POST /search")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=_port, default=8000, help="port to listen on; 0 chooses one (default: 8000)")
+    common.add_address_arguments(parser, port=8000)
     parser.add_argument(
         "--api-key-file",
         type=Path,
@@ -57,9 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
     for module in SERVER_MODULES:
         import_optional(module, extra="serve")
     from ciea_hf.serve.engine import Engine
+    from ciea_hf.serve.listening import bind, is_loopback, url_of
     from ciea_hf.serve.options import MEGABYTE, ServeOptions
     from ciea_hf.serve.searching import open_retriever
-    from ciea_hf.serve.server import bind, serve
+    from ciea_hf.serve.server import serve
 
     options = ServeOptions(
         model_name=Path(arguments.model).name,
@@ -74,25 +76,17 @@ def run(arguments: argparse.Namespace) -> int:
         timeout=arguments.timeout,
     )
     listener = bind(arguments.host, arguments.port)
-    if options.api_key is None and not _is_loopback(listener.getsockname()[0]):
+    if options.api_key is None and not is_loopback(listener):
         sys.stderr.write(f"ciea: warning: {arguments.host} is open to other machines without a key; set {API_KEY}\n")
     model = loading.load_encoder(arguments.model, arguments.device)
     retriever = None if arguments.index is None else open_retriever(model, arguments.index)
     engine = Engine(model, options, retriever)
     listener.listen()  # before the address is printed, so that a reader of it can connect at once
-    host, port = listener.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    address = url_of(listener)
     common.write(f"{address}  {options.model_name}, {engine.dimension} dimensions; documentation at {address}/docs")
     sys.stdout.flush()
     serve(engine, listener)
     return 0
-
-
-def _port(text: str) -> int:
-    value = int(text) if text.isdecimal() else -1
-    if not 0 <= value <= 65_535:
-        raise argparse.ArgumentTypeError(f"must be an integer from 0 to 65535; got {text!r}")
-    return value
 
 
 def _api_key(file: Path | None) -> str | None:
@@ -102,7 +96,3 @@ def _api_key(file: Path | None) -> str | None:
     if not key:
         raise ValueError(f"--api-key-file: {file} is empty")
     return key
-
-
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback

@@ -35,6 +35,9 @@ LONGEST_LINE = 512 << 20  # bytes; longer lines are rejected
 _ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")  # Pillow's name for bytes, which differs in every run
 _STEP = 1 << 18  # bytes read at once if the size of a line is unknown
 
+UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""Of Pillow's formats, those that need no other program: the formats of images that users send."""
+
 EncodedImage = dict[str, Any]  # {"bytes": bytes | None, "path": str | None}
 UNAVAILABLE: EncodedImage = {"bytes": None, "path": None}
 """An image that the data refer to but that is missing."""
@@ -123,6 +126,32 @@ def image_source(encoded: EncodedImage) -> bytes | str:
         raise ValueError("image is missing: neither bytes nor path")
     path = str(encoded["path"])
     return read_tsv_image(path) if path.startswith(f"{PROTOCOL}://") else path
+
+
+def open_upload(content: bytes, max_pixels: int) -> Image.Image:
+    """Read the header of an image that a user has sent; its pixels are not decoded.
+
+    Args:
+        content: The encoded image.
+        max_pixels: Maximum number of pixels.
+
+    Raises:
+        ValueError: If it is not a valid file in one of `UPLOAD_FORMATS`, or has too many pixels.
+    """
+    from PIL import Image
+
+    try:
+        image = Image.open(BytesIO(content), formats=UPLOAD_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"the image is too large: {error}; the maximum is {max_pixels} pixels") from error
+    except Exception as error:  # Pillow raises exceptions of many classes for damaged files
+        formats = ", ".join(UPLOAD_FORMATS)
+        raise ValueError(
+            f"the image cannot be decoded; it must be a valid file in one of the formats {formats}"
+        ) from error
+    if image.width * image.height > max_pixels:
+        raise ValueError(f"the image has {image.width} x {image.height} pixels; the maximum is {max_pixels}")
+    return image
 
 
 def path_inside(root: Path, path: Any) -> str:

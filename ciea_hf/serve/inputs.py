@@ -6,20 +6,19 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
+from ciea_hf.data.images import open_upload
 from ciea_hf.modeling.images_ciea import load_image
 from ciea_hf.serve.errors import InvalidInputError, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from PIL import Image
+
     from ciea_hf.serve.options import ServeOptions
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # of Pillow's formats, those that need no other program
 DATA_URI = re.compile(r"data:image/[\w.+*-]+;base64,", re.ASCII)
 IMAGE_SCHEMA = {"type": "string", "description": "image as a data URI or in base64; URLs are not fetched"}
 INPUT_SCHEMA = {
@@ -139,14 +138,9 @@ def open_image(item: RawInput, options: ServeOptions) -> OpenedImage:
     """
     content = _image_bytes(item, options)
     try:
-        image = Image.open(BytesIO(content), formats=FORMATS)
-    except Exception as error:  # Pillow raises exceptions of many classes for damaged files
-        formats = ", ".join(FORMATS)
-        message = f"the image cannot be decoded; it must be a valid file in one of the formats {formats}"
-        raise InvalidInputError(message, item.position, item.param) from error
-    if image.width * image.height > options.max_image_pixels:
-        message = f"the image has {image.width} x {image.height} pixels; the maximum is {options.max_image_pixels}"
-        raise InvalidInputError(message, item.position, item.param)
+        image = open_upload(content, options.max_image_pixels)
+    except ValueError as error:
+        raise InvalidInputError(str(error), item.position, item.param) from error
     return OpenedImage(image, item)
 
 

@@ -49,10 +49,11 @@ def search(
         ValueError: If the filter is invalid.
     """
     found = retriever.search_embeddings(embeddings, top_k, conditions)
-    return [[_hit(hit) for hit in hits] for hits in found]
+    return [[hit_fields(hit) for hit in hits] for hits in found]
 
 
-def _hit(hit: Hit) -> dict[str, Any]:
+def hit_fields(hit: Hit) -> dict[str, Any]:
+    """Return a hit as it is sent: `id`, `score`, `kind`, `text` and `metadata`."""
     return {
         "id": hit.id,
         "score": hit.score,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,32 +12,13 @@ import uvicorn
 from ciea_hf.serve.app import create_app
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
     from ciea_hf.serve.engine import Engine
 
 KEEP_ALIVE = 65  # seconds; longer than the 60 of common load balancers, which must be the first to close
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Reserve an address, before a model is loaded. Connections are refused until [`serve`] listens.
-
-    Args:
-        host: Name or address.
-        port: Port; 0 chooses a free one.
-
-    Raises:
-        OSError: If the host is unknown, or the address is in use; the message names it.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    return listener
 
 
 def server_for(engine: Engine) -> uvicorn.Server:
@@ -59,7 +39,7 @@ def serve(engine: Engine, listener: socket.socket) -> None:
 
     Args:
         engine: Engine with model and limits; it is closed at the end.
-        listener: Bound socket; see [`bind`].
+        listener: Bound socket; see `ciea_hf.serve.listening.bind`.
     """
     with _signals_end_quietly():
         server_for(engine).run(sockets=[listener])

@@ -10,8 +10,9 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf.serve.engine import Engine
+from ciea_hf.serve.listening import bind
 from ciea_hf.serve.options import ServeOptions
-from ciea_hf.serve.server import bind, server_for
+from ciea_hf.serve.server import server_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

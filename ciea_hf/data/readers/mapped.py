@@ -41,6 +41,7 @@ def mapped(files: Sequence[Path]) -> datasets.Dataset:
         empty: datasets.Dataset = library.Dataset(parquet.read_table(files[0]))
         return empty
     names = {"rows": [glob.escape(str(file)) for file in full]}
+    library.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would report the loading of local files to a server
     try:
         table: datasets.Dataset = library.load_dataset("parquet", data_files=names, split="rows")
     except library.exceptions.DatasetGenerationError as error:
