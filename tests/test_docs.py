@@ -18,7 +18,12 @@ from tests.support.processes import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ELSEWHERE = ('pip install ".[train,eval,search]"', "make demo", "make test")  # continuous integration runs these
+ELSEWHERE = (
+    'pip install ".[train,eval,search]"',
+    "make demo",
+    "make demo-app",
+    "make test",
+)  # continuous integration runs these
 SHORT = ("--max-steps", "1", "--eval-steps", "1", "--batch-size", "8", "--eval-documents", "20")
 
 
@@ -32,6 +37,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reader's folder after `make demo`, with a tiny random model, and with images and CSV files of their own."""
     folder = tmp_path_factory.mktemp("docs")
     tiny_model().save_pretrained(folder / "demo" / "ciea")
+    tiny_model(use_extractor=False).save_pretrained(folder / "demo" / "marvel")
     for name in ("scene.png", "other.png"):
         toy_image(size=(112, 112)).save(folder / "demo" / name)
     names = [f"{number}.png" for number in range(20)]
@@ -65,7 +71,7 @@ def run_training(command: str, folder: Path) -> None:
 
 
 def start_service(command: str, port: int) -> subprocess.Popen[str]:
-    """Start `ciea serve ...` in the background; returns when it accepts connections."""
+    """Start `ciea serve ...` or `ciea demo-app ...` in the background; returns when it accepts connections."""
     arguments = [*shlex.split(command)[1:], "--port", str(port)]
     process = subprocess.Popen([sys.executable, "-m", "ciea_hf.cli", *arguments], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -84,16 +90,19 @@ def test_commands_and_blocks_run_in_their_order(
     monkeypatch.chdir(reader)
     monkeypatch.setenv("CIEA_HF_CACHE", str(reader / "cache"))
     monkeypatch.setenv("HAYSTACK_TELEMETRY_ENABLED", "False")
+    if page.name == "app.md":
+        pytest.importorskip("gradio", reason="gradio is not installed here; `make test-app` has it")
     port = free_port()
     for language, block in blocks(page):
         if language == "python":
-            code = block.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+            code = re.sub(r"127\.0\.0\.1:(8000|7860)", f"127.0.0.1:{port}", block)
             exec(compile(code, page.name, "exec"), {})  # noqa: S102 (our own page)
             assert capsys.readouterr().out
         for command in block.splitlines() if language == "bash" else ():
             if command.startswith("accelerate launch"):
                 run_training(command, reader)
-            elif command.startswith("ciea serve "):
+            elif command.startswith(("ciea serve ", "ciea demo-app ")):
+                port = free_port()
                 process = start_service(command, port)
                 request.addfinalizer(process.wait)
                 request.addfinalizer(process.terminate)

@@ -1,4 +1,4 @@
-"""Why an image was found, as HTML."""
+"""Why an image was found, as a dialog of the page."""
 
 from __future__ import annotations
 
@@ -23,24 +23,38 @@ def explanation(system: System, hit: Hit, image: Image.Image, query: Any) -> str
         query: What was searched.
 
     Returns:
-        HTML: a figure of the image and of the parts that the score comes from.
+        HTML of the map over the image, and of what it means.
 
     Raises:
         ValueError: If the model cannot explain it.
+        ImportError: If matplotlib is not installed.
     """
-    picture, text = _figure(system.model, hit, image, query)
-    source = cards.data_uri(picture, size=None)
-    return (
-        f'<section class="ciea-why" tabindex="-1" aria-label="Why this image was found">'
-        f'<h2 class="ciea-title">Why {cards.escape(system.name)} found {cards.escape(hit.id)}</h2>'
-        f'<img src="{source}" alt="{cards.escape(text)}">'
-        f'<p class="ciea-caption">{cards.escape(hit.text or "")}</p>'
-        f'<p class="ciea-note">{cards.escape(text)}</p></section>'
+    from ciea_hf.explain import explain, explanation_image
+
+    found = explain(system.model, image, hit.text, query)
+    lost = found.faithfulness
+    text = (
+        f"The score is {found.score:.4f}. "
+        f"With the whole image painted over it is {found.score - lost.lost_in_total:.4f}, "
+        f"with the {lost.removed} marked patches {found.score - lost.lost:.4f}, "
+        f"and with as many random patches {found.score - lost.lost_at_random:.4f} on average."
+    )
+    return dialog(
+        f"Why {system.name} found {hit.id}",
+        f'<div class="ciea-figure"><img src="{cards.data_uri(explanation_image(found), size=None)}" '
+        f'alt="{cards.escape(text)}"></div><p class="ciea-reading">{cards.escape(text)}</p>',
     )
 
 
-def _figure(model: Any, hit: Hit, image: Image.Image, query: Any) -> tuple[Image.Image, str]:  # noqa: ARG001
-    from ciea_hf.explain import overlay_complement
+def dialog(title: str, content: str) -> str:
+    """Return a dialog, which the page opens once it is there.
 
-    picture = overlay_complement(model, image, hit.text or "")
-    return picture, f"Score {hit.score:.4f}. Patches that the caption describes are dark."
+    Args:
+        title: Heading.
+        content: HTML below it.
+    """
+    return (
+        f'<dialog class="ciea-why" aria-labelledby="ciea-why-title"><form method="dialog">'
+        f'<h2 class="ciea-title" id="ciea-why-title">{cards.escape(title)}</h2>'
+        f'<button class="ciea-close" aria-label="Close" autofocus>&times;</button></form>{content}</dialog>'
+    )

@@ -1,7 +1,6 @@
 element.addEventListener("click", (event) => {
     const card = event.target.closest("[data-hit]");
     if (!card) return;
-    document.querySelectorAll(".ciea-card[aria-pressed]").forEach((other) => other.removeAttribute("aria-pressed"));
-    card.setAttribute("aria-pressed", "true");
+    card.setAttribute("aria-busy", "true"); // until the dialog opens
     trigger("click", {hit: card.dataset.hit});
 });

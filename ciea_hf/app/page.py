@@ -24,26 +24,10 @@ SHARE = """(parameters) => {
     return query ? location.origin + location.pathname + query : "";
 }"""
 SHOW_REASON = """() => {
-    const reason = document.querySelector(".ciea-why");
-    if (reason) { reason.focus({preventScroll: true}); reason.scrollIntoView({behavior: "smooth", block: "nearest"}); }
+    document.querySelectorAll(".ciea-card[aria-busy]").forEach((card) => card.removeAttribute("aria-busy"));
+    const reason = document.querySelector("dialog.ciea-why:not([open])");
+    if (reason) reason.showModal();
 }"""
-
-
-class ImageFile(gr.Image):  # type: ignore[misc]
-    """An image input that passes the uploaded file on as it is, so that this package decodes it and names errors."""
-
-    is_template = True  # the browser shows it as a `gr.Image`
-
-    def preprocess(self, payload: Any) -> str | None:
-        """Return the path of the uploaded file."""
-        return None if payload is None else payload.path
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-        """Refuse URLs, which gradio would fetch."""
-        if "://" in str(url_or_file_path):
-            raise gr.Error("The image is a URL, and URLs are not fetched.", print_exception=False)
-        path: str | None = await super().async_move_resource_to_block_cache(url_or_file_path)
-        return path
 
 
 class _Components:
@@ -66,10 +50,7 @@ class _Components:
                     )  # fmt: skip
                 self.button = gr.Button("Search", variant="primary", elem_id="search")
             with gr.Column(scale=1, min_width=200):
-                self.image = ImageFile(
-                    label="Image", type="filepath", sources=["upload", "clipboard"], height=210, elem_id="image",
-                    buttons=[], image_mode=None,
-                )  # fmt: skip
+                self.image = _image_input()
         with gr.Row(elem_id="summary"):
             with gr.Column(scale=2, min_width=280):
                 self.status = _html("status")
@@ -77,11 +58,9 @@ class _Components:
                 self.link = gr.Textbox(
                     label="Link to this search", interactive=False, buttons=["copy"], elem_id="link", max_lines=1
                 )
-        with gr.Row(elem_id="results"):
-            with gr.Column(scale=2, min_width=280), gr.Row(elem_id="columns"):
-                self.columns = [_html(f"hits-{number}", js_on_load=ON_LOAD) for number in range(len(names))]
-            with gr.Column(scale=1, min_width=280, elem_id="reason-column"):
-                self.reason = _html("reason")
+        with gr.Row(elem_id="columns"):
+            self.columns = [_html(f"hits-{number}", js_on_load=ON_LOAD) for number in range(len(names))]
+        self.reason = _html("reason")
         self.parameters = gr.Textbox(visible="hidden", elem_id="parameters")
         self.answer = gr.State()
 
@@ -127,7 +106,7 @@ def _connect(page: gr.Blocks, components: _Components, searcher: Searcher) -> No
     # One event is computed at a time, in order: the result of a search replaces that of an earlier click.
     for number, column in enumerate(components.columns):
         column.click(
-            _explain(searcher, number), components.answer, components.reason, show_progress="minimal", **shared
+            _explain(searcher, number), components.answer, components.reason, show_progress="hidden", **shared
         ).then(None, js=SHOW_REASON, api_visibility="private")
     triggers = [
         components.text.submit, components.button.click, components.image.upload, components.kind.input,
@@ -169,7 +148,7 @@ def _explain(searcher: Searcher, number: int) -> Callable[[Answer | None, gr.Eve
 
 def _shown(answer: Answer) -> list[Any]:
     """Return an answer as the outputs of a search; the explanation of an earlier hit is removed."""
-    return [answer, answer.status, answer.link, answer.reason, *answer.columns]
+    return [answer, answer.status, answer.link, "", *answer.columns]
 
 
 def _read_url(request: gr.Request) -> tuple[str, str, int]:
@@ -178,3 +157,26 @@ def _read_url(request: gr.Request) -> tuple[str, str, int]:
 
 def _html(name: str, js_on_load: str | None = None) -> gr.HTML:
     return gr.HTML("", elem_id=name, apply_default_css=False, js_on_load=js_on_load)
+
+
+def _image_input() -> gr.Image:
+    """Return an image input that hands over the uploaded file as it is, and does not fetch URLs.
+
+    Gradio would decode the file on the way, with errors that users cannot read, and download an image of which it gets
+    a URL. Methods of the instance are replaced, because gradio writes a file next to the source of any subclass.
+    """
+    image = gr.Image(
+        label="Image", type="filepath", sources=["upload", "clipboard"], height=210, elem_id="image", buttons=[],
+        image_mode=None,
+    )  # fmt: skip
+    move = image.async_move_resource_to_block_cache
+
+    async def move_file(url_or_file_path: Any) -> str | None:
+        if "://" in str(url_or_file_path):
+            raise gr.Error("The image is a URL, and URLs are not fetched.", print_exception=False)
+        path: str | None = await move(url_or_file_path)
+        return path
+
+    image.preprocess = lambda payload: None if payload is None else payload.path
+    image.async_move_resource_to_block_cache = move_file
+    return image

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from ciea_hf.app import cards
-from ciea_hf.app.explaining import explanation
+from ciea_hf.app.explaining import dialog, explanation
 from ciea_hf.app.queries import DEFAULT_TOP_K, KINDS, Query
 from ciea_hf.serve.searching import hit_fields
 
@@ -31,7 +31,6 @@ class Answer:
     Attributes:
         status: HTML of the line above the hits.
         columns: HTML of the hits, one entry per system.
-        reason: HTML in the place of an explanation, until an image is clicked.
         link: Parameters of the URL that repeats the search.
         query: The query, or `None` if nothing was searched.
         hits: Hits by id, one mapping per system.
@@ -39,7 +38,6 @@ class Answer:
 
     status: str
     columns: Sequence[str]
-    reason: str = ""
     link: str = ""
     query: Query | None = None
     hits: Sequence[Mapping[str, Hit]] = field(default_factory=tuple)
@@ -91,9 +89,9 @@ class Searcher:
             return Answer(cards.alert(str(error)), [""] * len(self.systems))
         milliseconds = round(1000 * (time.perf_counter() - start))
         columns = [self._column(number, hits) for number, hits in enumerate(found)]
-        status = cards.note(f"{_count(found)} in {milliseconds} ms.")
+        status = cards.note(f"{_count(found)} in {milliseconds} ms. {self._hint(found)}")
         by_id = [{hit.id: hit for hit in hits} for hits in found]
-        return Answer(status, columns, self._invitation(found), query.link(), query, by_id)
+        return Answer(status, columns, query.link(), query, by_id)
 
     def hits(self, text: str | None, image: str | None, kind: str, top_k: float) -> dict[str, list[dict[str, Any]]]:
         """Search all systems, for the API.
@@ -119,19 +117,19 @@ class Searcher:
             document: Id of the document.
 
         Returns:
-            HTML; a message if it cannot be explained.
+            HTML of a dialog: the explanation, or a message if it cannot be explained.
         """
         hit = answer.hits[number].get(document) if number < len(answer.hits) else None
         if hit is None or answer.query is None:
-            return cards.note("This image is not among the current hits; search again.")
+            return _refusal("This image is not among the current hits; search again")
         system = self.systems[number]
         image = system.image_of(hit.id)
         if image is None:
-            return cards.note("The image of this document is not available.")
+            return _refusal("The image of this document is not available")
         try:
             return explanation(system, hit, image, answer.query.content())
-        except (ValueError, TypeError) as error:
-            return cards.alert(str(error))
+        except (ValueError, TypeError, ImportError) as error:
+            return _refusal(str(error))
 
     def _query(self, text: str | None, image: str | None, kind: str, top_k: float) -> Query:
         words = text.strip() if text else ""
@@ -150,13 +148,17 @@ class Searcher:
         image = self.systems[number].image_of(document)
         return None if image is None else cards.data_uri(image)
 
-    def _invitation(self, found: Sequence[Sequence[Hit]]) -> str:
+    def _hint(self, found: Sequence[Sequence[Hit]]) -> str:
         pairs = zip(self.systems, found, strict=True)
         shows_map = any(system.can_explain and any(hit.kind == "image" for hit in hits) for system, hits in pairs)
-        return cards.note("Click an image to see why it was found.") if shows_map else ""
+        return "Click an image to see why it was found." if shows_map else ""
 
 
 def _count(found: Sequence[Sequence[Hit]]) -> str:
     numbers = sorted({len(hits) for hits in found})
     shown = " and ".join(str(number) for number in numbers)
     return f"{shown} {'hit' if numbers == [1] else 'hits'}"
+
+
+def _refusal(message: str) -> str:
+    return dialog("No explanation", cards.alert(message))

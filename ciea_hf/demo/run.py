@@ -113,14 +113,16 @@ def run_demo(output: Path, steps: int | None = None, seed: int = 0) -> dict[str,
     with atomic_write(output / "table.md") as path:
         path.write_text(table + "\n", encoding="utf-8")
     _say("5/6  The trained CIEA model, saved and loaded with AutoModel")
-    model = _export(output, results["ciea"])
+    model = _export(output, "ciea", results["ciea"])
     run = read_run(output / "runs" / "ciea" / RUN_FILE)
     examples = list(example_queries(test, run).values())
     _compare_scenes(output, model, test, examples[0], run)
     _say("6/6  Search: the first test query of each outcome; relevant documents are marked *")
     _search(output, model, examples)
+    page = _index_for_page(output, {"ciea": model, "marvel": _export(output, "marvel", results["marvel"])})
     minutes = (time.perf_counter() - start) / 60
     _say(f"\nDone in {minutes:.1f} minutes. Model: {model}  Contact sheet: {output / 'results.png'}")
+    _say(f"Search on a page, with CIEA and MARVEL side by side (make demo-app, or with the extra app):\n{page}")
     return {name: {**results[name], "training_seconds": seconds[name]} for name in results}
 
 
@@ -162,14 +164,14 @@ def _evaluate(folder: Path, system: System, test: RetrievalDataset) -> dict[str,
     return content
 
 
-def _export(output: Path, results: dict[str, Any]) -> Path:
-    """Load the best CIEA model with AutoModel and save it, with its training run and test results in the card."""
+def _export(output: Path, system: str, results: dict[str, Any]) -> Path:
+    """Load the best model of a system with AutoModel and save it, with its run and test results in the card."""
     from transformers import AutoModel
 
     from ciea_hf.model_cards import write_model_card
 
-    folder = output / "ciea"
-    stage = output / "runs" / "ciea" / "in_batch"
+    folder = output / system
+    stage = output / "runs" / system / "in_batch"
     AutoModel.from_pretrained(stage / "best").save_pretrained(folder)
     run = _read_json(stage / "run.json")
     names = ("command", "config", "versions", "git_revision", "seed", "base_model", "datasets")
@@ -199,13 +201,27 @@ def _compare_scenes(output: Path, model_folder: Path, test: RetrievalDataset, qu
 
 
 def _search(output: Path, model: Path, queries: Sequence[str]) -> None:
-    from ciea_hf.cli import main as ciea
-
     sheet = str(output / "results.png")
     arguments = ["search", str(model), "demo", "--top-k", "5", "--contact-sheet", sheet, "--no-cache"]
     for query in queries:
         arguments += ["--query-id", query]
     _say("     ciea " + " ".join(arguments))
+    _run_command(arguments)
+
+
+def _index_for_page(output: Path, models: dict[str, Path], dataset: str = "demo") -> str:
+    """Index the test split with each model, and return the command that opens the page over them."""
+    pairs = []
+    for name, model in models.items():
+        index = output / f"{name}.index"
+        _run_command(["index", str(model), dataset, "--output", str(index)])
+        pairs.append(f"{model} {index}")
+    return f"ciea demo-app {' --compare '.join(pairs)}"
+
+
+def _run_command(arguments: Sequence[str]) -> None:
+    from ciea_hf.cli import main as ciea
+
     if status := ciea(arguments):
         raise SystemExit(status)
 

@@ -68,7 +68,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     save_retrieval_dataset({"test": scenes()}, folder / "data", "# Scenes")
     names = ("first", "second")
     for seed, name in enumerate(names):
-        tiny_model(seed=seed, **({} if seed == 0 else {"use_extractor": False})).save_pretrained(folder / name)
+        tiny_model(seed=seed, use_extractor=seed == 0).save_pretrained(folder / name)
         arguments = [str(folder / name), str(folder / "data"), "--output", str(folder / f"{name}.index")]
         assert main(["index", *arguments]) == 0
     models, indexes = (tuple(str(folder / f"{name}{end}") for name in names) for end in ("", ".index"))

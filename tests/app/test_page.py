@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CARDS = "#hits-0 .ciea-card"
 ALERT = "#status .ciea-alert"
-REASON = "#reason .ciea-why"
+REASON = "#reason dialog.ciea-why[open]"
 
 
 def search(page: Any, text: str) -> None:
@@ -89,15 +89,22 @@ def test_the_filter_keeps_one_kind(page: Any) -> None:
 
 def test_a_click_shows_why_and_a_new_search_removes_it(page: Any) -> None:
     search(page, "a red cat")
-    page.locator("#hits-0 [data-hit='img-cat']").click()
-    page.locator(REASON).wait_for()
-    assert texts(page, f"{REASON} h2") == ["Why first found img-cat"]
-    assert page.locator(f"{REASON} img").evaluate("node => node.naturalWidth") > 100
-    assert page.locator("[aria-pressed='true']").get_attribute("data-hit") == "img-cat"
+    for number, name in enumerate(("first", "second")):  # with an extractor, and without
+        page.locator(f"#hits-{number} [data-hit='img-cat']").click()
+        page.locator(REASON).wait_for()
+        assert texts(page, f"{REASON} h2") == [f"Why {name} found img-cat"]
+        assert page.locator(f"{REASON} img").evaluate("node => node.naturalWidth") > 500
+        score = page.locator(f"#hits-{number} [data-hit='img-cat'] .ciea-score").text_content()
+        assert texts(page, ".ciea-reading")[0].startswith(
+            f"The score is {score}. With the whole image painted over it is "
+        )
+        page.get_by_role("button", name="Close").click()
+        page.locator(REASON).wait_for(state="hidden")
     search(page, "a blue boat")
     page.wait_for_url("**boat**")
-    page.locator(REASON).wait_for(state="detached")
-    page.get_by_text("Click an image to see why it was found.").wait_for()
+    page.locator("#reason dialog").wait_for(state="detached")
+    assert page.get_by_text("Click an image to see why it was found.").is_visible()
+    assert page.locator("[aria-busy]").count() == 0
     assert page.locator("#hits-0 article.ciea-text").count() == 2  # texts have no map
 
 
@@ -162,7 +169,10 @@ def test_the_keyboard_is_enough(page: Any) -> None:
     page.keyboard.press("Enter")
     page.locator(REASON).wait_for()
     assert texts(page, f"{REASON} h2") == [f"Why first found {name}"]
-    page.wait_for_function("document.activeElement.matches('.ciea-why')")
+    page.wait_for_function("document.activeElement.matches('.ciea-close')")
+    page.keyboard.press("Escape")
+    page.locator(REASON).wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.dataset.hit") == name
 
 
 def test_a_narrow_screen_has_one_column(browser: Any, server: Server) -> None:
@@ -175,8 +185,10 @@ def test_a_narrow_screen_has_one_column(browser: Any, server: Server) -> None:
     assert first["y"] + first["height"] <= second["y"] + 1
     page.locator("#hits-0 [data-hit='img-cat']").click()
     page.locator(REASON).wait_for()
-    page.wait_for_function("document.activeElement.matches('.ciea-why')")
-    page.wait_for_function("document.querySelector('.ciea-why').getBoundingClientRect().top < window.innerHeight")
+    box = page.locator(REASON).bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 360
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     watched.close()
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ciea_hf.cli import build_parser
 from ciea_hf.demo import run as demo
 from ciea_hf.demo.launching import launch_training
 from ciea_hf.demo.report import METRICS, OUTCOMES, Row, demo_table, example_queries
+from ciea_hf.retrieval import load_corpus
 from tests.support.toy_retrieval import toy_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 
 def record_launches(monkeypatch: pytest.MonkeyPatch, status: int) -> list[list[str]]:
@@ -93,3 +95,11 @@ def test_the_table_has_a_row_per_system() -> None:
 def test_examples_are_image_queries_by_outcome(scores: dict[str, float], outcome: str) -> None:
     run = {"q-pic": scores, "q-txt": {"txt-tea": 1.0}}
     assert example_queries(toy_dataset(), run, shown=2) == {outcome: "q-pic"}
+
+
+def test_the_page_opens_over_both_models(model: str, dataset: str, tmp_path: Path) -> None:
+    command = demo._index_for_page(tmp_path, {"ciea": Path(model), "marvel": Path(model)}, dataset)
+    parsed = build_parser().parse_args(command.split()[1:])
+    assert (parsed.model, parsed.compare[0]) == (model, model)
+    for index in (parsed.index, parsed.compare[1]):
+        assert len(load_corpus(index)) == 6

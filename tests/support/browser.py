@@ -50,7 +50,7 @@ class WatchedPage:
         self.page.on("console", self._on_console)
         self.page.on("response", self._on_response)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.errors.append(dialog.message), dialog.dismiss()))
+        self.page.on("dialog", self._on_dialog)
 
     def close(self) -> None:
         """Close the page; nothing may have gone to another machine, and nothing may have failed."""
@@ -61,6 +61,10 @@ class WatchedPage:
     def _on_response(self, response: Any) -> None:
         if response.status >= 400:
             self.errors.append(f"{response.status} {response.url} {response.request.post_data}"[:400])
+
+    def _on_dialog(self, dialog: Any) -> None:
+        self.errors.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def _on_console(self, message: Any) -> None:
         if message.type == "error":
