@@ -21,6 +21,9 @@ ON_LOAD = Path(__file__).with_name("hits.js").read_text(encoding="utf-8")
 SHARE = """(parameters) => {
     const query = parameters ? "?" + parameters : "";
     history.replaceState(null, "", location.pathname + query);
+    if (window.innerWidth <= 760 && document.querySelector(".ciea-card")) {
+        document.querySelector("#summary").scrollIntoView();  // otherwise the hits of a narrow screen are out of sight
+    }
     return query ? location.origin + location.pathname + query : "";
 }"""
 SHOW_REASON = """() => {

@@ -180,6 +180,7 @@ def test_a_narrow_screen_has_one_column(browser: Any, server: Server) -> None:
     page = watched.page
     page.goto(f"{server.url}/?q=a+red+cat")
     page.locator(CARDS).first.wait_for()
+    page.wait_for_function("document.querySelector('.ciea-card').getBoundingClientRect().top < window.innerHeight")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     first, second = (page.locator(f"#hits-{number}").bounding_box() for number in (0, 1))
     assert first["y"] + first["height"] <= second["y"] + 1
