@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ciea_hf.data import RetrievalDataset
-    from ciea_hf.retrieval import EncodedCorpus
+    from ciea_hf.retrieval import DocumentView, EncodedCorpus
     from ciea_hf.retrieval.encoding import Encoder
 
 
@@ -43,8 +43,8 @@ def load_dataset(name: str, split: str, data_format: str = "auto", corpus_is_eno
     return load_retrieval_dataset(name, split=None if corpus_only else split, format=data_format)
 
 
-def indexed_dataset(corpus: EncodedCorpus) -> RetrievalDataset:
-    """Load the data set that an index was built from.
+def indexed_view(corpus: EncodedCorpus) -> DocumentView:
+    """Open the documents that an index was built from, as they were embedded.
 
     Args:
         corpus: The index.
@@ -60,9 +60,16 @@ def indexed_dataset(corpus: EncodedCorpus) -> RetrievalDataset:
     if "path" not in source:
         raise ValueError("the index does not know the path of its data set, which holds the images and the queries")
     dataset = load_dataset(source["path"], source["split"], source.get("format", "auto"), corpus_is_enough=True)
-    if corpus.settings["corpus"] not in (DocumentView(dataset, part).fingerprint for part in CONTENT):
-        raise ValueError(f"{source['path']} has changed since it was indexed: run `ciea index --append`")
-    return dataset
+    for content in CONTENT:
+        view = DocumentView(dataset, content, on_broken_image=corpus.settings.get("on_broken_image", "fail"))
+        if view.fingerprint == corpus.settings["corpus"]:
+            return view
+    raise ValueError(f"{source['path']} has changed since it was indexed: run `ciea index --append`")
+
+
+def indexed_dataset(corpus: EncodedCorpus) -> RetrievalDataset:
+    """Load the data set that an index was built from; see [`indexed_view`]."""
+    return indexed_view(corpus).dataset
 
 
 def lasting_name(name: str) -> str:

@@ -13,6 +13,7 @@ COMMANDS = (
     "compare",
     "mteb",
     "search",
+    "explain",
     "index",
     "serve",
     "demo-app",

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ciea_hf import loading
 from ciea_hf.choices import INDEXES
-from ciea_hf.commands import common
+from ciea_hf.commands import common, explain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ciea_hf.data import RetrievalDataset
-    from ciea_hf.retrieval import EncodedCorpus, Encoder, Hit, Retriever
+    from ciea_hf.retrieval import DocumentView, EncodedCorpus, Encoder, Hit, Retriever
 
 HELP = "search a data set or an index"
 EXAMPLES = """
@@ -65,6 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--index-type", dest="index", choices=INDEXES, default="auto", help="kind of index (default: auto)"
     )
     parser.add_argument("--contact-sheet", type=Path, metavar="PNG", help="image file that shows the hits")
+    parser.add_argument(
+        "--explain", type=Path, metavar="FOLDER", help="folder for a map of each image found: why it is"
+    )
     parser.add_argument("--output", type=Path, metavar="JSONL", help="file for the hits, one JSON object per line")
     parser.add_argument("--no-cache", action="store_true", help="do not keep the embeddings")
     common.add_dataset_arguments(parser)
@@ -84,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     conditions = [condition for condition in (arguments.filter, parse_where(arguments.where)) if condition]
     chosen = {"$and": conditions} if conditions else None
     parse_filter(chosen)
+    if arguments.explain is not None:
+        explain.check_folder(arguments.explain, arguments.content)
     queries = _queries(arguments)
     if not queries and not arguments.query_id:
         raise ValueError("give at least one QUERY, --image, --queries or --query-id")
@@ -91,7 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
     if indexed:
         _reject_index_options(arguments)
     model = loading.load_encoder(arguments.model, arguments.device)
-    retriever, dataset = _open(model, arguments, indexed)
+    retriever, view = _open(model, arguments, indexed)
+    dataset = None if view is None else view.dataset
     queries += _queries_of(dataset, arguments.query_id)
     contents = [query.content for query in queries]
     found = retriever.search(contents, arguments.top_k, arguments.batch_size, chosen)
@@ -102,30 +108,34 @@ def run(arguments: argparse.Namespace) -> int:
         _write_hits(arguments.output, queries, found)
     if arguments.contact_sheet:
         _draw([query.name for query in queries], found, relevant, dataset, arguments.contact_sheet)
+    if arguments.explain and view is not None:
+        files = explain.explain_hits(model, contents, found, view, arguments.explain)
+        common.write(f"\n{len(files)} maps: {arguments.explain}")
     return 0
 
 
-def _open(model: Encoder, arguments: argparse.Namespace, indexed: bool) -> tuple[Retriever, RetrievalDataset | None]:
-    """Return the retriever, and the data set if it is needed."""
-    from ciea_hf.retrieval import Retriever, load_corpus
+def _open(model: Encoder, arguments: argparse.Namespace, indexed: bool) -> tuple[Retriever, DocumentView | None]:
+    """Return the retriever, and the documents if they are needed."""
+    from ciea_hf.retrieval import DocumentView, Retriever, encode_corpus, load_corpus
     from ciea_hf.retrieval.bm25 import KeywordIndex
     from ciea_hf.retrieval.indexes.syncing import open_index
 
-    dataset = None
+    view = None
     device = getattr(model, "device", None)
     if indexed:
         folder: Path | None = Path(arguments.dataset)
         corpus = load_corpus(arguments.dataset, model)
         index = open_index(arguments.dataset, model, arguments.index, device)
-        if arguments.contact_sheet or arguments.query_id:
-            dataset = loading.indexed_dataset(corpus)
+        if arguments.contact_sheet or arguments.query_id or arguments.explain:
+            view = loading.indexed_view(corpus)
     else:
         dataset = loading.load_dataset(arguments.dataset, arguments.split, arguments.format, corpus_is_enough=True)
-        folder = None if arguments.no_cache else _cache_folder(model, dataset, arguments)
-        corpus = _encode(model, dataset, folder, arguments)
+        view = DocumentView(dataset, arguments.content, on_broken_image=arguments.on_broken_image)
+        folder = None if arguments.no_cache else _cache_folder(model, view, arguments)
+        corpus = encode_corpus(model, dataset, folder, view, common.encoding_options(arguments))
         index = corpus.index(arguments.index, device)
     keywords = KeywordIndex(corpus, folder) if arguments.hybrid else None
-    return Retriever(model, index, keywords), dataset
+    return Retriever(model, index, keywords), view
 
 
 def _queries(arguments: argparse.Namespace) -> list[Query]:
@@ -176,24 +186,14 @@ def _reject_index_options(arguments: argparse.Namespace) -> None:
             )
 
 
-def _cache_folder(model: Encoder, dataset: RetrievalDataset, arguments: argparse.Namespace) -> Path:
-    from ciea_hf.retrieval import DocumentView, model_fingerprint
+def _cache_folder(model: Encoder, view: DocumentView, arguments: argparse.Namespace) -> Path:
+    from ciea_hf.retrieval import model_fingerprint
     from ciea_hf.utils import cache_dir, short_hash
 
-    view = DocumentView(dataset, arguments.content, on_broken_image=arguments.on_broken_image)
     options = common.encoding_options(arguments)
     settings = [options.precision, options.truncate_dim, options.shard_size, view.on_broken_image]
     name = f"{model_fingerprint(model)[:16]}-{view.fingerprint[:16]}-{short_hash(json.dumps(settings), 8)}"
     return cache_dir() / "indexes" / name
-
-
-def _encode(
-    model: Encoder, dataset: RetrievalDataset, folder: Path | None, arguments: argparse.Namespace
-) -> EncodedCorpus:
-    from ciea_hf.retrieval import DocumentView, encode_corpus
-
-    view = DocumentView(dataset, arguments.content, on_broken_image=arguments.on_broken_image)
-    return encode_corpus(model, dataset, folder, view, common.encoding_options(arguments))
 
 
 def _queries_of(dataset: RetrievalDataset | None, identifiers: Sequence[str]) -> list[Query]:

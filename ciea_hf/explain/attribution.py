@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+WINDOWS_OF_PATCH = 4  # windows of 2 x 2 patches that contain a patch
 
 
 def integrated_gradients(
@@ -47,16 +50,39 @@ def integrated_gradients(
     return (difference.float() * total).sum(dim=-1)
 
 
-def occlusion(score_hidden: Callable[[torch.Tensor], torch.Tensor], patches: int) -> torch.Tensor:
-    """Attribute a score to patches by hiding each of them in turn.
+def spread(values: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Spread the value of each patch over its neighbours, with weights 1 2 1 in both directions.
+
+    Objects extend over several patches, and a language model need not read all of them, so that the values within one
+    object vary a lot. The sum of all values stays the same.
+
+    Args:
+        values: Values, (P,).
+        grid: Rows and columns; their product is P.
+
+    Returns:
+        Values, (P,).
+    """
+    line = torch.tensor([1.0, 2.0, 1.0], device=values.device)
+    kernel = torch.outer(line, line)[None, None]
+    shares = F.conv2d(torch.ones(1, 1, *grid, device=values.device), kernel, padding=1)  # each patch gives away 1
+    return F.conv2d(values.float().reshape(1, 1, *grid) / shares, kernel, padding=1).flatten()
+
+
+def occlusion(score_hidden: Callable[[torch.Tensor], torch.Tensor], grid: tuple[int, int]) -> torch.Tensor:
+    """Attribute a score to patches by hiding windows of 2 x 2 patches in turn, also those that overlap the border.
 
     Args:
         score_hidden: Function from masks of hidden patches (n, P) to scores (n,).
-        patches: Number P of patches.
+        grid: Rows and columns; their product is P.
 
     Returns:
-        The score lost when each patch is hidden, (P,).
+        The score lost when a window is hidden, mean over the four windows that contain the patch, (P,).
     """
-    hidden = torch.cat([torch.zeros(1, patches, dtype=torch.bool), torch.eye(patches, dtype=torch.bool)])
-    scores = score_hidden(hidden)
-    return scores[0] - scores[1:]
+    rows, columns = (torch.arange(count + 1)[:, None] - torch.arange(count) for count in grid)
+    inside = [((offset == 0) | (offset == 1)) for offset in (rows, columns)]  # (windows, patches) in each direction
+    windows = (inside[0][:, None, :, None] & inside[1][None, :, None, :]).flatten(2).flatten(0, 1)  # (windows, P)
+    nothing = torch.zeros(1, windows.shape[1], dtype=torch.bool)
+    scores = score_hidden(torch.cat([nothing, windows])).float()
+    lost = scores[0] - scores[1:]
+    return windows.to(lost).T @ lost / WINDOWS_OF_PATCH

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from ciea_hf.choices import EXPLANATION_METHODS
-from ciea_hf.explain.attribution import integrated_gradients, occlusion
+from ciea_hf.explain.attribution import integrated_gradients, occlusion, spread
 from ciea_hf.explain.document import ImageDocument
 from ciea_hf.explain.faithfulness import Faithfulness, highest, measure_faithfulness
 from ciea_hf.modeling.errors_ciea import place
@@ -34,7 +34,7 @@ STEPS = 16  # of integrated gradients
 DEFAULT_METHOD = "integrated_gradients"
 LABELS = {
     "integrated_gradients": "contribution to the score (integrated gradients)",
-    "occlusion": "score lost when the patch is hidden",
+    "occlusion": "score lost when 2 x 2 patches are hidden",
     "weights": "complement weight: low where the caption describes the patch",
     "gates": "gate: 1 lets the patch through, 0 hides it",
 }
@@ -92,6 +92,7 @@ def explain(
     query: Any = ...,
     method: str = ...,
     steps: int = ...,
+    smooth: bool = ...,
     batch_size: int = ...,
 ) -> list[Explanation]: ...
 
@@ -104,6 +105,7 @@ def explain(
     query: Any = ...,
     method: str = ...,
     steps: int = ...,
+    smooth: bool = ...,
     batch_size: int = ...,
 ) -> Explanation: ...
 
@@ -115,6 +117,7 @@ def explain(
     query: Any = None,
     method: str = DEFAULT_METHOD,
     steps: int = STEPS,
+    smooth: bool = True,
     batch_size: int = 64,
 ) -> Explanation | list[Explanation]:
     """Compute how much each patch of an image contributes to the score of its document.
@@ -126,11 +129,12 @@ def explain(
         query: Query that the document is scored with: a text, an image (a PIL image, or a path of type `Path`), or a
             dict of `"text"` and `"image"`; one for all images, or a list of one per image. If `None`, the map shows
             what the image adds to its caption.
-        method: `"integrated_gradients"`, whose values sum to the score lost without the image, up to the error of the
-            integration; `"occlusion"`, the score lost when a patch is painted in the image's mean colour; `"weights"`,
-            the complement weights (paper, section 3.2), and `"gates"`, which the model's extractor reads and which do
-            not depend on the query.
+        method: `"integrated_gradients"`, whose values sum to the score lost when all patches become equal to their
+            mean, up to the error of the integration; `"occlusion"`, the mean score lost when a window of 2 x 2 patches
+            around the patch is painted in the image's mean colour; `"weights"`, the complement weights (paper, section
+            3.2), and `"gates"`, which the model's extractor reads and which do not depend on the query.
         steps: Number of points at which integrated gradients are computed.
+        smooth: Whether integrated gradients are spread over neighbouring patches; their sum stays the same.
         batch_size: Maximum number of versions of a document per forward pass.
 
     Returns:
@@ -154,7 +158,7 @@ def explain(
         for position, (item, text, asked) in enumerate(zip(images, captions, queries, strict=True)):
             with place(f"image {position}"):
                 document = ImageDocument(model, item, text, batch_size)
-                explanations.append(_explain(document, text, asked, targets[position], method, steps))
+                explanations.append(_explain(document, text, asked, targets[position], method, steps, smooth))
     return explanations if is_batch(image) else explanations[0]
 
 
@@ -220,7 +224,13 @@ def _targets(
 
 
 def _explain(
-    document: ImageDocument, caption: str | None, query: Any, target: torch.Tensor, method: str, steps: int
+    document: ImageDocument,
+    caption: str | None,
+    query: Any,
+    target: torch.Tensor,
+    method: str,
+    steps: int,
+    smooth: bool,
 ) -> Explanation:
     whole = document.embed_hidden(document.nothing_hidden())[0]
     if query is None:  # the direction of what the image adds: the part of the document orthogonal to its caption
@@ -231,8 +241,9 @@ def _explain(
 
     if method == "integrated_gradients":
         values = _gradients(document, target, steps)
+        values = spread(values, document.grid) if smooth else values
     elif method == "occlusion":
-        values = occlusion(score_hidden, document.patches)
+        values = occlusion(score_hidden, document.grid)
     else:
         values = document.weights(gates=method == "gates")
     values = values.float().cpu()
@@ -248,8 +259,8 @@ def _explain(
 
 
 def _gradients(document: ImageDocument, target: torch.Tensor, steps: int) -> torch.Tensor:
-    nothing = document.nothing_hidden()
-    features, baseline = document.features(torch.cat([nothing, ~nothing]))
+    features = document.features(document.nothing_hidden())[0]
+    baseline = features.mean(dim=0, keepdim=True).expand_as(features)
     return integrated_gradients(
         lambda inputs: document.embed(inputs) @ target, features, baseline, steps, document.batch_size
     )

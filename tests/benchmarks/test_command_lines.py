@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import benchmarks
-from benchmarks import complementarity, robustness
+from benchmarks import complementarity, localisation, robustness
 from benchmarks.common.files import model_titles
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def test_models_are_named_after_their_run() -> None:
     assert model_titles(same) == same
 
 
-@pytest.mark.parametrize("script", [robustness, complementarity])
+@pytest.mark.parametrize("script", [robustness, complementarity, localisation])
 def test_missing_models_raise_an_error_that_names_the_demo(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

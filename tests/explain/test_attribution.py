@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ciea_hf.explain.attribution import integrated_gradients, occlusion
+from ciea_hf.explain.attribution import integrated_gradients, occlusion, spread
 from ciea_hf.explain.faithfulness import DRAWS, measure_faithfulness
 
 FEATURES = torch.tensor([[1.0, 2.0], [-3.0, 0.5], [0.0, 4.0]])
@@ -48,9 +48,25 @@ def score_of(carried: torch.Tensor) -> object:
     return lambda hidden: (~hidden * carried).sum(dim=1)
 
 
-def test_occlusion_finds_what_each_patch_carries() -> None:
-    carried = torch.tensor([0.5, -0.25, 0.0, 2.0])
-    torch.testing.assert_close(occlusion(score_of(carried), 4), carried)  # type: ignore[arg-type]
+def test_occlusion_is_the_mean_loss_of_the_four_windows_around_a_patch() -> None:
+    carried = torch.tensor([[1.0, 10.0, 100.0], [2.0, 20.0, 200.0]])
+    # Windows of the first patch: itself, with its right neighbour, with the one below, and all four.
+    first = (1 + (1 + 10) + (1 + 2) + (1 + 10 + 2 + 20)) / 4
+    middle = ((1 + 10) + (10 + 100) + (1 + 10 + 2 + 20) + (10 + 100 + 20 + 200)) / 4
+    found = occlusion(score_of(carried.flatten()), (2, 3)).reshape(2, 3)  # type: ignore[arg-type]
+    assert found[0, :2].tolist() == [first, middle]
+    assert occlusion(score_of(torch.tensor([8.0])), (1, 1)).tolist() == [8.0]  # type: ignore[arg-type]
+
+
+def test_spreading_keeps_the_sum_and_favours_the_middle() -> None:
+    values = torch.zeros(3, 4)
+    values[1, 1] = 16.0
+    found = spread(values.flatten(), (3, 4)).reshape(3, 4)
+    assert found[:, :3].tolist() == [[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]
+    assert not found[:, 3].any()
+    random = torch.randn(20, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(spread(random, (4, 5)).sum(), random.sum())
+    assert spread(torch.tensor([3.0]), (1, 1)).tolist() == [3.0]
 
 
 def test_faithfulness_in_closed_form() -> None:

@@ -35,7 +35,7 @@ def test_all_maps_of_a_figure_share_one_symmetric_scale() -> None:
     for shown, row in zip(maps, rows, strict=True):
         np.testing.assert_array_equal(shown.get_array(), row.map)
         assert shown.get_clim() == pytest.approx((-0.4, 0.4))
-    assert figure.axes[-1].get_ylabel() == "score lost when the patch is hidden"
+    assert figure.axes[-1].get_ylabel() == "score lost when 2 x 2 patches are hidden"
 
 
 @pytest.mark.parametrize("method", ["weights", "gates"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 from transformers import CLIPImageProcessorPil, ViTImageProcessorPil
 
 from ciea_hf import CIEAModel
@@ -48,12 +49,26 @@ def wide_model(vision: str) -> CIEAModel:
 
 @pytest.mark.parametrize("text", ["t5", "bert", "gpt2"])
 @pytest.mark.parametrize("query", ["a blue boat", None])
-def test_gradients_sum_to_the_score_of_the_image(text: str, query: str | None) -> None:
+def test_gradients_sum_to_the_score_of_what_differs_between_patches(text: str, query: str | None) -> None:
     pooling = "mean" if text == "bert" else None  # the first token hardly sees the image in random weights
     model = tiny_model(text, extractor_weights="gate", pooling=pooling)
     found = explain(model, toy_image(), CAPTIONS[1], query, steps=64)
     assert found.map.shape == (2, 2)
-    assert found.map.sum() == pytest.approx(found.faithfulness.lost_in_total, abs=2e-3)
+    with evaluating(model), torch.no_grad():
+        document = ImageDocument(model, toy_image(), CAPTIONS[1], 8)
+        features = document.features(document.nothing_hidden())
+        # Gates are relative to the other patches, so they are taken where the patches are almost equal.
+        flat = document.embed(features.mean(dim=1, keepdim=True).lerp(features, 1e-3))[0]
+        whole = document.embed(features)[0]
+        target = torch.from_numpy(model.encode_query(query) if query else model.encode_document(CAPTIONS[1]))
+        target = F.normalize(target, dim=0)
+        if query is None:
+            target = F.normalize(whole - (whole @ target) * target, dim=0)
+        expected = float((whole - flat) @ target)
+    assert found.map.sum() == pytest.approx(expected, abs=1e-3)
+    apart = explain(model, toy_image(), CAPTIONS[1], query, steps=64, smooth=False)
+    assert apart.map.sum() == pytest.approx(found.map.sum(), abs=1e-5)
+    assert abs(apart.map - found.map).max() > 1e-4
     assert abs(found.map).max() > 1e-3
 
 
@@ -91,16 +106,19 @@ def test_without_a_query_the_score_is_the_sine_of_document_and_caption(model: CI
     assert found.score == pytest.approx((1 - cosine**2) ** 0.5, abs=1e-4)
 
 
-def test_occlusion_is_the_score_lost_when_a_patch_is_painted(model: CIEAModel) -> None:
+def test_occlusion_is_the_mean_score_lost_when_windows_are_painted(model: CIEAModel) -> None:
     found = explain(model, toy_image(), CAPTIONS[0], QUERIES[0], method="occlusion")
-    pixels = model.processor(images=[toy_image()])["pixel_values"]
-    pixels[0, :, 16:, :16] = pixels[0].mean(dim=(1, 2))[:, None, None]
+    whole = model.processor(images=[toy_image()])["pixel_values"]
     batch = model.processor(text=["photo : " + CAPTIONS[0]], images=[toy_image()])
-    batch["pixel_values"] = pixels
-    with torch.no_grad():
-        painted = model(**batch).embeddings
-    expected = found.score - float(model.similarity(model.encode_query(QUERIES[0]), painted))
-    assert found.map[1, 0] == pytest.approx(expected, abs=1e-5)
+    lost = []
+    for rows in (slice(16, 32), slice(0, 32)):  # the four windows that contain the patch of row 1 and column 0
+        for columns in (slice(0, 16), slice(0, 32)):
+            batch["pixel_values"] = whole.clone()
+            batch["pixel_values"][0, :, rows, columns] = whole[0].mean(dim=(1, 2))[:, None, None]
+            with torch.no_grad():
+                painted = model(**batch).embeddings
+            lost.append(found.score - float(model.similarity(model.encode_query(QUERIES[0]), painted)))
+    assert found.map[1, 0] == pytest.approx(np.mean(lost), abs=1e-5)
     assert found.scale == (-abs(found.map).max(), abs(found.map).max())
 
 
