@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NAME = "localisation"
-SCENES = 150
+SCENES = 50
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
