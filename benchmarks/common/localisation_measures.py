@@ -113,14 +113,11 @@ def measure_model(model: Any, title: str, scenes: Sequence[Scene], say: Callable
 
 def methods_of(model: Any) -> Iterator[str]:
     """Yield the methods that a model has."""
-    config = model.config
-    weights = config.extractor_weights if config.use_extractor else "uniform"
-    for name, method in METHODS.items():
-        if (method["method"] == "weights" and weights == "uniform") or (
-            method["method"] == "gates" and weights != "gate"
-        ):
-            continue
-        yield name
+    weights = model.config.extractor_weights if model.config.use_extractor else "uniform"
+    missing = {"uniform": ("weights", "gates"), "complement": ("gates",), "gate": ()}[weights]
+    for name, options in METHODS.items():
+        if options["method"] not in missing:
+            yield name
 
 
 def _measure_scene(model: Any, scene: Scene, task: str, method: str) -> dict[str, float]:

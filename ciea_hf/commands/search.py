@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ciea_hf.data import RetrievalDataset
-    from ciea_hf.retrieval import DocumentView, EncodedCorpus, Encoder, Hit, Retriever
+    from ciea_hf.retrieval import DocumentView, Encoder, Hit, Retriever
 
 HELP = "search a data set or an index"
 EXAMPLES = """

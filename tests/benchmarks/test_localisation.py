@@ -55,7 +55,7 @@ def test_aucs_in_closed_form() -> None:
     objects[:2, 2:4] = True  # patch 1 another one
     wanted[2:, 0] = objects[2:, :2] = True  # patch 4 both, which is left out
     values = [[0.5, 0.9, 0.1, 0.2], [9.0, 0.3, 0.6, 0.1]]
-    assert localisation_measures.map_aucs(explanation(values), wanted, objects) == (0.0, pytest.approx(4 / 6))
+    assert localisation_measures.map_aucs(explanation(values), wanted, objects) == pytest.approx((0.0, 4 / 6))
     nothing = np.zeros_like(objects)
     assert np.isnan(localisation_measures.map_aucs(explanation(values), nothing, objects)).all()
 

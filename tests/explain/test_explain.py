@@ -51,25 +51,24 @@ def wide_model(vision: str) -> CIEAModel:
 @pytest.mark.parametrize("query", ["a blue boat", None])
 def test_gradients_sum_to_the_score_of_what_differs_between_patches(text: str, query: str | None) -> None:
     pooling = "mean" if text == "bert" else None  # the first token hardly sees the image in random weights
-    model = tiny_model(text, extractor_weights="gate", pooling=pooling)
+    model = tiny_model(text, pooling=pooling)
     found = explain(model, toy_image(), CAPTIONS[1], query, steps=64)
     assert found.map.shape == (2, 2)
     with evaluating(model), torch.no_grad():
         document = ImageDocument(model, toy_image(), CAPTIONS[1], 8)
         features = document.features(document.nothing_hidden())
-        # Gates are relative to the other patches, so they are taken where the patches are almost equal.
-        flat = document.embed(features.mean(dim=1, keepdim=True).lerp(features, 1e-3))[0]
+        flat = document.embed(features.mean(dim=1, keepdim=True).expand_as(features))[0]
         whole = document.embed(features)[0]
         target = torch.from_numpy(model.encode_query(query) if query else model.encode_document(CAPTIONS[1]))
         target = F.normalize(target, dim=0)
         if query is None:
             target = F.normalize(whole - (whole @ target) * target, dim=0)
         expected = float((whole - flat) @ target)
-    assert found.map.sum() == pytest.approx(expected, abs=1e-3)
+    assert found.map.sum() == pytest.approx(expected, rel=0.02, abs=1e-5)
     apart = explain(model, toy_image(), CAPTIONS[1], query, steps=64, smooth=False)
     assert apart.map.sum() == pytest.approx(found.map.sum(), abs=1e-5)
-    assert abs(apart.map - found.map).max() > 1e-4
-    assert abs(found.map).max() > 1e-3
+    assert abs(apart.map - found.map).max() > 1e-5
+    assert abs(found.map).max() > 1e-4
 
 
 def test_the_score_is_that_of_the_search(model: CIEAModel, tmp_path: Path) -> None:
