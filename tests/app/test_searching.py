@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
+from huggingface_hub import HfApi
 from PIL import Image
 
 from ciea_hf.app import cards
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ciea_hf.app.systems import System
+    from tests.support.hub_server import MemoryHub
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,26 @@ def test_an_index_whose_data_set_has_gone_is_searched_without_images(
     assert "not available" in searcher.explain(answer, 0, "img-cat")
     restored = open_system(files.models[0], str(tmp_path / "moved.index"), dataset=str(files.dataset))
     assert restored.image_of("img-cat") is not None
+
+
+def test_an_index_on_the_hub_is_downloaded(hub: MemoryHub, files: Files, tmp_path: Path) -> None:
+    api = HfApi()
+    api.create_repo("org/index")
+    api.upload_folder(repo_id="org/index", folder_path=files.indexes[0])
+    downloaded, local = (open_system(files.models[0], index) for index in ("org/index", files.indexes[0]))
+    assert downloaded.retriever.search("a red cat", 6) == local.retriever.search("a red cat", 6)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("no index")
+    api.create_repo("org/other")
+    api.upload_folder(repo_id="org/other", folder_path=tmp_path / "other")
+    with pytest.raises(FileNotFoundError, match="org/other holds no index"):
+        open_system(files.models[0], "org/other")
+    with pytest.raises(OSError, match="org/gone"):
+        open_system(files.models[0], "org/gone")
+
+
+def test_importing_the_page_switches_telemetry_off() -> None:
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
 
 
 def test_names_of_systems_differ(system: System) -> None:

@@ -19,4 +19,8 @@ ROUTES = (
     ("GET", rf"/api/models/{NAME}/tree/([^/]+)", "tree"),
     ("GET", rf"/api/models/{NAME}/tree/([^/]+)/(.+)", "tree"),
     ("GET|HEAD", rf"/{NAME}/resolve/([^/]+)/(.+)", "resolve_file"),
+    # data sets are read only; models and data sets share one space of names
+    ("GET", rf"/api/datasets/{NAME}/revision/([^/]+)", "model_info"),
+    ("GET", rf"/api/datasets/{NAME}/tree/([^/]+)", "tree"),
+    ("GET|HEAD", rf"/datasets/{NAME}/resolve/([^/]+)/(.+)", "resolve_file"),
 )
