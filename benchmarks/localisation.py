@@ -11,6 +11,7 @@ the paper's recipe.
 Examples:
   python -m benchmarks.localisation                 # CIEA as trained by `make demo`
   python -m benchmarks.localisation demo/runs/paper/in_batch/best
+  python -m benchmarks.localisation --report
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from benchmarks.common.localisation_scenes import sample_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
+    from ciea_hf.data import RetrievalDataset
 
 NAME = "localisation"
 SCENES = 50
@@ -43,32 +47,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"CIEA models (default: {CIEA})")
     parser.add_argument("--scenes", type=int, default=SCENES, help=f"number of scenes (default: {SCENES})")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the selected scenes (default: 0)")
+    parser.add_argument("--report", action="store_true", help="write the page of the measured models")
     parsed = parser.parse_args(arguments)
-    models = parsed.models or [CIEA]
-    require_models(models)
-    from ciea_hf.data.builders.openmoji.build import plan_benchmark
-    from ciea_hf.loading import load_dataset, load_encoder
+    from ciea_hf.loading import load_dataset
 
+    if not parsed.report:
+        require_models(parsed.models or [CIEA])
     dataset = load_dataset("demo", "test")
-    scenes = sample_scenes(dataset, plan_benchmark()["test"], parsed.scenes, parsed.seed)
     folder = parsed.output / NAME
+    if not parsed.report:
+        measure(parsed.models or [CIEA], dataset, folder, parsed.scenes, parsed.seed)
+    rows = []
+    for record in (Record.read(path) for path in sorted(folder.glob("*.json"))):
+        if (record.data, record.scenes, record.seed) == (dataset.fingerprint, parsed.scenes, parsed.seed):
+            rows += record.measurements
+    if not rows:
+        raise SystemExit(f"no model has been measured under these conditions: {folder} has no such record")
+    titles = list(dict.fromkeys(row.model for row in rows))
+    configuration = {"models": titles, "scenes": parsed.scenes, "seed": parsed.seed}
+    write_result(parsed.output, NAME, make_page(rows, parsed.scenes), draw(rows), configuration, dataset)
+    return 0
+
+
+def measure(models: Sequence[str], dataset: RetrievalDataset, folder: Path, count: int, seed: int) -> None:
+    """Measure models and write their records.
+
+    Args:
+        models: Folders of the models.
+        dataset: Test split of the embedded benchmark.
+        folder: Folder of the records.
+        count: Number of scenes.
+        seed: Random seed of their choice.
+    """
+    from ciea_hf.data.builders.openmoji.build import plan_benchmark
+    from ciea_hf.loading import load_encoder
+
+    scenes = sample_scenes(dataset, plan_benchmark()["test"], count, seed)
     for model, title in zip(models, model_titles(models), strict=True):
         say(f"measuring {model}")
         measurements = measure_model(load_encoder(model), title, scenes, say)
-        Record(dataset.fingerprint, len(scenes), parsed.seed, measurements).write(folder / f"{title}.json")
-    records = [Record.read(path) for path in sorted(folder.glob("*.json"))]
-    conditions = dataset.fingerprint, len(scenes), parsed.seed
-    rows = []
-    for record in records:
-        if (record.data, record.scenes, record.seed) == conditions:
-            rows += record.measurements
-    configuration = {
-        "models": list(dict.fromkeys(row.model for row in rows)),
-        "scenes": len(scenes),
-        "seed": parsed.seed,
-    }
-    write_result(parsed.output, NAME, make_page(rows, len(scenes)), draw(rows), configuration, dataset)
-    return 0
+        Record(dataset.fingerprint, count, seed, measurements).write(folder / f"{title}.json")
 
 
 if __name__ == "__main__":
