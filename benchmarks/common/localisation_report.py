@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,7 +38,8 @@ object; patches that show both a wanted and another object, or little of an obje
 "AUC objects" is the probability that a patch of a wanted object has a higher value than a patch of another object,
 "AUC image" than any patch without a wanted object (chance is 0.5; mean over scenes with a 95 % interval). "Lost" is the
 score lost when the tenth of the patches with the highest values is painted in the mean colour of the image, "at random"
-when as many random patches are, "in total" when all are. CPU seconds per image include these measurements.
+when as many random patches are, "in total" when all are. Gates increase with the complement weights, so their AUC is the
+same; neither depends on the query. CPU seconds per image include these measurements.
 
 {"".join(sections)}![chart](localisation.png)
 """
@@ -80,7 +82,7 @@ def draw(measurements: Sequence[Measurement]) -> Figure:
             panel.bar(positions, means, width, yerr=np.abs(bounds - means), capsize=2, color=f"C{number}", label=model)
         panel.axhline(0.5, color="black", linestyle="--", linewidth=0.8)
         panel.set_xticks(range(len(methods)), [method.replace(" ", "\n") for method in methods], fontsize=8)
-        panel.set_title(f"{task}: {title}", fontsize=8, wrap=True)
+        panel.set_title(f"{task}\n{textwrap.fill(title, 40)}", fontsize=9)
     panels[0].set(ylabel="AUC against other objects", ylim=(0, 1.02))
     panels[0].legend(fontsize=8)
     return figure
