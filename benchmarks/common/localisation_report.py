@@ -38,8 +38,8 @@ object; patches that show both a wanted and another object, or little of an obje
 "AUC objects" is the probability that a patch of a wanted object has a higher value than a patch of another object,
 "AUC image" than any patch without a wanted object (chance is 0.5; mean over scenes with a 95 % interval). "Lost" is the
 score lost when the tenth of the patches with the highest values is painted in the mean colour of the image, "at random"
-when as many random patches are, "in total" when all are. Gates increase with the complement weights, so their AUC is the
-same; neither depends on the query. CPU seconds per image include these measurements.
+when as many random patches are, "in total" when all are. Gates increase with the complement weights, so their AUC is
+the same; neither depends on the query. CPU seconds per image include these measurements.
 
 {"".join(sections)}![chart](localisation.png)
 """
