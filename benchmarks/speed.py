@@ -1,0 +1,115 @@
+"""Training steps and encoding against a padded loop with two vision passes, as the published code runs it.
+
+Each value is the median of repetitions in several processes, which take turns, so that ratios hold while other programs
+run. With one thread, times are processor times. Models have the sizes of CLIP ViT-B/32 and T5-base and random weights;
+queries have 16 tokens on average and captions 24.
+
+Examples:
+  python -m benchmarks.speed                         # all sections
+  python -m benchmarks.speed --sections released --rounds 5
+  python -m benchmarks.speed --sections released --against build/before   # a third system: an older version
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.common.files import make_parser, say, write_page
+from benchmarks.common.memory import measure_in_child
+from benchmarks.common.speed_report import machine, page
+from benchmarks.common.speed_sample import SIZES
+from benchmarks.common.speed_tasks import TASKS, Result, Setting, measure
+from ciea_hf.files import write_json
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping, Sequence
+
+MODULE = "benchmarks.speed"
+NAME = "speed"
+SECTIONS = ("released",)
+ENCODED = 4  # batches of an encoding
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure the chosen sections, and write the record and the result page of all sections measured so far.
+
+    Args:
+        arguments: Command-line arguments; those of the process if None.
+
+    Returns:
+        Exit status.
+    """
+    parsed = _parse(arguments)
+    if parsed.child:
+        say(json.dumps(measure(Setting(*json.loads(parsed.child)))))
+        return 0
+    stored = parsed.output / f"{NAME}.json"
+    results: dict[str, Any] = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {}
+    for section in parsed.sections:
+        measured = {"released": _released}[section](parsed)
+        results[section] = {"machine": machine(parsed.size), "values": measured}
+        write_json(stored, results)
+    write_page(parsed.output / f"{NAME}.md", page(results))
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser("speed", __doc__)
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, help="sections (default: all)")
+    parser.add_argument("--size", choices=SIZES, default="base", help="size of the model (default: base)")
+    parser.add_argument("--batch", type=int, default=8, help="inputs of each kind per step (default: 8)")
+    parser.add_argument("--rounds", type=int, default=3, help="processes per system and task (default: 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions per process (default: 3)")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="tasks (default: all)")
+    parser.add_argument(
+        "--against", type=Path, metavar="DIR", help="folder of another version (pip install --target) to measure, too"
+    )
+    parser.add_argument("--child", help=f"internal: measure one setting, a JSON list of {', '.join(Setting._fields)}")
+    return parser.parse_args(arguments)
+
+
+def _released(parsed: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Measure training steps and encoding of all systems in turns; values by task and system."""
+    systems: dict[str, tuple[str, Mapping[str, str]]] = {"padded": ("padded", {}), "ciea": ("ciea", {})}
+    if parsed.against:
+        path = os.pathsep.join([str(parsed.against.resolve()), str(Path.cwd())])
+        systems["before"] = ("ciea", {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"})
+    found: dict[str, dict[str, Any]] = {}
+    for task in parsed.tasks:
+        batches = 1 if task.startswith("train") else ENCODED
+        known = found.get("train") if task == "train_cached" else None  # the padded loop has no cache
+        measured = {name: value for name, value in systems.items() if name != "padded" or known is None}
+        runs: dict[str, list[Result]] = {name: [] for name in measured}
+        for _ in range(parsed.rounds):
+            for name, (system, environment) in measured.items():
+                setting = Setting(system, task, parsed.size, parsed.batch, batches, repeats=parsed.repeats)
+                runs[name].append(Result(*measure_in_child(MODULE, setting, environment)))
+        found[task] = {name: _summary(results, parsed.batch * batches) for name, results in runs.items()}
+        if known is not None:
+            found[task]["padded"] = known["padded"]
+        say(f"{task}: {found[task]}")
+    return found
+
+
+def _summary(results: Sequence[Result], items: int) -> dict[str, float]:
+    """Summarise the results of several processes: medians per item, and the share of the rate of a matrix product."""
+    seconds = sorted(value for result in results for value in result.seconds)
+    median = seconds[len(seconds) // 2]
+    gemm = sorted(result.gemm for result in results)[len(results) // 2]
+    return {
+        "seconds": round(median, 5),
+        "fastest": round(seconds[0], 5),
+        "per_second": round(items / median, 3),
+        "gemm_share": round(results[0].flops / median / gemm, 3),
+        "gflop": round(results[0].flops / 1e9, 2),
+        "memory_mb": round(sorted(result.memory for result in results)[len(results) // 2] / 2**20),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
