@@ -1,11 +1,13 @@
-"""Helpers shared by the whole package: optional imports, hashes, the cache folder, manifests, threads."""
+"""Helpers shared by the whole package: optional imports, hashes, the cache folder, manifests, threads, memory."""
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib
 import json
 import os
+import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +17,9 @@ from ciea_hf.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
+LARGEST_KEPT = 1 << 30  # bytes of a block; larger ones are returned to the system
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -106,3 +111,16 @@ def prefetch_map(function: Callable[[Item], Result], items: Iterable[Item], work
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory that it frees, for the rest of its life.
+
+    By default glibc returns large blocks to the system, which clears every page again when the next training step asks
+    for it: a sixth of the time of a step on a CPU. The peak of the memory stays the same.
+
+    Returns:
+        Whether the allocator supports it. Platforms other than Linux with glibc are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    return bool(mallopt and mallopt(M_TRIM_THRESHOLD, -1) and mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT))

@@ -184,7 +184,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_batch(
 def test_a_gradient_that_is_no_number_stops_before_the_weights_are_touched(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Trainer, "_clip", lambda self: float("inf"))
+    monkeypatch.setattr("ciea_hf.training.run.trainer.clip_gradients", lambda *_: float("inf"))
     steps: list[int] = []
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_, **__: steps.append(1))
     with pytest.raises(FloatingPointError, match=r"step 1 is not finite: .*grad_norm inf"):

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from ciea_hf.training.arguments import config_as_dict
 from ciea_hf.training.distributed import world_size
-from ciea_hf.utils import import_optional
+from ciea_hf.utils import import_optional, keep_freed_memory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -55,6 +55,8 @@ def create_accelerator(config: TrainingConfig) -> Accelerator:
         )
     if created.is_main_process:
         _report_processes(created)
+    if created.device.type == "cpu":
+        keep_freed_memory()
     return created
 
 

@@ -11,10 +11,14 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ciea_hf.training.config import FREEZABLE
 from ciea_hf.training.loss.losses import MAX_LOGIT_SCALE
+from ciea_hf.training.run.accelerator import is_sharded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from accelerate import Accelerator
+
+FUSED = {"cpu", "cuda"}  # types of devices with a fused AdamW
 NEW_PARTS = ("projector", "extractor")
 
 
@@ -138,9 +142,41 @@ def set_dropout(module: nn.Module, probability: float) -> None:
                 setattr(part, name, probability)
 
 
-def build_optimizer(groups: Sequence[dict[str, Any]], betas: tuple[float, float], epsilon: float) -> torch.optim.AdamW:
-    """Build AdamW over the groups."""
-    return torch.optim.AdamW(list(groups), betas=betas, eps=epsilon)
+def build_optimizer(
+    groups: Sequence[dict[str, Any]], betas: tuple[float, float], epsilon: float, fused: bool = True
+) -> torch.optim.AdamW:
+    """Build AdamW over the groups.
+
+    Args:
+        groups: See [`parameter_groups`].
+        betas: Decay of the moments.
+        epsilon: Term of the denominator.
+        fused: Whether to use the fused kernel where there is one. It reads and writes each value once, without
+            temporary copies of gradients and moments.
+
+    Returns:
+        The optimiser.
+    """
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    return torch.optim.AdamW(list(groups), betas=betas, eps=epsilon, fused=(fused and devices <= FUSED) or None)
+
+
+def clip_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter], limit: float | None) -> float:
+    """Scale the gradients to a maximum norm.
+
+    Args:
+        accelerator: Accelerator of the run.
+        parameters: Parameters with gradients.
+        limit: Maximum norm, or `None`; without a limit nothing is written.
+
+    Returns:
+        The norm before; 0 where the engine does not report it, as DeepSpeed in its first step.
+    """
+    if limit is None and accelerator.scaler is None and not is_sharded(accelerator):
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        return float(nn.utils.get_total_norm(gradients))
+    norm = accelerator.clip_grad_norm_(parameters, math.inf if limit is None else limit)
+    return 0.0 if norm is None else float(norm)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, warmup_steps: int, max_steps: int) -> LambdaLR:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ciea_hf.modeling.t5_ciea import supports
 from ciea_hf.retrieval.documents import DocumentView
 from ciea_hf.training.data.collator import Collator
 from ciea_hf.training.data.complementary_query import ComplementaryQueryBuilder
@@ -94,7 +95,9 @@ class StageInputs:
                 model.processor.tokenizer, config.query_reduction, prompts.get("query", "")
             )
         limit = model.processor.max_text_length
-        return Collator(model.processor, limit, prompts, builder, chunk_size or config.gradient_cache_chunk)
+        chunk_size = chunk_size or config.gradient_cache_chunk
+        joined = chunk_size is None and model.device.type == "cpu" and supports(model.text_model)
+        return Collator(model.processor, limit, prompts, builder, chunk_size, of_equal_length=joined)
 
     def examples(self, model: CIEAModel) -> Examples:
         """Build the training examples.

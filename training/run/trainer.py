@@ -22,6 +22,7 @@ from ciea_hf.training.run.optim import (
     build_optimizer,
     build_schedule,
     clamp_logit_scale,
+    clip_gradients,
     parameter_groups,
     resume_schedule,
 )
@@ -94,7 +95,8 @@ class Trainer:
         else:
             rates = (config.learning_rate, config.new_learning_rate, config.weight_decay)
             groups = parameter_groups(embedder.model, *rates)
-        optimizer = build_optimizer(groups, config.adam_betas, config.adam_epsilon)
+        fused = accelerator.scaler is None and not is_sharded(accelerator)  # a scaler must see that it skips a step
+        optimizer = build_optimizer(groups, config.adam_betas, config.adam_epsilon, fused)
         self.model = embedder.model
         self.embedder, self.optimizer = accelerator.prepare(embedder, optimizer)
         sampler = ResumableBatchSampler(len(examples), config.batch_size, config.seed)
@@ -164,7 +166,7 @@ class Trainer:
         """Take an optimiser step; return whether any process has received a SIGTERM."""
         start = time.perf_counter()
         losses, read = self._backward(batches)
-        norm = self._clip()
+        norm = clip_gradients(self.accelerator, self.embedder.parameters(), self.config.max_grad_norm)
         terminated, queries = losses.pop(TERMINATED) > 0, losses.pop(QUERIES)
         if self.accelerator.scaler is None:
             self.guard.check_values(self.progress.step + 1, {**losses, "grad_norm": norm}, read)
@@ -215,11 +217,6 @@ class Trainer:
         values = torch.stack([value.detach().double() for value in losses.values()])
         values = torch.cat([values, values.new_tensor([float(queries), float(self._preemption.requested)])])
         return dict(zip([*losses, QUERIES, TERMINATED], mean_over_processes(values).tolist(), strict=True))
-
-    def _clip(self) -> float:
-        limit = self.config.max_grad_norm
-        norm = self.accelerator.clip_grad_norm_(self.embedder.parameters(), math.inf if limit is None else limit)
-        return float(norm) if norm is not None else 0.0  # DeepSpeed returns none for the first step
 
     def _evaluation_is_due(self) -> bool:
         step, history = self.progress.step, self.progress.history
