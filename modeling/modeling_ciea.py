@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils.import_utils import is_torchdynamo_exporting, torch_compilable_check
 
 from .configuration_ciea import CIEAConfig
 from .encoding_ciea import EncodingMixin
-from .layers_ciea import (
-    ComplementaryInformationExtractor,
-    complement_weights,
-    patch_states,
-    pool_states,
-    relative_gates,
-)
+from .fusion_ciea import FusionMixin, ModelBatch
+from .language_model_ciea import LanguageModelMixin
+from .layers_ciea import ComplementaryInformationExtractor, patch_states
 from .output_ciea import CIEAOutput
 from .serialization_ciea import SerializationMixin
+from .t5_ciea import supports
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PatchSource = Literal["extracted", "projected"]
 UNSUPPORTED = ("inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds", "labels", "past_key_values")
 
 
-class CIEAModel(EncodingMixin, SerializationMixin, PreTrainedModel):
+class CIEAModel(EncodingMixin, FusionMixin, LanguageModelMixin, SerializationMixin, PreTrainedModel):
     """A dense retriever over text and captioned images with a complementary information extractor.
 
     Each row of a batch is a text, an image with a caption, or an image alone; one batch may mix them. The patches of an
@@ -164,32 +163,86 @@ class CIEAModel(EncodingMixin, SerializationMixin, PreTrainedModel):
             ValueError: If the numbers of images and placeholders differ, or an argument is invalid.
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        inputs_embeds = self.get_input_embeddings()(input_ids)  # (batch, T, D)
-        features = self._features(pixel_values, vision_features)
-        self._check_counts(input_ids, features)
-        output = CIEAOutput()
-        if features is not None:
-            weights, gates, projected, extracted = self._project_and_extract(
-                features, input_ids, attention_mask, inputs_embeds
-            )
-            inputs_embeds = self._insert(extracted, input_ids, inputs_embeds)
-            if image_only_from is not None:
-                output.image_embeddings = self._embed_image_only(image_only_from, projected, extracted)
-            if output_patches:
-                output.complement_weights, output.gates = weights, gates
-                output.projected_patches, output.extracted_patches = projected, extracted
+        batch = ModelBatch(input_ids, attention_mask, self._features(pixel_values, vision_features))
+        (output,) = self.embed_batches([batch], image_only_from, output_patches, **kwargs)
+        use_dict = return_dict if return_dict is not None else self.config.return_dict
+        return output if use_dict else output.to_tuple()
+
+    def embed_batches(
+        self,
+        batches: Sequence[ModelBatch],
+        image_only_from: PatchSource | None = None,
+        output_patches: bool = False,
+        **kwargs: Any,
+    ) -> list[CIEAOutput]:
+        """Embed several batches of different lengths, as [`forward`] embeds each of them.
+
+        T5 embeds all of them in one pass, in which no row is padded to the length of another batch.
+
+        Args:
+            batches: Batches, with the vision tower's features in place of pixels.
+            image_only_from: See [`forward`].
+            output_patches: See [`forward`].
+            **kwargs: Further arguments of the language model; `None` values are dropped.
+
+        Returns:
+            The outputs of the batches.
+
+        Raises:
+            ValueError: As [`forward`].
+        """
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         if unsupported := kwargs.keys() & set(UNSUPPORTED):
             raise ValueError(
                 f"CIEAModel embeds `input_ids` and images; it does not take {', '.join(sorted(unsupported))}"
             )
-        embeddings, states = self._run_language_model(inputs_embeds, attention_mask, **kwargs)
-        output.embeddings = F.normalize(embeddings, dim=-1) if self.config.normalize_embeddings else embeddings
-        for name in ("hidden_states", "attentions"):
-            found = getattr(states, name, None)
-            setattr(output, name, getattr(states, f"encoder_{name}", None) if found is None else found)
-        use_dict = return_dict if return_dict is not None else self.config.return_dict
-        return output if use_dict else output.to_tuple()
+        joins = not kwargs and supports(self.text_model)
+        *tokens, start = self._token_embeddings(batches, joins)
+        outputs, inputs, image_only = [], [], []
+        for batch, inputs_embeds in zip(batches, tokens, strict=True):
+            output, joined, images = self._join_images(batch, inputs_embeds, image_only_from, output_patches)
+            outputs.append(output)
+            inputs.append((joined, batch.attention_mask))
+            if images is not None:
+                image_only.append((output, (images, torch.ones_like(images[..., 0], dtype=torch.long))))
+        found = self._run_language_model([*inputs, *(given for _, given in image_only)], start, **kwargs)
+        for output, (embeddings, states) in zip(outputs, found, strict=False):
+            output.embeddings = F.normalize(embeddings, dim=-1) if self.config.normalize_embeddings else embeddings
+            for name in ("hidden_states", "attentions"):
+                value = getattr(states, name, None)
+                setattr(output, name, getattr(states, f"encoder_{name}", None) if value is None else value)
+        for (output, _), (embeddings, _) in zip(image_only, found[len(outputs) :], strict=True):
+            output.image_embeddings = embeddings
+        return outputs
+
+    def _join_images(
+        self,
+        batch: ModelBatch,
+        inputs_embeds: torch.Tensor,
+        image_only_from: PatchSource | None,
+        output_patches: bool,
+    ) -> tuple[CIEAOutput, torch.Tensor, torch.Tensor | None]:
+        """Put the patches of a batch at their placeholders.
+
+        Returns:
+            The output, with patches and weights if requested; the input of the language model (batch, T, D); and the
+            patches to embed without a caption (images, P, D), or `None`.
+        """
+        output = CIEAOutput()
+        features = batch.vision_features
+        self._check_counts(batch.input_ids, features)
+        if features is None:
+            return output, inputs_embeds, None
+        weights, gates, projected, extracted = self._project_and_extract(
+            features, batch.input_ids, batch.attention_mask, inputs_embeds
+        )
+        if image_only_from not in ("extracted", "projected", None):
+            raise ValueError(f"`image_only_from` must be 'extracted', 'projected' or None; got {image_only_from!r}")
+        if output_patches:
+            output.complement_weights, output.gates = weights, gates
+            output.projected_patches, output.extracted_patches = projected, extracted
+        images = {"extracted": extracted, "projected": projected, None: None}[image_only_from]
+        return output, self._insert(extracted, batch.input_ids, inputs_embeds), images
 
     def _features(self, pixel_values: torch.Tensor | None, vision_features: torch.Tensor | None) -> torch.Tensor | None:
         if pixel_values is None:
@@ -197,92 +250,6 @@ class CIEAModel(EncodingMixin, SerializationMixin, PreTrainedModel):
         if vision_features is not None:
             raise ValueError("`pixel_values` and `vision_features` are mutually exclusive; got both")
         return self.get_vision_features(pixel_values)
-
-    def _check_counts(self, input_ids: torch.Tensor, features: torch.Tensor | None) -> None:
-        if is_torchdynamo_exporting():  # ONNX has no operator for checks of values
-            return
-        images, patches = (0, self.config.image_seq_length) if features is None else features.shape[:2]
-        per_row = (input_ids == self.config.image_token_id).sum(dim=1)
-        torch_compilable_check(
-            (per_row.sum() == images * patches) & ((per_row == 0) | (per_row == patches)).all(),
-            lambda: (
-                f"images and placeholders do not match: {images} image(s) of {patches} patches, but the rows of "
-                f"`input_ids` contain {per_row.tolist()} image token(s); a row has no image or exactly {patches}"
-            ),
-        )
-
-    def _project_and_extract(
-        self,
-        features: torch.Tensor,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        inputs_embeds: torch.Tensor,
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor, torch.Tensor]:
-        """Project the features and extract the patches of captioned images.
-
-        Returns:
-            Complement weights (images, P), or `None` without an extractor; gates (images, P), or `None` without any;
-            projected and extracted patches, both (images, P, D). For an image without a caption the extracted patches
-            are the projected ones, unless `extract_uncaptioned` is set.
-        """
-        is_image = input_ids == self.config.image_token_id  # (batch, T)
-        projected = self.projector(features.to(self.projector.weight.dtype))
-        if self.extractor is None:
-            return None, None, projected, projected
-        # Row of each image: the i-th image belongs to the i-th row with placeholders. Comparing running counts finds it
-        # with static shapes and without a host-device synchronisation, which `nonzero` would need.
-        has_image = is_image.any(dim=1)
-        nth = torch.arange(1, features.shape[0] + 1, device=input_ids.device)
-        rows = ((has_image.cumsum(0) == nth[:, None]) & has_image).int().argmax(dim=1)  # (images,)
-        # Caption tokens are all attended tokens after the image, as in the released code: its end mark, the words of
-        # the prefix "caption:", the caption and the end-of-sequence token.
-        after_image = is_image.cumsum(dim=1) * ~is_image > 0
-        caption = (after_image & attention_mask.bool())[rows]  # (images, T)
-        captioned = caption.any(dim=1)  # (images,)
-        gates = None
-        if self.config.extractor_weights == "uniform":
-            weights = torch.ones(projected.shape[:2], device=projected.device)  # (images, P)
-        else:
-            weights = complement_weights(projected, inputs_embeds[rows], caption)
-        if self.config.extractor_weights == "gate":
-            gates = torch.where(captioned[:, None], relative_gates(weights), 1.0)
-        extracted = self.extractor(projected, weights if gates is None else gates)
-        if not self.config.extract_uncaptioned:
-            extracted = torch.where(captioned[:, None, None], extracted, projected)
-        return weights, gates, projected, extracted
-
-    def _insert(self, patches: torch.Tensor, input_ids: torch.Tensor, inputs_embeds: torch.Tensor) -> torch.Tensor:
-        """Replace the placeholders by the patches, in order: (batch, T, D)."""
-        is_image = input_ids == self.config.image_token_id
-        nth = (is_image.flatten().cumsum(0) - 1).clamp(min=0)
-        gathered = patches.flatten(0, 1)[nth].unflatten(0, (input_ids.shape[0], -1))
-        return torch.where(is_image[..., None], gathered.to(inputs_embeds.dtype), inputs_embeds)
-
-    def _embed_image_only(
-        self, image_only_from: PatchSource, projected: torch.Tensor, extracted: torch.Tensor
-    ) -> torch.Tensor:
-        """Embed the patches without a caption: (images, D)."""
-        if image_only_from not in ("extracted", "projected"):
-            raise ValueError(f"`image_only_from` must be 'extracted', 'projected' or None; got {image_only_from!r}")
-        patches = extracted if image_only_from == "extracted" else projected
-        attention_mask = torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device)
-        return self._run_language_model(patches, attention_mask)[0]
-
-    def _run_language_model(
-        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any
-    ) -> tuple[torch.Tensor, Any]:
-        """Run the language model and pool its states into one embedding per row: (batch, D), and its output."""
-        pooling, language_model = self.config.pooling, self.text_model
-        if pooling == "decoder_start":
-            start = self.config.pooling_decoder_start_token_id
-            kwargs["decoder_input_ids"] = torch.full_like(attention_mask[:, :1], start, dtype=torch.long)
-        elif self.config.text_config.is_encoder_decoder:  # other poolings use the encoder alone
-            language_model = self.text_model.get_encoder()
-        if hasattr(self.config.text_config, "use_cache"):
-            kwargs["use_cache"] = False
-        inputs_embeds = inputs_embeds.to(self.text_model.dtype)
-        outputs = language_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, return_dict=True, **kwargs)
-        return pool_states(outputs.last_hidden_state, attention_mask, pooling), outputs
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -151,7 +151,7 @@ def test_image_only_equals_a_forward_over_the_patches_alone(text: str, part: str
     batch = mixed_batch(model)
     output = model(**batch, image_only_from=part, output_patches=True)
     patches = output[f"{part}_patches"]
-    rows = [model._run_language_model(image[None], torch.ones(1, PATCHES, dtype=torch.long))[0] for image in patches]
+    rows = [model._run_alone(image[None], torch.ones(1, PATCHES, dtype=torch.long))[0] for image in patches]
     torch.testing.assert_close(output.image_embeddings, torch.cat(rows), **close)
     if part == "projected":  # what the image gives as an input of its own
         ids = torch.full((len(patches), PATCHES), model.config.image_token_id)

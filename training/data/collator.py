@@ -30,6 +30,8 @@ class Collator:
         prompts: Prompts prepended to queries (`"query"`) and to texts and captions (`"document"`).
         query_builder: Builds reduced queries; `None` for a batch without them.
         chunk_size: Maximum number of inputs per forward pass.
+        of_equal_length: Whether passes may be small, so that hardly any position is padding. That pays on CPUs for
+            models that embed all passes of a step at once.
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class Collator:
         prompts: Mapping[str, str] | None = None,
         query_builder: ComplementaryQueryBuilder | None = None,
         chunk_size: int | None = None,
+        of_equal_length: bool = False,
     ) -> None:
         self.processor = processor
         self.max_length = max_length
         self.prompts = dict(prompts or {})
         self.query_builder = query_builder
         self.chunk_size = chunk_size
+        self.of_equal_length = of_equal_length
 
     def __call__(self, examples: Sequence[Example]) -> TrainingBatch:
         """Build a batch of examples, without those that have no readable target."""
@@ -107,10 +111,10 @@ class Collator:
         positions = list(without_image)
         groups: list[InputGroup] = []
         images: list[int] = []
-        for group in group_by_length([len(without_image[position]) for position in positions], self.chunk_size):
+        for group in self._passes([len(without_image[position]) for position in positions]):
             chosen = [positions[i] for i in group]
             groups.append(self._pad(chosen, [without_image[position] for position in chosen]))
-        for group in group_by_length([len(ids[i]) for i in with_image], self.chunk_size):
+        for group in self._passes([len(ids[i]) for i in with_image]):
             chosen = [with_image[i] for i in group]
             padded = self._pad([len(queries) + i for i in chosen], [ids[i] for i in chosen])
             groups.append(self._add_images(padded, [documents[i] for i in chosen]))
@@ -123,6 +127,10 @@ class Collator:
             padded.is_query = True
             groups.append(padded)
         return groups, images
+
+    def _passes(self, lengths: Sequence[int]) -> list[list[int]]:
+        sizes = {"slack": 0.9, "minimum": 1} if self.of_equal_length else {}
+        return group_by_length(lengths, self.chunk_size, **sizes)
 
     def _prompt(self, name: str) -> str:
         return self.prompts.get(name, "")

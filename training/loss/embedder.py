@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ciea_hf.modeling.fusion_ciea import ModelBatch
 from ciea_hf.training.data.batch import InputGroup
 from ciea_hf.training.distributed import gather_sizes
 from ciea_hf.training.loss.gradient_cache import embed_cached
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ciea_hf.modeling.modeling_ciea import CIEAModel
 
@@ -60,8 +61,8 @@ class Embedder(nn.Module):
         fillers = self._fillers(groups) if self.in_step else []
         embeddings, image_only, unused = [], [], []
         positions: list[int] = []
-        for given in sorted([*groups, *fillers], key=lambda group: group.has_image):
-            rows, images = self._embed_group(given)
+        ordered = sorted([*groups, *fillers], key=lambda group: group.has_image)
+        for given, (rows, images) in zip(ordered, self._embed_groups(ordered), strict=True):
             if any(given is filler for filler in fillers):
                 unused.append(rows.sum() + images.sum())
             else:
@@ -74,6 +75,32 @@ class Embedder(nn.Module):
         in_group_order = torch.cat(embeddings or [nothing])
         order = torch.tensor(positions, dtype=torch.long).argsort().to(in_group_order.device)
         return in_group_order[order], torch.cat(image_only or [nothing]), logit_scale
+
+    def _embed_groups(self, groups: Sequence[InputGroup]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Embed all groups in one pass if their activations are kept anyway, else one by one."""
+        if not groups or self.gradient_cache or self.in_step or not torch.is_grad_enabled():
+            yield from map(self._embed_group, groups)
+            return
+        moved = [group.to(self.model.logit_scale.device) for group in groups]
+        features = self._features_of_all(moved)
+        batches = [
+            ModelBatch(group.input_ids, group.attention_mask, given)
+            for group, given in zip(moved, features, strict=True)
+        ]
+        for output in self.model.embed_batches(batches, self.image_only_from if self.training else None):
+            images = output.image_embeddings
+            yield output.embeddings, output.embeddings[:0] if images is None else images
+
+    def _features_of_all(self, groups: Sequence[InputGroup]) -> list[Tensor | None]:
+        """Return the features of each group, computed in one pass of the vision tower."""
+        features = [group.vision_features for group in groups]
+        pixels = {number: group.pixel_values for number, group in enumerate(groups) if group.pixel_values is not None}
+        if pixels:
+            with torch.set_grad_enabled(not self._vision_is_frozen()):
+                found = self.model.get_vision_features(torch.cat(list(pixels.values())))
+            for number, part in zip(pixels, found.split([len(values) for values in pixels.values()]), strict=True):
+                features[number] = part
+        return features
 
     def _embed_group(self, given: InputGroup) -> tuple[Tensor, Tensor]:
         group = given.to(self.model.logit_scale.device)  # one by one, so that only its pixels take memory
