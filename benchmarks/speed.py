@@ -106,7 +106,7 @@ def _summary(results: Sequence[Result], items: int) -> dict[str, float]:
         "fastest": round(seconds[0], 5),
         "per_second": round(items / median, 3),
         "gemm_share": round(results[0].flops / median / gemm, 3),
-        "gflop": round(results[0].flops / 1e9, 2),
+        "gflop": round(results[0].flops / 1e9, 4),
         "memory_mb": round(sorted(result.memory for result in results)[len(results) // 2] / 2**20),
     }
 

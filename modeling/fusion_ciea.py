@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers.utils.import_utils import is_torchdynamo_exporting, torch_compilable_check
@@ -11,6 +11,7 @@ from transformers.utils.import_utils import is_torchdynamo_exporting, torch_comp
 from .layers_ciea import complement_weights, relative_gates
 
 Base = torch.nn.Module if TYPE_CHECKING else object
+PatchSource = Literal["extracted", "projected"]
 
 
 @dataclass
@@ -27,6 +28,7 @@ class ModelBatch:
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     vision_features: torch.Tensor | None = None
+    image_only_from: PatchSource | None = None
 
 
 class FusionMixin(Base):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from transformers import initialization as init
 
 from .configuration_ciea import CIEAConfig
 from .encoding_ciea import EncodingMixin
-from .fusion_ciea import FusionMixin, ModelBatch
+from .fusion_ciea import FusionMixin, ModelBatch, PatchSource
 from .language_model_ciea import LanguageModelMixin
 from .layers_ciea import ComplementaryInformationExtractor, patch_states
 from .output_ciea import CIEAOutput
@@ -23,7 +23,6 @@ from .t5_ciea import supports
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PatchSource = Literal["extracted", "projected"]
 UNSUPPORTED = ("inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds", "labels", "past_key_values")
 
 
@@ -163,15 +162,15 @@ class CIEAModel(EncodingMixin, FusionMixin, LanguageModelMixin, SerializationMix
             ValueError: If the numbers of images and placeholders differ, or an argument is invalid.
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        batch = ModelBatch(input_ids, attention_mask, self._features(pixel_values, vision_features))
-        (output,) = self.embed_batches([batch], image_only_from, output_patches, **kwargs)
+        features = self._features(pixel_values, vision_features)
+        batch = ModelBatch(input_ids, attention_mask, features, image_only_from)
+        (output,) = self.embed_batches([batch], output_patches, **kwargs)
         use_dict = return_dict if return_dict is not None else self.config.return_dict
         return output if use_dict else output.to_tuple()
 
     def embed_batches(
         self,
         batches: Sequence[ModelBatch],
-        image_only_from: PatchSource | None = None,
         output_patches: bool = False,
         **kwargs: Any,
     ) -> list[CIEAOutput]:
@@ -181,7 +180,6 @@ class CIEAModel(EncodingMixin, FusionMixin, LanguageModelMixin, SerializationMix
 
         Args:
             batches: Batches, with the vision tower's features in place of pixels.
-            image_only_from: See [`forward`].
             output_patches: See [`forward`].
             **kwargs: Further arguments of the language model; `None` values are dropped.
 
@@ -200,7 +198,7 @@ class CIEAModel(EncodingMixin, FusionMixin, LanguageModelMixin, SerializationMix
         *tokens, start = self._token_embeddings(batches, joins)
         outputs, inputs, image_only = [], [], []
         for batch, inputs_embeds in zip(batches, tokens, strict=True):
-            output, joined, images = self._join_images(batch, inputs_embeds, image_only_from, output_patches)
+            output, joined, images = self._join_images(batch, inputs_embeds, output_patches)
             outputs.append(output)
             inputs.append((joined, batch.attention_mask))
             if images is not None:
@@ -219,7 +217,6 @@ class CIEAModel(EncodingMixin, FusionMixin, LanguageModelMixin, SerializationMix
         self,
         batch: ModelBatch,
         inputs_embeds: torch.Tensor,
-        image_only_from: PatchSource | None,
         output_patches: bool,
     ) -> tuple[CIEAOutput, torch.Tensor, torch.Tensor | None]:
         """Put the patches of a batch at their placeholders.
@@ -229,7 +226,7 @@ class CIEAModel(EncodingMixin, FusionMixin, LanguageModelMixin, SerializationMix
             patches to embed without a caption (images, P, D), or `None`.
         """
         output = CIEAOutput()
-        features = batch.vision_features
+        features, image_only_from = batch.vision_features, batch.image_only_from
         self._check_counts(batch.input_ids, features)
         if features is None:
             return output, inputs_embeds, None

@@ -126,9 +126,11 @@ def _self_attention(
     dropout = attention.dropout if attention.training else 0.0
     found = []
     for (query, shape), (key, _), (value, _), bias in zip(*projected, biases, strict=True):
-        heads = [states.view(*shape, attention.n_heads, -1).transpose(1, 2) for states in (query, key, value)]
+        query, key, value = (  # noqa: PLW2901 (the same states in another shape)
+            states.view(*shape, attention.n_heads, -1).transpose(1, 2) for states in (query, key, value)
+        )
         attended = F.scaled_dot_product_attention(
-            *heads, attn_mask=bias.to(query.dtype), dropout_p=dropout, scale=attention.scaling
+            query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout, scale=attention.scaling
         )  # (rows, heads, T, D / heads)
         found.append(attended.transpose(1, 2).flatten(2).flatten(0, 1))
     output: torch.Tensor = attention.o(torch.cat(found))
@@ -201,12 +203,14 @@ def _cross_attention(
 
 def _head_rows(states: torch.Tensor, heads: int) -> torch.Tensor:
     """Give each head a row of its own: (rows, T, D) to (rows * heads, T, D / heads)."""
-    return states.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
+    rows: torch.Tensor = states.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
+    return rows
 
 
 def _head_weights(layer: nn.Linear, heads: int) -> torch.Tensor:
     """Return the weights of each head: (heads, D / heads, D)."""
-    return layer.weight.unflatten(0, (heads, -1))
+    weights: torch.Tensor = layer.weight.unflatten(0, (heads, -1))
+    return weights
 
 
 def _per_head(rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

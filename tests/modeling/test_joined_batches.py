@@ -20,7 +20,7 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 LONG = "where is the big blue boat next to the green tower and what is under it"
 
 
-def some_batches(model: CIEAModel) -> list[ModelBatch]:
+def some_batches(model: CIEAModel, image_only_from: Any = None) -> list[ModelBatch]:
     """Texts, captioned images and an image alone, of several lengths, padded within their batches."""
     given: list[dict[str, Any]] = [
         {"text": ["a red cat", LONG]},
@@ -33,7 +33,7 @@ def some_batches(model: CIEAModel) -> list[ModelBatch]:
         inputs = model.processor(**arguments)
         pixels = inputs.get("pixel_values")
         features = None if pixels is None else model.get_vision_features(pixels).detach()
-        batches.append(ModelBatch(inputs["input_ids"], inputs["attention_mask"], features))
+        batches.append(ModelBatch(inputs["input_ids"], inputs["attention_mask"], features, image_only_from))
     return batches
 
 
@@ -54,8 +54,8 @@ def total(outputs: Any) -> torch.Tensor:
 @torch.no_grad()
 def test_batches_embed_as_each_of_them(family: str) -> None:
     model = tiny_model(family)
-    batches = some_batches(model)
-    for batch, output in zip(batches, model.embed_batches(batches, "projected"), strict=True):
+    batches = some_batches(model, "projected")
+    for batch, output in zip(batches, model.embed_batches(batches), strict=True):
         alone = forward_of(model, batch, image_only_from="projected")
         torch.testing.assert_close(output.embeddings, alone.embeddings, **CLOSE)
         assert (output.image_embeddings is None) == (batch.vision_features is None)
@@ -72,8 +72,8 @@ def test_joined_t5_equals_transformers_with_gradients(
     if adapted:  # keys are more than a matrix product, as with adapters: they are computed by the layer itself
         cross = model.text_model.decoder.block[0].layer[1].EncDecAttention
         cross.k = type("Adapted", (nn.Linear,), {})(cross.k.in_features, cross.k.out_features, bias=False)
-    batches = some_batches(model)
-    total(model.embed_batches(batches, "extracted")).backward()
+    batches = some_batches(model, "extracted")
+    total(model.embed_batches(batches)).backward()
     joined = named_gradients(model)
     model.zero_grad()
     monkeypatch.setattr("ciea_hf.modeling.modeling_ciea.supports", lambda _: False)

@@ -120,7 +120,7 @@ class Collator:
             groups.append(self._add_images(padded, [documents[i] for i in chosen]))
             images += chosen
         positions = list(images_of_queries)
-        for group in group_by_length([len(queries[position]) for position in positions], self.chunk_size):
+        for group in self._passes([len(queries[position]) for position in positions]):
             chosen = [positions[i] for i in group]
             padded = self._pad(chosen, [queries[position] for position in chosen])
             padded.pixel_values = self.processor.pixel_values(images_of_queries[position] for position in chosen)
@@ -129,8 +129,9 @@ class Collator:
         return groups, images
 
     def _passes(self, lengths: Sequence[int]) -> list[list[int]]:
-        sizes = {"slack": 0.9, "minimum": 1} if self.of_equal_length else {}
-        return group_by_length(lengths, self.chunk_size, **sizes)
+        if self.of_equal_length:
+            return group_by_length(lengths, self.chunk_size, slack=0.9, minimum=1)
+        return group_by_length(lengths, self.chunk_size)
 
     def _prompt(self, name: str) -> str:
         return self.prompts.get(name, "")

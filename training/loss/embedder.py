@@ -82,14 +82,16 @@ class Embedder(nn.Module):
             yield from map(self._embed_group, groups)
             return
         moved = [group.to(self.model.logit_scale.device) for group in groups]
-        features = self._features_of_all(moved)
-        batches = [
-            ModelBatch(group.input_ids, group.attention_mask, given)
-            for group, given in zip(moved, features, strict=True)
-        ]
-        for output in self.model.embed_batches(batches, self.image_only_from if self.training else None):
+        batches = []
+        for group, features in zip(moved, self._features_of_all(moved), strict=True):
+            batches.append(ModelBatch(group.input_ids, group.attention_mask, features, self._image_only_from(group)))
+        for output in self.model.embed_batches(batches):
             images = output.image_embeddings
             yield output.embeddings, output.embeddings[:0] if images is None else images
+
+    def _image_only_from(self, group: InputGroup) -> Literal["extracted", "projected"] | None:
+        """Return the patches of the image-only embeddings of a group; queries and evaluations have none."""
+        return self.image_only_from if group.has_image and self.training and not group.is_query else None
 
     def _features_of_all(self, groups: Sequence[InputGroup]) -> list[Tensor | None]:
         """Return the features of each group, computed in one pass of the vision tower."""
@@ -107,8 +109,7 @@ class Embedder(nn.Module):
         features = self._vision_features(group)
         pixel_values = group.pixel_values if features is None else None
         tensors = (group.input_ids, group.attention_mask, pixel_values, features)
-        image_only = group.has_image and self.training and not group.is_query
-        embed = partial(self._embed, image_only_from=self.image_only_from if image_only else None)
+        embed = partial(self._embed, image_only_from=self._image_only_from(group))
         if not self.gradient_cache or not torch.is_grad_enabled():
             return embed(*tensors)
         if self.in_step:  # torch's checkpointing supports weights that are gathered and freed in shards
