@@ -152,11 +152,26 @@ def decode_first(
         The only state of each row, (rows, D) for each batch.
     """
     counts = [len(mask) for mask in masks]
-    hidden = decoder.dropout(start.expand(sum(counts), -1))
+    hidden = decoder.dropout((start + _zero_of_unused(decoder)).expand(sum(counts), -1))
     for block in decoder.block:
         hidden = _run_block(block, _decoder_block, masks, hidden, states)
     hidden = decoder.dropout(decoder.final_layer_norm(hidden))
     return list(hidden.split(counts))
+
+
+def _zero_of_unused(decoder: Any) -> torch.Tensor | float:
+    """Return 0 with a gradient of 0 for queries, keys and position biases of a single position, which have no effect.
+
+    An optimiser skips parameters without a gradient. With one of 0 it decays their weights, as for transformers' T5, so
+    that the weights after a training do not depend on how the model was run.
+    """
+    if not torch.is_grad_enabled():
+        return 0.0
+    attentions = [block.layer[0].SelfAttention for block in decoder.block]
+    layers = [layer for attention in attentions for layer in (attention.q, attention.k)]
+    layers.append(attentions[0].relative_attention_bias)
+    entries = [weight.flatten()[0] for layer in layers for weight in layer.parameters() if weight.requires_grad]
+    return 0.0 * torch.stack(entries).sum() if entries else 0.0
 
 
 def _attend_to_itself(attention: Any, hidden: torch.Tensor) -> torch.Tensor:

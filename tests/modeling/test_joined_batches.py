@@ -80,11 +80,7 @@ def test_joined_t5_equals_transformers_with_gradients(
     monkeypatch.setattr("ciea_hf.modeling.language_model_ciea.supports", lambda _: False)
     total([forward_of(model, batch, image_only_from="extracted") for batch in batches]).backward()
     alone = named_gradients(model)
-    unused = {name for name in alone if name not in joined}
-    assert all(not alone[name].any() for name in unused)  # a query of one position attends with weight 1
-    if pooling == "decoder_start":
-        assert any(".EncDecAttention.k." in name for name in joined)
-        assert all(".decoder." in name and ".SelfAttention." in name for name in unused)
+    assert joined.keys() == alone.keys()  # those of 0, too: an optimiser decays their weights
     for name, gradient in joined.items():
         scale = alone[name].abs().max().clamp(min=1.0)
         torch.testing.assert_close(gradient / scale, alone[name] / scale, **CLOSE, msg=name)

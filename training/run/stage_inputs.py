@@ -12,6 +12,7 @@ from ciea_hf.training.data.complementary_query import ComplementaryQueryBuilder
 from ciea_hf.training.data.examples import AlignmentExamples, Examples, RetrievalExamples, WarmUpExamples
 from ciea_hf.training.data.features import VisionFeatures, cache_vision_features, features_key
 from ciea_hf.training.data.negatives import load_negatives
+from ciea_hf.training.run.accelerator import is_sharded
 from ciea_hf.training.run.dev_evaluator import DevEvaluator
 from ciea_hf.training.run.word_evaluator import WordEvaluator
 from ciea_hf.utils import cache_dir
@@ -96,7 +97,8 @@ class StageInputs:
             )
         limit = model.processor.max_text_length
         chunk_size = chunk_size or config.gradient_cache_chunk
-        joined = chunk_size is None and model.device.type == "cpu" and supports(model.text_model)
+        joined = chunk_size is None and model.device.type == "cpu" and not is_sharded(self.accelerator)
+        joined = joined and supports(model.text_model)
         return Collator(model.processor, limit, prompts, builder, chunk_size, of_equal_length=joined)
 
     def examples(self, model: CIEAModel) -> Examples:
