@@ -27,20 +27,22 @@ class LanguageModelMixin(Base):
         def get_input_embeddings(self) -> torch.nn.Module:
             """Return the language model's token table."""
 
-    def _token_embeddings(self, batches: Sequence[ModelBatch], joins: bool) -> list[torch.Tensor | None]:
+    def _token_embeddings(
+        self, batches: Sequence[ModelBatch], joins: bool
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """Look up the tokens of all batches, (batch, T, D) each, and of the decoder's start if its step is joined.
 
         One lookup for all has one gradient, which is as large as the token table.
         """
         starts = joins and self.config.pooling == "decoder_start"
         if len(batches) == 1 and not starts:  # in a form that torch.export can trace
-            return [self.get_input_embeddings()(batches[0].input_ids), None]
+            return [self.get_input_embeddings()(batches[0].input_ids)], None
         ids = [batch.input_ids.flatten() for batch in batches]
         if starts:
             ids.append(ids[0].new_full((1,), self.config.pooling_decoder_start_token_id))
         found = self.get_input_embeddings()(torch.cat(ids)).split([len(part) for part in ids])
         tokens = [rows.unflatten(0, batch.input_ids.shape) for rows, batch in zip(found, batches, strict=False)]
-        return [*tokens, found[-1][0] if starts else None]
+        return tokens, found[-1][0] if starts else None
 
     def _run_language_model(
         self,

@@ -195,7 +195,7 @@ class CIEAModel(EncodingMixin, FusionMixin, LanguageModelMixin, SerializationMix
                 f"CIEAModel embeds `input_ids` and images; it does not take {', '.join(sorted(unsupported))}"
             )
         joins = not kwargs and supports(self.text_model)
-        *tokens, start = self._token_embeddings(batches, joins)
+        tokens, start = self._token_embeddings(batches, joins)
         outputs, inputs, image_only = [], [], []
         for batch, inputs_embeds in zip(batches, tokens, strict=True):
             output, joined, images = self._join_images(batch, inputs_embeds, output_patches)
