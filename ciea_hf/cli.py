@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ciea_hf._version import __version__
 from ciea_hf.commands import COMMANDS
 from ciea_hf.commands.common import describe
+from ciea_hf.reporting import error_line, user_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,18 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if parsed.debug or not isinstance(error, _user_errors()):
+        if parsed.debug or not isinstance(error, user_errors()):
             raise
-        sys.stderr.write(f"ciea: error: {_one_line(error)}\n")
+        sys.stderr.write(f"ciea: error: {error_line(error)}\n")
         return FAILED
     return status
-
-
-def _user_errors() -> tuple[type[Exception], ...]:
-    """Return the errors that a user's input, files or disk cause; others are faults of this package."""
-    errors: tuple[type[Exception], ...] = (ValueError, TypeError, OSError, ImportError, MemoryError)
-    library = sys.modules.get("safetensors")  # an error of a library can only come from one that is loaded
-    return errors if library is None else (*errors, library.SafetensorError)
 
 
 def _add_logging_arguments(parser: argparse.ArgumentParser, default: Any) -> None:
@@ -106,11 +100,6 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
     if rest:
         setattr(parsed, name, getattr(parsed, name) + rest)
     return parsed
-
-
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 class _PrintCompletion(argparse.Action):

@@ -144,7 +144,8 @@ def read_state_dict(checkpoint: str | os.PathLike[str]) -> dict[str, Tensor]:
         _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files cause errors of any class
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [""])[0]
+        reason = reason if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__} {reason}"
         raise ValueError(f"{path}: not a checkpoint of tensors alone, so it is not loaded: {reason}") from error
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):

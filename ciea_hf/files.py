@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # faults of a disk, not of a program
 _EXCHANGE = 2  # flag of renameat2
 _AT_FDCWD = -100
 
@@ -33,25 +34,27 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         IsADirectoryError: If `path` is a folder.
+        OSError: If the disk is full or fails; the message names `path`.
     """
     target = _followed(path)
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder; a file is to be written")
-    if target.exists() and not target.is_file():
-        with _into_device(target) as temporary:
+    with disk_errors_named(path):
+        if target.exists() and not target.is_file():
+            with _into_device(target) as temporary:
+                yield temporary
+            return
+        temporary = _prepared(target)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        try:
             yield temporary
-        return
-    temporary = _prepared(target)
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    try:
-        yield temporary
-        if target.exists():
-            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-        _flush(temporary)
-        temporary.replace(target)
-        _flush(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+            if target.exists():
+                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+            _flush(temporary)
+            temporary.replace(target)
+            _flush(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike[str], content: Any, indent: int | None = 2) -> None:
@@ -76,22 +79,52 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         NotADirectoryError: If `path` is a file.
+        OSError: If the disk is full or fails; the message names `path`.
     """
     target = _followed(path)
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"{target} is a file; a folder is to be written")
-    temporary = _prepared(target)
-    temporary.mkdir(mode=0o777)
+    with disk_errors_named(path):
+        temporary = _prepared(target)
+        temporary.mkdir(mode=0o777)
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file() and not file.is_symlink():
+                    _flush(file)
+            _flush(temporary)
+            _move(temporary, target)
+            _flush(target.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def disk_errors_named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn the errors of a disk that is full or fails into an `OSError` that names a path.
+
+    Libraries raise errors of many classes for it, which name no file or a temporary one.
+
+    Args:
+        path: File or folder that the block writes.
+
+    Raises:
+        OSError: If the disk is full, fails or cannot be written.
+    """
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file() and not file.is_symlink():
-                _flush(file)
-        _flush(temporary)
-        _move(temporary, target)
-        _flush(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        fault = next((fault for fault in _DISK if fault == number or os.strerror(fault) in str(error)), None)
+        if fault is None or _names_other_file(error, _followed(path)):
+            raise
+        raise OSError(fault, os.strerror(fault), os.fspath(path)) from error
+
+
+def _names_other_file(error: Exception, target: Path) -> bool:
+    """Return whether an error names a file that is neither a target nor its temporary file."""
+    named = [str(name) for name in (getattr(error, "filename", None), getattr(error, "filename2", None)) if name]
+    return bool(named) and not any(f".{target.name[:100]}." in name or name == str(target) for name in named)
 
 
 def _move(temporary: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ciea_hf.data import RetrievalDataset
     from ciea_hf.retrieval import DocumentView, EncodedCorpus
@@ -91,7 +91,8 @@ def load_encoder(name: str, device: str | None = None) -> Encoder:
     Raises:
         FileNotFoundError: If `name` is a folder without a model, or a path that does not exist.
         ImportError: If the model is not a CIEA model and sentence-transformers is not installed.
-        ValueError: If the device is invalid, or the weights cannot be read.
+        ValueError: If the device is invalid, a file of the model cannot be read, or the model cannot embed a text or
+            an image.
     """
     from transformers.utils import logging
 
@@ -101,27 +102,38 @@ def load_encoder(name: str, device: str | None = None) -> Encoder:
     check_model_folder(Path(name))
     with _explained(name):
         if _model_type(name) == "ciea" and _has_no_further_modules(name):
+            from PIL import Image
+
             from ciea_hf.modeling.modeling_ciea import CIEAModel
 
             model, info = CIEAModel.from_pretrained(name, output_loading_info=True)
             _refuse_random_weights(name, info)
-            ready: Encoder = model.eval().to(chosen)
-            return ready
+            encoder: Encoder = model.eval().to(chosen)
+            _check_encoding(encoder, ["a", Image.new("RGB", (64, 64))])
+            return encoder
         from ciea_hf.utils import import_optional
 
-        encoder: Encoder = import_optional("sentence_transformers", extra="eval").SentenceTransformer(
-            name, device=chosen
-        )
+        encoder = import_optional("sentence_transformers", extra="eval").SentenceTransformer(name, device=chosen)
+        _check_encoding(encoder, ["a"])
     return encoder
 
 
+def _check_encoding(encoder: Encoder, inputs: Sequence[Any]) -> None:
+    """Embed inputs once, so that whatever is wrong with the files of a model is found while they are known."""
+    encoder.encode_document(inputs, show_progress_bar=False)
+
+
 def check_model_folder(folder: Path) -> None:
-    """Check that the JSON files of a model's folder can be read; a folder that does not exist is not checked.
+    """Check that the files of a model's folder can be read; a folder that does not exist is not checked.
 
     Raises:
+        OSError: If a file of weights cannot be read; safetensors would report it as missing.
         ValueError: If a file is not a JSON object or list, or names code or kernels from elsewhere; the message names
             the file.
     """
+    for file in folder.glob("*.safetensors") if folder.is_dir() else []:
+        if file.is_file():
+            file.open("rb").close()
     for file in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))

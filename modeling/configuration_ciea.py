@@ -102,6 +102,7 @@ class CIEAConfig(PreTrainedConfig):
         self.prompts = {"query": "", "document": ""} if prompts is None else dict(prompts)
         self._check()
         super().__init__(**kwargs)
+        self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))  # peft reads it here
 
     @property
     def hidden_size(self) -> int:

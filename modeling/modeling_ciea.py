@@ -47,6 +47,7 @@ class CIEAModel(EncodingMixin, FusionMixin, LanguageModelMixin, SerializationMix
     _supports_flex_attn = True
     _supports_attention_backend = True
     _no_split_modules = ["ComplementaryInformationExtractor"]  # noqa: RUF012 (transformers' convention)
+    _tied_weights_keys = {}  # noqa: RUF012 (peft reads those of the towers only if this is a dict)
 
     def __init__(self, config: CIEAConfig) -> None:
         super().__init__(config)

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+class LoadedLimit(int):
+    """The `model_max_length` that a tokenizer was loaded with, as opposed to an equal one that is assigned later."""
+
+
 class CIEAProcessor(ProcessorMixin):
     """Turns texts, images and images with captions into the inputs of [`CIEAModel`].
 
@@ -40,7 +44,8 @@ class CIEAProcessor(ProcessorMixin):
         tokenizer: Any fast tokenizer; missing image tokens are added.
         image_seq_length: Number of patches of an image, P.
         max_text_length: Maximum number of tokens of a text or caption, including the end of sequence. The tokenizer's
-            `model_max_length` limits the whole sequence, including placeholders.
+            `model_max_length` limits the whole sequence, including placeholders; if it is assigned later, as
+            `SentenceTransformer.max_seq_length` does, it replaces `max_text_length`.
         caption_prefix: Text between the end mark and the caption.
         chat_template: Unused; part of the signature that transformers expects.
     """
@@ -64,6 +69,7 @@ class CIEAProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)  # type: ignore[no-untyped-call]
         self.image_seq_length = image_seq_length
         self.max_text_length = max_text_length
+        tokenizer.model_max_length = LoadedLimit(tokenizer.model_max_length)
         self.caption_prefix = caption_prefix
         tokenizer.add_special_tokens({"extra_special_tokens": list(IMAGE_TOKENS)}, replace_extra_special_tokens=False)
         if tokenizer.pad_token is None:
@@ -81,6 +87,17 @@ class CIEAProcessor(ProcessorMixin):
         if max_length is not None:
             processor.max_text_length = max_length
         return processor
+
+    @property
+    def text_limit(self) -> int:
+        """Maximum number of tokens of a text or caption: `max_text_length`, or what the tokenizer was set to since."""
+        limit: int = self.tokenizer.model_max_length
+        return self.max_text_length if isinstance(limit, LoadedLimit) else limit
+
+    def to_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the settings as `ProcessorMixin` does, with the limit of texts that is in use."""
+        settings: dict[str, Any] = super().to_dict(*args, **kwargs)
+        return {**settings, "max_text_length": int(self.text_limit)}
 
     @property
     def model_input_names(self) -> list[str]:
@@ -185,7 +202,7 @@ class CIEAProcessor(ProcessorMixin):
         Raises:
             ValueError: If an input is empty, or an image leaves no room for the first token of its caption.
         """
-        limit = self.max_text_length if max_length is None else max_length
+        limit = self.text_limit if max_length is None else max_length
         if any(has_image) and self.image_seq_length > self.tokenizer.model_max_length:
             raise ValueError(
                 f"an image takes {self.image_seq_length} tokens; the model's maximum is "

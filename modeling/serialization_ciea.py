@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from .configuration_ciea import CIEAConfig
 from .layers_ciea import patch_states
-from .processing_ciea import CIEAProcessor
+from .processing_ciea import CIEAProcessor, LoadedLimit
 from .text_encoder_ciea import positions_of, text_encoder_settings
 from .validation_ciea import check_weight_files
 
@@ -162,7 +162,7 @@ class SerializationMixin(Base):
         processor = CIEAProcessor(image_processor, tokenizer)
         if encoder.max_length is not None:  # a limit of texts; placeholders of images come on top of it
             processor.max_text_length = encoder.max_length
-            tokenizer.model_max_length = max(tokenizer.model_max_length, positions_of(text_model) or 0)
+            tokenizer.model_max_length = LoadedLimit(max(tokenizer.model_max_length, positions_of(text_model) or 0))
         rows = text_model.get_input_embeddings().weight.shape[0]
         if len(tokenizer) > rows:
             text_model.resize_token_embeddings(len(tokenizer))

@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ciea_hf.cli import main
-from ciea_hf.commands.common import printable, write
+from ciea_hf.commands.common import write
 from ciea_hf.convert import read_state_dict
 from ciea_hf.hub.staging import staged
 from ciea_hf.loading import load_encoder
 from ciea_hf.modeling import CIEAConfig
+from ciea_hf.reporting import printable
 from tests.fuzz.outcomes import cases, mutated_bytes, mutated_json
 from tests.support.helpers import tiny_model
 

@@ -94,6 +94,7 @@ def config_from_arguments(arguments: Sequence[str]) -> TrainingConfig:
         canonical_name(unknown[0].partition("=")[0].removeprefix("--"), options())
     common = vars(known)
     preset = common.pop("preset")
+    common.pop("debug")  # read by the entry point
     config = load_preset(preset) if preset else TrainingConfig()
     stages: dict[str, dict[str, Any]] = {}
     for stage in {**config.stages, **staged}:
@@ -115,6 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--preset", metavar="NAME", help=f"{', '.join(preset_names())}, or a YAML file")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     defaults, hints = TrainingConfig(), option_types()
     groups: dict[str, Any] = {}
     for name, option in options().items():

@@ -6,6 +6,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+from ciea_hf.reporting import error_line, user_errors
 from ciea_hf.training.arguments import config_from_arguments
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from ciea_hf.training.config import TrainingConfig
 
+DEBUG = "--debug"
 FAILED = 2
 INTERRUPTED = 130
 PREEMPTED = 143  # the status that a shell reports for a process ended by SIGTERM
@@ -29,15 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     logging.getLogger("accelerate").setLevel(logging.ERROR)  # it reports every file of every checkpoint
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        config = config_from_arguments(sys.argv[1:] if arguments is None else arguments)
-        return _run(config)
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        sys.stderr.write(f"train.py: error: {error}\n")
-        return FAILED
+        return _run(config_from_arguments(given))
     except KeyboardInterrupt:
         sys.stderr.write("train.py: interrupted; --resume continues from the last checkpoint\n")
         return INTERRUPTED
+    except Exception as error:
+        if DEBUG in given or not isinstance(error, user_errors()):
+            raise
+        sys.stderr.write(f"train.py: error: {error_line(error)}\n")
+        return FAILED
 
 
 def _run(config: TrainingConfig) -> int:

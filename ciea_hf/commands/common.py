@@ -5,20 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import unicodedata
 from typing import TYPE_CHECKING
 
 from ciea_hf.choices import CONTENT, DATASET_FORMATS, ON_BROKEN_IMAGE, PRECISIONS
+from ciea_hf.reporting import error_line, printable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ciea_hf.retrieval.encoding import EncodingOptions
 
+LONGEST_NUMBER = 18  # digits
 MODEL_HELP = "folder or Hub id of a CIEA model, or of any sentence-transformers model"
 DATASET_HELP = "folder or Hub id of a data set, or 'demo' for the embedded benchmark"
-HIDDEN = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of control characters, halves of pairs, and line separators
-TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # change the direction of writing
 
 
 def describe(parser: argparse.ArgumentParser, description: str, examples: str) -> None:
@@ -41,16 +40,6 @@ def write(text: str) -> None:
     sys.stdout.write(shown.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
-def printable(text: str, keep: str = "\n\t") -> str:
-    r"""Return a text in which control characters, other than those to keep, are escapes such as `\\x1b`."""
-    return "".join(
-        character
-        if character in keep or not (unicodedata.category(character) in HIDDEN or character in TURNING)
-        else character.encode("unicode_escape", "surrogatepass").decode()
-        for character in text
-    )
-
-
 def check_output(option: str, path: Path | None) -> None:
     """Check that a file can be written, before its content is computed.
 
@@ -61,22 +50,40 @@ def check_output(option: str, path: Path | None) -> None:
         return
     if path.is_dir():
         raise IsADirectoryError(f"{option} must be a file; {path} is a folder")
-    if path.exists() and not path.is_file():  # a device or a pipe
-        return
     try:
+        if path.exists() and not path.is_file():  # a device or a pipe
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise OSError(f"{option}: {path} cannot be written: {error.strerror or error}") from error
+        raise OSError(f"{option}: {path} cannot be written: {error_line(error)}") from error
+
+
+def check_new_folder(option: str, folder: Path) -> None:
+    """Check that a folder can be written without touching what is there.
+
+    Raises:
+        ValueError: If it is a file, or a folder that is not empty.
+        OSError: If it cannot be read.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"{option}: {folder} already exists: choose a new folder")
 
 
 def positive(text: str) -> int:
     """Parse an integer of at least 1."""
-    value = int(text) if text.isdecimal() else 0
+    value = int(text) if text.isdecimal() and len(text) <= LONGEST_NUMBER else 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1; got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1; got {text[:40]!r}")
     return value
+
+
+def count(text: str) -> int:
+    """Parse an integer of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 0; got {text!r}")
+    return int(text)
 
 
 def not_negative(text: str) -> float:
@@ -137,7 +144,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_workers_argument(parser: argparse.ArgumentParser, default: int = 1) -> None:
     """Add `--workers`."""
-    parser.add_argument("--workers", type=int, default=default, help=f"decoding threads (default: {default})")
+    parser.add_argument("--workers", type=count, default=default, help=f"decoding threads (default: {default})")
 
 
 def add_encoding_arguments(parser: argparse.ArgumentParser) -> None:

@@ -50,7 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Convert, save and publish."""
     if arguments.output is None and arguments.push is None:
         raise ValueError("set --output FOLDER, --push REPO_ID or both")
+    if arguments.output is not None:
+        common.check_new_folder("--output", arguments.output)
     from ciea_hf.convert import convert_checkpoint, load_processor
+    from ciea_hf.files import atomic_folder
 
     model = convert_checkpoint(
         arguments.checkpoint, arguments.vision_config, arguments.text_config, **dict(arguments.set)
@@ -62,7 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     kind = "CIEA" if model.config.use_extractor else "MARVEL (no extractor)"
     common.write(f"{kind}, {weights / 1e6:.1f} M parameters")
     if arguments.output is not None:
-        model.save_pretrained(arguments.output)
+        with atomic_folder(arguments.output) as folder:
+            model.save_pretrained(folder)
         common.write(str(arguments.output))
     if arguments.push is not None:
         from ciea_hf.hub import push

@@ -77,7 +77,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
     common.check_output("--output", arguments.output)
     if arguments.fix:
-        _refuse_existing(arguments.fix)
+        common.check_new_folder("--fix", arguments.fix)
     issues = IssueCollector(Path(arguments.path))
     reader = open_reader(arguments.path, arguments.format, issues, arguments.image_root)
     result = Checker(reader, arguments.workers, progress=sys.stderr.isatty()).run(arguments.splits)
@@ -102,7 +102,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     from ciea_hf.data.export import convert_dataset
     from ciea_hf.data.loading import open_reader
 
-    _refuse_existing(arguments.output)
+    common.check_new_folder("--output", arguments.output)
     reader = open_reader(arguments.path, arguments.format, image_root=arguments.image_root)
     counts = convert_dataset(reader, arguments.output, arguments.splits)
     common.write(f"{arguments.output}: {_counted(counts)}")
@@ -112,15 +112,10 @@ def _convert(arguments: argparse.Namespace) -> int:
 def _build(arguments: argparse.Namespace) -> int:
     from ciea_hf.data.builders.openclipart import build_openclipart
 
-    _refuse_existing(arguments.output)
+    common.check_new_folder("--output", arguments.output)
     counts = build_openclipart(arguments.source, arguments.output, progress=sys.stderr.isatty())
     common.write(f"{arguments.output}: {_counted(counts)}")
     return 0
-
-
-def _refuse_existing(folder: Path) -> None:
-    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
-        raise ValueError(f"{folder} already exists: choose a new folder")
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ciea_hf import loading
 from ciea_hf.commands import common
+from ciea_hf.commands.inputs import Item, read_items
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
 
@@ -31,16 +33,7 @@ EXAMPLES = """
   ciea encode runs/ciea documents.jsonl --output documents.npy
   ciea encode runs/ciea --text "a cat" --text "a dog" --as query --output queries.npy
 """
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
 OUTPUTS = (".npy", ".safetensors")
-
-
-class Item(NamedTuple):
-    """One input: its id, text and path of an image, either of which may be missing."""
-
-    id: str
-    text: str | None = None
-    image: str | None = None
 
 
 class _QueryEncoder:
@@ -79,6 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
     items += [Item(f"text-{number}", text) for number, text in enumerate(arguments.text)]
     if not items:
         raise ValueError("nothing to encode: give an INPUT or --text")
+    repeated = [name for name, count in Counter(item.id for item in items).items() if count > 1]
+    if repeated:
+        raise ValueError(f"the id {repeated[0]!r} occurs twice in {', '.join(arguments.inputs)}")
     model = loading.load_encoder(arguments.model, arguments.device)
     embeddings, kept = _embed(model, items, arguments)
     _save(embeddings, [items[row].id for row in kept], arguments.output)
@@ -116,68 +112,6 @@ def _embed(
     if arguments.normalize:
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(rows.dtype).tiny)
     return rows, kept
-
-
-def read_items(name: str) -> Iterator[Item]:
-    """Read the inputs of one argument.
-
-    Raises:
-        FileNotFoundError: If the path does not exist.
-        ValueError: If the type of file is unsupported or a line is invalid; the message names file and line.
-    """
-    path = Path(name)
-    if name == "-":
-        yield from _texts(sys.stdin, "stdin")
-    elif path.is_dir():
-        files = (str(file) for file in sorted(path.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES)
-        yield from (Item(file, image=file) for file in files)
-    elif not path.exists():
-        raise FileNotFoundError(f"{name} not found; give a text with --text")
-    elif path.suffix.lower() in IMAGE_SUFFIXES:
-        yield Item(name, image=name)
-    elif path.suffix.lower() == ".txt":
-        yield from _texts(_lines(path), path.name)
-    elif path.suffix.lower() == ".jsonl":
-        yield from _objects(path)
-    else:
-        raise ValueError(f"INPUT must be an image ({', '.join(IMAGE_SUFFIXES)}), .txt, .jsonl or a folder; got {name}")
-
-
-def _lines(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path}:{number}: the line is not UTF-8: {error}") from None
-
-
-def _texts(lines: Iterable[str], name: str) -> Iterator[Item]:
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield Item(f"{name}:{number}", line.strip())
-
-
-def _objects(path: Path) -> Iterator[Item]:
-    for number, line in enumerate(_lines(path), start=1):
-        if line.strip():
-            yield _object(line, path, number)
-
-
-def _object(line: str, path: Path, number: int) -> Item:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{number}: invalid JSON: {error}") from None
-    if not isinstance(row, dict) or not (row.get("text") or row.get("image")):
-        raise ValueError(f'{path}:{number}: must be an object with "text" or "image"')
-    for key in ("text", "image"):
-        if row.get(key) is not None and not isinstance(row[key], str):
-            raise ValueError(f"{path}:{number}: {key!r} must be a string; got {row[key]!r}")
-    image = str(path.parent / row["image"]) if row.get("image") else None
-    if image is not None and not Path(image).is_file():
-        raise FileNotFoundError(f"{path}:{number}: image {image} not found")
-    return Item(str(row.get("id", f"{path.name}:{number}")), row.get("text") or None, image)
 
 
 def _save(embeddings: np.ndarray[Any, Any], names: list[str], path: Path) -> None:

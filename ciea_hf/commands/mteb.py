@@ -43,8 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
     from ciea_hf import CIEAModel
     from ciea_hf.evaluation.mteb_encoder import TASKS, MTEBEncoder, model_meta
     from ciea_hf.evaluation.mteb_task import retrieval_task
+    from ciea_hf.files import disk_errors_named
     from ciea_hf.utils import import_optional
 
+    if arguments.name and (arguments.name.count("/") != 1 or not all(arguments.name.split("/"))):
+        raise ValueError(f"--name must be ORG/MODEL; got {arguments.name!r}")
     mteb = import_optional("mteb", extra="mteb")
     model = loading.load_encoder(arguments.model, arguments.device)
     if not isinstance(model, CIEAModel):
@@ -54,15 +57,16 @@ def run(arguments: argparse.Namespace) -> int:
     tasks = [retrieval_task(loading.load_dataset(d, arguments.split, arguments.format)) for d in arguments.dataset]
     named = arguments.tasks or ([] if tasks else list(TASKS))
     tasks += [_task(mteb, task) for task in named]
-    results = mteb.evaluate(
-        MTEBEncoder(model, model_meta(model, name, folder)),
-        tasks,
-        encode_kwargs={"batch_size": arguments.batch_size, "show_progress_bar": sys.stderr.isatty()},
-        cache=mteb.ResultCache(cache_path=arguments.output) if arguments.output else None,
-        prediction_folder=arguments.predictions,
-        overwrite_strategy="always" if arguments.predictions else "only-missing",  # kept results have no rankings
-        show_progress_bar=sys.stderr.isatty(),
-    )
+    with disk_errors_named(arguments.output or arguments.predictions or "the cache of mteb"):
+        results = mteb.evaluate(
+            MTEBEncoder(model, model_meta(model, name, folder)),
+            tasks,
+            encode_kwargs={"batch_size": arguments.batch_size, "show_progress_bar": sys.stderr.isatty()},
+            cache=mteb.ResultCache(cache_path=arguments.output) if arguments.output else None,
+            prediction_folder=arguments.predictions,
+            overwrite_strategy="always" if arguments.predictions else "only-missing",  # kept results have no rankings
+            show_progress_bar=sys.stderr.isatty(),
+        )
     common.write(_table(results))
     return 0
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ciea_hf import loading
 from ciea_hf.choices import INDEXES
 from ciea_hf.commands import common, explain
+from ciea_hf.commands.inputs import read_items
+from ciea_hf.reporting import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,11 +141,9 @@ def _open(model: Encoder, arguments: argparse.Namespace, indexed: bool) -> tuple
 
 
 def _queries(arguments: argparse.Namespace) -> list[Query]:
-    from ciea_hf.commands.encode import read_items
-
     image = arguments.image
     if image is not None and not image.is_file():
-        raise FileNotFoundError(f"--image {image} not found")
+        raise FileNotFoundError(f"--image {image} {'is not a file' if image.exists() else 'not found'}")
     if image is None:
         found = [Query(text, text, text) for text in arguments.text]
     elif arguments.text:
@@ -222,7 +222,7 @@ def _table(query: str, hits: Sequence[Hit], relevant: set[str]) -> str:
     for hit in hits:
         mark = "*" if hit.id in relevant else " "
         text = " ".join((hit.text or "").split())
-        name = common.printable(hit.id, keep="")
+        name = printable(hit.id, keep="")
         lines.append(f"{mark}{hit.rank:3d}  {hit.score:.4f}  {hit.kind:5}  {name:{width}}  {text}".rstrip())
     return "\n".join(lines if hits else [*lines, "    no hits"])
 

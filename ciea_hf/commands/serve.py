@@ -92,7 +92,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _api_key(file: Path | None) -> str | None:
     if file is None:
         return os.environ.get(API_KEY) or None
-    key = file.read_text(encoding="utf-8").strip()
+    try:
+        key = file.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--api-key-file: {file} is not UTF-8: {error}") from None
     if not key:
         raise ValueError(f"--api-key-file: {file} is empty")
     return key

@@ -203,12 +203,17 @@ def corpus_from_columns(ids: Sequence[str], texts: Sequence[str | None], images:
             files, or `None`.
 
     Raises:
-        ValueError: If ids repeat, a document is empty or the columns differ in length.
+        ValueError: If ids repeat, a document is empty, a text contains half of a surrogate pair, or the columns differ
+            in length.
     """
     if len(set(ids)) != len(ids):
         raise ValueError(f"`ids` must be unique; got {len(ids)} of which {len(set(ids))} are different")
-    from ciea_hf.modeling.inputs_ciea import input_kind  # late: it imports torch
+    from ciea_hf.modeling.errors_ciea import place
+    from ciea_hf.modeling.inputs_ciea import check_text, input_kind  # late: it imports torch
 
+    for name, text in zip(ids, texts, strict=True):
+        with place(f"document {name!r}"):
+            check_text(text or "")
     encoded = [{"bytes": image, "path": None} if isinstance(image, bytes) else image for image in images]
     columns = {
         "id": list(ids),

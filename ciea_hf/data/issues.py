@@ -111,6 +111,19 @@ def raise_on_error(kind: str, location: Location, name: str | None, message: str
     logger.debug("%s", issue)
 
 
+def raise_issue(kind: str, location: Location, name: str | None, message: str) -> None:  # noqa: ARG001
+    """Raise every error of a file that is not part of a data set; warnings are ignored.
+
+    Raises:
+        FileNotFoundError: If the file is missing.
+        ValueError: If the issue is any other error.
+    """
+    if kind == "missing-file":
+        raise FileNotFoundError(f"{location}: {message}")
+    if ISSUE_TYPES[kind][0] == ERROR:
+        raise ValueError(f"{location}: {message}")
+
+
 def ignore(kind: str, location: Location, name: str | None, message: str) -> None:
     """Ignore an issue."""
 

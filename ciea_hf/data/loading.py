@@ -68,7 +68,7 @@ FILES = {
     "mbeir": "*_cand_pool.jsonl",
     "clueweb22-mm": "image.parquet, text.parquet",
     "jsonl": "corpus.jsonl (or .jsonl.gz, .json), queries.jsonl, qrels/SPLIT.tsv",
-    "lines": "JSON lines or parquet with query, pos, neg; query, positive_passages; or anchor, positive, negative",
+    "lines": "JSON lines or parquet with (query, pos, neg), (query, positive_passages) or (anchor, positive, negative)",
     "parquet": "corpus/*.parquet, queries/*.parquet, qrels/*.parquet",
 }
 """Files by which each format is recognised, for the error if none is."""
@@ -163,10 +163,10 @@ def _format_of(path: str, name: str) -> str:
             return candidate
     if not Path(path).exists():
         raise FileNotFoundError(f"`path_or_id`: {path!r} not found, and not a data set id such as 'owner/name'")
-    known = "\n".join(f"  {name}: {files}" for name, files in FILES.items())
+    known = "; ".join(f"{name}: {files}" for name, files in FILES.items())
     raise ValueError(
         f"`path_or_id`: the format of {path!r} is not recognised; set `format` to one of {', '.join(FORMATS)}, or "
-        f"provide the files of one:\n{known}"
+        f"provide the files of one: {known}"
     )
 
 

@@ -16,6 +16,7 @@ from ciea_hf.modeling import CIEAModel
 from ciea_hf.retrieval.documents import model_input
 from ciea_hf.retrieval.encoding import EncodingOptions, encode_inputs
 from ciea_hf.retrieval.fingerprint import model_fingerprint
+from ciea_hf.retrieval.precision import truncate
 from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class MTEBEncoder:
         model: CIEA model.
         meta: `ModelMeta` of mteb; built from the model if `None`.
         name: Name for a built `meta`, `organization/model`.
+        embed_dim: Number of dimensions to keep, from the first; all if `None`.
 
     Examples:
         >>> import mteb  # doctest: +SKIP
@@ -44,17 +46,35 @@ class MTEBEncoder:
         >>> mteb.evaluate(encoder, mteb.get_tasks(tasks=["WebQAT2ITRetrieval"]))  # doctest: +SKIP
     """
 
-    def __init__(self, model: CIEAModel, meta: Any = None, name: str = "ciea-hf/local") -> None:
+    def __init__(
+        self, model: CIEAModel, meta: Any = None, name: str = "ciea-hf/local", embed_dim: int | None = None
+    ) -> None:
         self.model = model
+        self.embed_dim = embed_dim
         self.mteb_model_meta = meta or model_meta(model, name)
 
     @classmethod
     def load(
-        cls, model_name: str, revision: str | None = None, device: str | None = None, folder: str | None = None
+        cls,
+        model_name: str,
+        revision: str | None = None,
+        device: str | None = None,
+        folder: str | None = None,
+        embed_dim: int | None = None,
+        **kwargs: Any,
     ) -> MTEBEncoder:
-        """Load from the Hub by name, or from `folder`: the loader of [`model_meta`]."""
-        model = CIEAModel.from_pretrained(folder or model_name, revision=None if folder else revision)
-        return cls(model.eval().to(device or "cpu"), name=model_name)
+        """Load from the Hub by name, or from `folder`: the loader of [`model_meta`].
+
+        Args:
+            model_name: Name of the model on the Hub.
+            revision: Commit on the Hub.
+            device: Device of the model; the CPU if `None`.
+            folder: Folder of the model, in the place of the Hub.
+            embed_dim: Number of dimensions to keep, from the first; all if `None`.
+            **kwargs: Arguments of `CIEAModel.from_pretrained`, such as `dtype` and `trust_remote_code`.
+        """
+        model = CIEAModel.from_pretrained(folder or model_name, revision=None if folder else revision, **kwargs)
+        return cls(model.eval().to(device or "cpu"), name=model_name, embed_dim=embed_dim)
 
     def encode(
         self,
@@ -74,11 +94,15 @@ class MTEBEncoder:
 
         Returns:
             (inputs, D), normalised.
+
+        Raises:
+            ValueError: If the embeddings have fewer dimensions than `embed_dim`.
         """
         is_query = prompt_type is not None and str(getattr(prompt_type, "value", prompt_type)) == "query"
         encode = self.model.encode_query if is_query else self.model.encode_document
         size = None if is_query else EncodingOptions(batch_size).chunk_size
-        return np.concatenate([encode_inputs(encode, chunk, batch_size) for chunk in _chunks(inputs, size)])
+        rows = np.concatenate([encode_inputs(encode, chunk, batch_size) for chunk in _chunks(inputs, size)])
+        return truncate(rows, self.embed_dim, normalize=True)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """Compute the cosine similarities (a, b) of normalised embeddings (a, D) and (b, D)."""
@@ -118,7 +142,7 @@ def model_meta(model: CIEAModel, name: str, folder: str | None = None, revision:
         n_parameters=weights,
         n_embedding_parameters=tokens.weight.numel(),
         memory_usage_mb=round(sum(sizes) / 2**20, 1),
-        max_tokens=model.processor.max_text_length,
+        max_tokens=model.processor.text_limit,
         embed_dim=model.config.hidden_size,
         license=None,
         open_weights=True,

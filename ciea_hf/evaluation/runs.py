@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ciea_hf.data.issues import raise_issue
 from ciea_hf.data.judgements import judgements
 from ciea_hf.data.parsing import text_lines
 from ciea_hf.evaluation.metrics import rank_documents
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
-    from ciea_hf.data.issues import Location
     from ciea_hf.evaluation.metrics import Run
 
 _RUN_COLUMNS = 6
@@ -62,7 +62,7 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
     if not file.is_file():
         raise FileNotFoundError(f"run file {str(file)!r} not found")
     run: dict[str, dict[str, float]] = {}
-    for location, line in text_lines(file, _raise):
+    for location, line in text_lines(file, raise_issue):
         columns = line.split(None, _RUN_COLUMNS - 1)
         if len(columns) != _RUN_COLUMNS:
             raise ValueError(
@@ -92,7 +92,7 @@ def read_qrels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
         ValueError: If a line has another format, or contradicts an earlier one; the message names the line.
     """
     qrels: dict[str, dict[str, int]] = {}
-    for location, query, document, score in judgements(Path(path), _raise):
+    for location, query, document, score in judgements(Path(path), raise_issue):
         if qrels.setdefault(query, {}).setdefault(document, score) != score:
             raise ValueError(f"{location}: document {document!r} has two different judgements for query {query!r}")
     return qrels
@@ -107,12 +107,6 @@ def check_ids(names: Iterable[str]) -> None:
     for name in names:
         if not name or name.split() != [name]:
             raise ValueError(f"id {name!r} is empty or contains white space, which TREC run files do not allow")
-
-
-def _raise(kind: str, location: Location, name: str | None, message: str) -> None:  # noqa: ARG001
-    if kind == "missing-file":
-        raise FileNotFoundError(f"{location}: {message}")
-    raise ValueError(f"{location}: {message}")
 
 
 def _score(text: str, location: str) -> float:

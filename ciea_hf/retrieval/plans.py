@@ -85,10 +85,11 @@ def make_plan(
     """Find what is missing from an index folder, and create the folder if it does not exist.
 
     Raises:
-        ValueError: If the folder holds embeddings of another model, corpus or precision.
+        ValueError: If the folder holds embeddings of another model, corpus or precision, or files that are no index.
     """
     target = Path(folder)
     settings = index_settings(model, dataset, view, options, source)
+    _refuse_foreign_folder(target)
     (target / SHARDS).mkdir(parents=True, exist_ok=True)
     with locked(target, "manifest"):
         if not (target / MANIFEST).exists():
@@ -191,6 +192,15 @@ def index_settings(
         "shard_size": options.shard_size,
         "source": {"name": dataset.name, "split": dataset.split} | dict(source or {}),
     }
+
+
+def _refuse_foreign_folder(folder: Path) -> None:
+    """Refuse a folder that holds other files than those of an index; hidden ones do not count."""
+    if (folder / MANIFEST).exists() or not folder.is_dir():
+        return
+    foreign = sorted(path.name for path in folder.iterdir() if path.name != SHARDS and not path.name.startswith("."))
+    if foreign:
+        raise ValueError(f"{folder} is not an index, but contains {foreign[0]!r}: choose a new folder")
 
 
 def _only_settings(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ encodes it, so the index equals that of one process. The folder must be shared b
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from ciea_hf.retrieval.encoding import Encoder, EncodingOptions
 
     Loader = Callable[[], tuple[Encoder, DocumentView]]
+
+
+_TIMEOUT = 10  # seconds
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ def encode_with_ray(
     missing = [shard.name for shard in plan.missing]
     if missing:
         if not ray.is_initialized():
+            _check_address(chosen.address)
             ray.init(address=chosen.address, include_dashboard=False, log_to_driver=False)
         data.DataContext.get_current().enable_progress_bars = options.show_progress_bar
         names = data.from_items([{"name": name} for name in missing], override_num_blocks=len(missing))
@@ -112,6 +117,21 @@ def encode_with_ray(
         done.materialize()
     commit(plan)
     return len(plan.missing)
+
+
+def _check_address(address: str | None) -> None:
+    """Check that a cluster answers, because Ray itself tries to reach one for many minutes.
+
+    Raises:
+        ConnectionError: If nothing listens at the address.
+    """
+    host, _, port = (address or "").rpartition("//")[2].rpartition(":")
+    if not port.isdecimal():  # a name such as `auto`, which Ray resolves
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_TIMEOUT).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(f"no Ray cluster answers at {address}: {error}") from error
 
 
 def _workers(ray: Any, chosen: RayOptions) -> int:

@@ -23,7 +23,7 @@ class TokenCounter:
         owner = model if processor is None else processor
         self._tokenizer = copy.deepcopy(getattr(owner, "tokenizer", None))
         self.image_tokens = int(getattr(processor, "image_seq_length", None) or OTHER_IMAGE_TOKENS)
-        limit = getattr(processor, "max_text_length", None) or getattr(model, "max_seq_length", None)
+        limit = getattr(processor, "text_limit", None) or getattr(model, "max_seq_length", None)
         self.max_tokens = int(limit) if limit else None
 
     def count(self, texts: Sequence[str | None]) -> list[int]:

@@ -90,5 +90,5 @@ def test_the_error_for_an_unknown_format_lists_the_files_of_each(tmp_path: Path)
     with pytest.raises(ValueError, match="is not recognised") as caught:
         load_retrieval_dataset(tmp_path, "train")
     for name in FILES:
-        assert f"  {name}: {FILES[name]}" in str(caught.value)
+        assert f"{name}: {FILES[name]}" in str(caught.value)
     assert set(FILES) == {name for name in FORMATS if not name.endswith("-image")}

@@ -3,7 +3,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import torch
 
 from ciea_hf import CIEAModel
 from ciea_hf.data import RetrievalDataset, corpus_from_columns, queries_from_columns
@@ -97,3 +99,28 @@ def test_the_named_tasks_exist_with_images() -> None:
         task = mteb.get_task(name)
         assert "text" in task.metadata.modalities
     assert mteb.get_task(TASKS[0]).metadata.category == "t2it"
+
+
+def test_the_loader_takes_what_mteb_passes(model: CIEAModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "model")
+    meta = model_meta(model, "local/model", str(tmp_path / "model"))
+    meta.embed_dim = [32, 8]
+    batches = [{"text": ["a red cat", "the small house"], "image": [toy_image(1), None]}]
+    whole = MTEBEncoder(model).encode(batches)
+    arguments = {"trust_remote_code": True, "dtype": "float32"}
+    np.testing.assert_allclose(MTEBEncoder.load(meta.name, **meta.loader_kwargs, **arguments).encode(batches), whole)
+    short = MTEBEncoder.load(meta.name, **meta.loader_kwargs, embed_dim=8, **arguments).encode(batches)
+    np.testing.assert_allclose(short, whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True), atol=1e-6)
+    half = MTEBEncoder.load(meta.name, **meta.loader_kwargs, dtype="bfloat16")
+    assert half.model.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="must be at most 32"):
+        MTEBEncoder.load(meta.name, **meta.loader_kwargs, embed_dim=64).encode(batches)
+
+
+def test_a_model_is_loaded_from_its_meta(model: CIEAModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.save_pretrained(tmp_path / "model")
+    meta = model_meta(model, "local/model", str(tmp_path / "model"))
+    monkeypatch.setattr(type(meta), "_check_requirements", lambda _: None)  # it demands torchvision
+    loaded = meta.load_model(device="cpu", embed_dim=32, trust_remote_code=True, dtype=torch.float32)
+    batches = [{"text": ["a red cat"]}]
+    np.testing.assert_allclose(loaded.encode(batches), MTEBEncoder(model).encode(batches))

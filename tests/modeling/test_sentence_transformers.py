@@ -118,6 +118,27 @@ def test_long_texts_are_cut_at_the_same_place(folders: dict[str, Path]) -> None:
     assert abs(theirs.encode(inputs) - mine.encode(inputs)).max() > 1e-3
 
 
+@pytest.mark.parametrize("limit", [64, 40])
+def test_the_limit_of_sentence_transformers_rules(folders: dict[str, Path], tmp_path: Path, limit: int) -> None:
+    """Also if it is the tokenizer's own, 64, above the processor's limit of texts."""
+    mine = CIEAModel.from_pretrained(folders["t5"])
+    mine.processor.max_text_length = 16
+    mine.save_pretrained(tmp_path / "short")
+    theirs = SentenceTransformer(str(tmp_path / "short"))
+    long = " ".join(["the red cat is under the big tree"] * 30)
+    inputs = [long, {"text": long, "image": toy_image()}]
+    np.testing.assert_allclose(theirs.encode(inputs), mine.encode(inputs), **close)
+    theirs.max_seq_length = limit
+    longer = CIEAModel.from_pretrained(folders["t5"])
+    longer.processor.tokenizer.model_max_length = limit
+    assert abs(theirs.encode(inputs) - mine.encode(inputs)).max(axis=1).min() > 1e-3
+    np.testing.assert_allclose(theirs.encode(inputs), longer.encode(inputs), **close)
+    theirs.save_pretrained(str(tmp_path / "again"))
+    again = SentenceTransformer(str(tmp_path / "again"))
+    np.testing.assert_allclose(again.encode(inputs), longer.encode(inputs), **close)
+    assert again.max_seq_length == limit
+
+
 def test_several_processes(folders: dict[str, Path]) -> None:
     theirs = SentenceTransformer(str(folders["t5"]))
     embeddings = theirs.encode_document(mixed_inputs(), device=["cpu", "cpu"], chunk_size=4)

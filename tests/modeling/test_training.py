@@ -26,6 +26,24 @@ def gradients(model: CIEAModel) -> dict[str, torch.Tensor]:
 
 @families
 @torch.no_grad()
+def test_trained_tokens_merge_equal(text: str) -> None:
+    """Also those that the encoder and the decoder share, as T5's start token."""
+    model = tiny_model(text)
+    batch = mixed_batch(model)
+    table = {"t5": "shared", "bart": "shared", "bert": "word_embeddings", "gpt2": "wte"}[text]
+    lora = LoraConfig(r=4, target_modules=ATTENTION[text], trainable_token_indices={table: [0, 3, 5]})
+    adapted = get_peft_model(model, lora).eval()
+    before = adapted(**batch).embeddings
+    for name, weight in adapted.named_parameters():
+        if "trainable_tokens" in name:
+            weight.add_(torch.randn_like(weight))
+    trained = adapted(**batch).embeddings
+    assert (trained - before).abs().max() > 1e-3
+    torch.testing.assert_close(adapted.merge_and_unload()(**batch).embeddings, trained, atol=1e-5, rtol=1e-5)
+
+
+@families
+@torch.no_grad()
 def test_eager_attention_equals_sdpa(text: str, tmp_path: Any) -> None:
     tiny_model(text).save_pretrained(tmp_path)
     outputs = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
@@ -16,7 +17,7 @@ from ciea_hf.retrieval.results import SearchResult, as_matrix, best_of, check_ne
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -28,9 +29,27 @@ DESCRIPTION = "engine.json"
 FEW = 20_000
 """Number of documents that a filter may leave for an exact search among them."""
 BATCH = 1000  # documents per request
+_LIBRARIES = ("lancedb", "lance", "qdrant_client", "pymilvus", "grpc", "httpx")
 
 if TYPE_CHECKING:
     Row: TypeAlias = tuple[DocumentRecord, NDArray[np.float32]]
+
+
+@contextmanager
+def engine_errors(kind: str, uri: str) -> Iterator[None]:
+    """Turn the errors of an engine's library into one that names the engine and its URI.
+
+    Raises:
+        OSError: If the engine cannot be reached or refuses a request.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _LIBRARIES and not isinstance(error, RuntimeError):
+            raise  # a fault of this package
+        raise OSError(f"{kind} at {uri}: {' '.join(str(error).split())[:300]}") from error
 
 
 class EngineIndex(ABC):
@@ -59,10 +78,11 @@ class EngineIndex(ABC):
         condition = parse_filter(filter)
         if not self.dimension:
             return SearchResult([[] for _ in matrix], [[] for _ in matrix], lambda: [[] for _ in matrix])
-        if condition is not None:
-            check_fields(condition, self._fields())
-        is_exact = condition is not None and self._count(condition) <= FEW
-        found = [self._ranked(query, self._nearest(query, top_k, condition, is_exact), top_k) for query in matrix]
+        with engine_errors(self.kind, self.uri):
+            if condition is not None:
+                check_fields(condition, self._fields())
+            is_exact = condition is not None and self._count(condition) <= FEW
+            found = [self._ranked(query, self._nearest(query, top_k, condition, is_exact), top_k) for query in matrix]
         records = [[row[0] for row in rows] for rows in found]
         return SearchResult(
             [[record.id for record in row] for row in records],

@@ -13,7 +13,7 @@ from ciea_hf.choices import INDEXES
 from ciea_hf.files import write_json
 from ciea_hf.retrieval.folder import load_corpus
 from ciea_hf.retrieval.indexes import ENGINES, corpus_index, index_class
-from ciea_hf.retrieval.indexes.engine import DESCRIPTION
+from ciea_hf.retrieval.indexes.engine import DESCRIPTION, engine_errors
 
 if TYPE_CHECKING:
     import os
@@ -62,7 +62,8 @@ def sync_index(
     if kind in ENGINES:
         description |= {"uri": uri, "collection": collection, "model": corpus.settings["model"]}
         is_same = all(before.get(name) == value for name, value in description.items())
-        copied = _copy(corpus, Path(folder), description, before.get("copied", []) if is_same else [])
+        with engine_errors(kind, str(uri)):
+            copied = _copy(corpus, Path(folder), description, before.get("copied", []) if is_same else [])
         description["copied"] = [name for name in copied if name in corpus.shard_names]
     elif kind == "faiss":
         corpus_index(corpus, "faiss").save(folder)
@@ -99,7 +100,10 @@ def open_index(
         from ciea_hf.retrieval.indexes.faiss import FaissIndex
 
         return FaissIndex.load(folder)
-    return index_class(kind).load(folder) if kind in ENGINES else corpus_index(corpus, kind, device)
+    if kind not in ENGINES:
+        return corpus_index(corpus, kind, device)
+    with engine_errors(kind, str(found.get("uri", folder))):
+        return index_class(kind).load(folder)
 
 
 def _copy(corpus: EncodedCorpus, folder: Path, description: dict[str, Any], copied: list[str]) -> list[str]:
