@@ -1,11 +1,14 @@
-"""Arguments of a processor's call: flat, by modality or common to all, as in `ProcessorMixin`."""
+"""Arguments of a processor's call: flat, by modality or common to all, as in `ProcessorMixin`. Types of arguments."""
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import logging
+
+from .inputs_ciea import check_text
 
 logger = logging.get_logger(__name__)
 
@@ -33,10 +36,14 @@ def merge_arguments(
 
     Raises:
         ValueError: If an argument is given twice with different values.
+        TypeError: If nested arguments are something else than a dict.
     """
     given = dict(given)
     common = given.pop("common_kwargs", None) or {}
     nested = {name: given.pop(name, None) or {} for name in ("text_kwargs", "images_kwargs")}
+    for name, values in {"common_kwargs": common, **nested}.items():
+        if not isinstance(values, dict):
+            raise TypeError(f"`{name}` must be a dict; got {type(values).__name__}")
     for name in OTHER_MODALITIES:
         given.pop(name, None)
     of_images = set(ImagesKwargs.__annotations__) | set(
@@ -61,3 +68,17 @@ def _warn(given: dict[str, Any], of_images: set[str]) -> None:
             ignored.append(name)
     if ignored:
         logger.warning_once(f"CIEAProcessor ignores unknown argument(s) {', '.join(sorted(ignored))}")
+
+
+def text_argument(name: str, value: Any) -> str:
+    """Return an argument that must be a text; raises `TypeError` if it is something else."""
+    if not isinstance(value, str):
+        raise TypeError(f"`{name}` must be a str; got {value!r}")
+    return check_text(value)
+
+
+def integer_argument(name: str, value: Any) -> int:
+    """Return an argument that must be an integer; raises `TypeError` if it is something else."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"`{name}` must be an integer; got {value!r}")
+    return int(value)

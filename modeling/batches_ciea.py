@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .errors_ciea import place
@@ -10,7 +11,7 @@ from .images_ciea import PreprocessedImage, load_image
 from .inputs_ciea import ModelInput, check_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 PIXELS_AT_ONCE = 2_000_000  # pixels of decoded images that are held at full size
 IMAGE_TOKENS = ("<im_patch>", "<im_start>", "<im_end>")  # placeholder, start mark, end mark
@@ -41,6 +42,8 @@ def pair_inputs(text: Any, images: Any) -> tuple[list[str | None], list[Any]]:
     """Return texts and images as lists of equal length, `None` where one is missing."""
     if text is None and images is None:
         raise ValueError("`text`, `images` or both are required; got neither")
+    if text is not None and (isinstance(text, dict | bytes) or not isinstance(text, Iterable)):
+        raise TypeError(f"`text` must be a str, or a list of str and None; got {type(text).__name__}")
     texts = [text] if isinstance(text, str) else text
     image_list = images if images is None or isinstance(images, list | tuple) else [images]
     if image_list is not None and all(isinstance(image, list | tuple) and len(image) <= 1 for image in image_list):
@@ -87,3 +90,16 @@ def batches_of_one_kind(inputs: list[ModelInput], batch_size: int) -> Iterator[l
         positions.sort(key=lambda position: -len(inputs[position].text or ""))
         for start in range(0, len(positions), batch_size):
             yield positions[start : start + batch_size]
+
+
+class LoadedLimit(int):
+    """The `model_max_length` that a tokenizer was loaded with, as opposed to an equal one that is assigned later."""
+
+
+def cut_tokens(encoded: list[list[int]], room: int, tokenizer: Any) -> list[list[int]]:
+    """Cut token ids to a length, keeping the special tokens that the tokenizer appends to every text."""
+    if max(map(len, encoded)) <= room:
+        return encoded
+    mask: list[int] = tokenizer("a", return_special_tokens_mask=True, verbose=False)["special_tokens_mask"]
+    end = mask[::-1].index(0)
+    return [ids if len(ids) <= room else ids[: room - end] + ids[len(ids) - end :] for ids in encoded]

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from .arguments_ciea import integer_argument
+from .errors_ciea import place
+
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 Embeddings = Any  # np.ndarray, torch.Tensor or list[torch.Tensor], depending on the arguments
@@ -18,9 +21,9 @@ def check_options(precision: str, batch_size: int, truncate_dim: int | None, wid
     """Check the arguments of `encode` that determine the form of embeddings; `width` is that of the model."""
     if precision not in PRECISIONS:
         raise ValueError(f"`precision` must be one of {', '.join(PRECISIONS)}; got {precision!r}")
-    if batch_size < 1:
+    if integer_argument("batch_size", batch_size) < 1:
         raise ValueError(f"`batch_size` must be positive; got {batch_size}")
-    if truncate_dim is not None and not 1 <= truncate_dim <= width:
+    if truncate_dim is not None and not 1 <= integer_argument("truncate_dim", truncate_dim) <= width:
         raise ValueError(f"`truncate_dim` must be between 1 and {width}; got {truncate_dim}")
 
 
@@ -48,7 +51,8 @@ def _quantize(embeddings: np.ndarray[Any, Any], precision: Precision) -> Any:
         raise ImportError(
             f"`precision={precision!r}` requires sentence-transformers: pip install sentence-transformers"
         ) from error
-    return quantization.quantize_embeddings(embeddings, precision=precision)
+    with place(f"`precision` {precision!r}"):
+        return quantization.quantize_embeddings(embeddings, precision=precision)
 
 
 def check_finite(embeddings: torch.Tensor) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 from transformers.utils import logging
 
+from .arguments_ciea import text_argument
 from .batches_ciea import batches_of_one_kind, load_at
 from .embeddings_ciea import (
     Embeddings,
@@ -21,7 +22,7 @@ from .embeddings_ciea import (
     normalize_rows,
     paired_unit_rows,
 )
-from .evaluation_mode_ciea import evaluating, input_device
+from .evaluation_mode_ciea import evaluating, input_device, usable_device
 from .inputs_ciea import ModelInput, is_batch, parse_inputs
 
 if TYPE_CHECKING:
@@ -147,10 +148,8 @@ class EncodingMixin(Base):
         single = not is_batch(inputs)
         parsed = parse_inputs([inputs] if single else inputs)
         text_prompt = self._prompt(prompt_name, prompt)
-        if isinstance(device, list | tuple):
-            raise TypeError(f"`device` must be one device; got {device!r} (SentenceTransformer supports several)")
         if device is not None:
-            self.to(device)
+            self.to(usable_device(device))
         show = show_progress_bar if show_progress_bar is not None else logger.isEnabledFor(INFO)
         with evaluating(self):
             embeddings = self._encode_inputs(parsed, text_prompt, batch_size, show)
@@ -260,7 +259,7 @@ class EncodingMixin(Base):
 
     def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
         if prompt is not None or prompt_name is None:
-            return prompt or ""
+            return text_argument("prompt", prompt or "")
         if prompt_name not in self.config.prompts:
             known = ", ".join(map(repr, self.config.prompts)) or "none"
             raise ValueError(f"`prompt_name` must be one of the configured prompts ({known}); got {prompt_name!r}")

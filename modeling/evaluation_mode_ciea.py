@@ -46,3 +46,20 @@ def input_device(model: Any) -> torch.device:
     if device is not None:
         return torch.device(device)
     return torch.device("cpu") if model.device.type == "meta" else model.device
+
+
+def usable_device(device: Any) -> torch.device:
+    """Return a device after checking that this machine has it, because a model that was moved elsewhere is lost.
+
+    Raises:
+        ValueError: If the device does not exist, or holds no values, as `meta`.
+        TypeError: If several devices are given.
+    """
+    if isinstance(device, list | tuple):
+        raise TypeError(f"`device` must be one device; got {device!r} (SentenceTransformer supports several)")
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).cpu()
+    except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"`device` must be a device of this machine; got {device!r}") from error
+    return found

@@ -29,8 +29,8 @@ UNSUPPORTED = ("inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds", "l
 class CIEAModel(EncodingMixin, FusionMixin, LanguageModelMixin, SerializationMixin, PreTrainedModel):
     """A dense retriever over text and captioned images with a complementary information extractor.
 
-    Each row of a batch is a text, an image with a caption, or an image alone; one batch may mix them. The patches of an
-    image replace its `<im_patch>` tokens. If a caption follows, they pass through the extractor first.
+    Each row of a batch is a text, an image, or both. The patches of an image replace its `<im_patch>` tokens; if a
+    caption follows, they pass through the extractor first.
 
     Args:
         config: Configuration of the model.
@@ -43,8 +43,7 @@ class CIEAModel(EncodingMixin, FusionMixin, LanguageModelMixin, SerializationMix
     input_modalities = ["image", "text"]  # noqa: RUF012 (transformers' convention)
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
+    _supports_flash_attn = _supports_flex_attn = True
     _supports_attention_backend = True
     _no_split_modules = ["ComplementaryInformationExtractor"]  # noqa: RUF012 (transformers' convention)
     _tied_weights_keys = {}  # noqa: RUF012 (peft reads those of the towers only if this is a dict)

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
-from .arguments_ciea import merge_arguments
+from .arguments_ciea import integer_argument, merge_arguments
 from .batches_ciea import (
     IMAGE_TOKENS,
+    LoadedLimit,
     clean_text,
+    cut_tokens,
     image_groups,
     load_at,
     pair_inputs,
@@ -26,10 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from PIL import Image
-
-
-class LoadedLimit(int):
-    """The `model_max_length` that a tokenizer was loaded with, as opposed to an equal one that is assigned later."""
 
 
 class CIEAProcessor(ProcessorMixin):
@@ -96,8 +94,7 @@ class CIEAProcessor(ProcessorMixin):
 
     def to_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the settings as `ProcessorMixin` does, with the limit of texts that is in use."""
-        settings: dict[str, Any] = super().to_dict(*args, **kwargs)
-        return {**settings, "max_text_length": int(self.text_limit)}
+        return super().to_dict(*args, **kwargs) | {"max_text_length": int(self.text_limit)}
 
     @property
     def model_input_names(self) -> list[str]:
@@ -132,8 +129,8 @@ class CIEAProcessor(ProcessorMixin):
             ValueError: If texts and images differ in number, an input is empty, an image is corrupt, or an argument is
                 given twice with different values.
         """
-        defaults = {"max_length": max_length, "padding": padding}
-        options, images_kwargs = merge_arguments(self.image_processor, defaults, kwargs)
+        given = {"max_length": max_length, "padding": padding}
+        options, images_kwargs = merge_arguments(self.image_processor, given, kwargs)
         options = {"return_tensors": return_tensors, **options}
         options["padding"] = "longest" if options["padding"] is None else options["padding"]
         images_kwargs.setdefault("return_tensors", options["return_tensors"])
@@ -147,17 +144,13 @@ class CIEAProcessor(ProcessorMixin):
         return batch
 
     def preprocess_image(self, image: Image.Image) -> PreprocessedImage:
-        """Turn an image in mode RGB into pixel values of the vision tower's size.
-
-        The result may stand wherever an image is expected. It takes the memory of the tower's input, not of a photo.
-        """
+        """Turn an image in mode RGB into pixel values of the vision tower's size, which are accepted as an image."""
         return PreprocessedImage(self.pixel_values([image])[0])
 
     def pixel_values(self, images: Iterable[Any], return_tensors: str | None = "pt", **images_kwargs: Any) -> Any:
         """Stack the pixel values of images: (images, 3, height, width).
 
-        Images are drawn from the iterable in groups of at most `PIXELS_AT_ONCE` pixels, or one by one if they are
-        larger, so that an iterable that decodes them never holds many at full size.
+        Images are drawn in groups of at most `PIXELS_AT_ONCE` pixels, so that few are held at full size.
 
         Args:
             images: Images in mode RGB, or preprocessed images.
@@ -202,7 +195,7 @@ class CIEAProcessor(ProcessorMixin):
         Raises:
             ValueError: If an input is empty, or an image leaves no room for the first token of its caption.
         """
-        limit = self.text_limit if max_length is None else max_length
+        limit = integer_argument("max_length", self.text_limit if max_length is None else max_length)
         if any(has_image) and self.image_seq_length > self.tokenizer.model_max_length:
             raise ValueError(
                 f"an image takes {self.image_seq_length} tokens; the model's maximum is "
@@ -261,19 +254,11 @@ class CIEAProcessor(ProcessorMixin):
         encoded: list[list[int]] = self.tokenizer(
             texts, truncation=False, padding=False, return_attention_mask=False, verbose=False
         )["input_ids"]
-        if max(map(len, encoded)) > room:
-            end = self._num_end_tokens()
-            encoded = [ids if len(ids) <= room else ids[: room - end] + ids[len(ids) - end :] for ids in encoded]
+        encoded = cut_tokens(encoded, room, self.tokenizer)
         if not with_image:
             return encoded
         marks = (tokens.index(self.image_end_token_id) for tokens in encoded)
         return [tokens[:mark] + image + tokens[mark:] for tokens, mark in zip(encoded, marks, strict=True)]
-
-    def _num_end_tokens(self) -> int:
-        """Count the special tokens that the tokenizer appends to every text."""
-        encoded = self.tokenizer("a", return_special_tokens_mask=True, verbose=False)
-        mask: list[int] = encoded["special_tokens_mask"]
-        return mask[::-1].index(0)
 
     def apply_chat_template(  # type: ignore[override]
         self,
@@ -301,8 +286,7 @@ class CIEAProcessor(ProcessorMixin):
         Raises:
             ValueError: If a conversation has several images, or a part of an unknown type.
         """
-        single = bool(conversation) and isinstance(conversation[0], dict)
-        conversations = [conversation] if single else conversation
+        conversations = [conversation] if conversation and isinstance(conversation[0], dict) else conversation
         for messages in conversations:
             remove_missing_images(messages)
         inputs = []

@@ -11,9 +11,10 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
+from .batches_ciea import LoadedLimit
 from .configuration_ciea import CIEAConfig
 from .layers_ciea import patch_states
-from .processing_ciea import CIEAProcessor, LoadedLimit
+from .processing_ciea import CIEAProcessor
 from .text_encoder_ciea import positions_of, text_encoder_settings
 from .validation_ciea import check_weight_files
 

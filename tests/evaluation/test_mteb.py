@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -104,12 +104,12 @@ def test_the_named_tasks_exist_with_images() -> None:
 def test_the_loader_takes_what_mteb_passes(model: CIEAModel, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
     meta = model_meta(model, "local/model", str(tmp_path / "model"))
-    meta.embed_dim = [32, 8]
-    batches = [{"text": ["a red cat", "the small house"], "image": [toy_image(1), None]}]
-    whole = MTEBEncoder(model).encode(batches)
-    arguments = {"trust_remote_code": True, "dtype": "float32"}
-    np.testing.assert_allclose(MTEBEncoder.load(meta.name, **meta.loader_kwargs, **arguments).encode(batches), whole)
-    short = MTEBEncoder.load(meta.name, **meta.loader_kwargs, embed_dim=8, **arguments).encode(batches)
+    batches: list[dict[str, list[Any]]] = [{"text": ["a red cat", "the small house"], "image": [toy_image(1), None]}]
+    whole: Any = MTEBEncoder(model).encode(batches)
+    arguments: dict[str, Any] = {"trust_remote_code": True, "dtype": "float32"}
+    same: Any = MTEBEncoder.load(meta.name, **meta.loader_kwargs, **arguments).encode(batches)
+    np.testing.assert_allclose(same, whole)
+    short: Any = MTEBEncoder.load(meta.name, **meta.loader_kwargs, embed_dim=8, **arguments).encode(batches)
     np.testing.assert_allclose(short, whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True), atol=1e-6)
     half = MTEBEncoder.load(meta.name, **meta.loader_kwargs, dtype="bfloat16")
     assert half.model.dtype == torch.bfloat16
@@ -122,5 +122,6 @@ def test_a_model_is_loaded_from_its_meta(model: CIEAModel, tmp_path: Path, monke
     meta = model_meta(model, "local/model", str(tmp_path / "model"))
     monkeypatch.setattr(type(meta), "_check_requirements", lambda _: None)  # it demands torchvision
     loaded = meta.load_model(device="cpu", embed_dim=32, trust_remote_code=True, dtype=torch.float32)
-    batches = [{"text": ["a red cat"]}]
-    np.testing.assert_allclose(loaded.encode(batches), MTEBEncoder(model).encode(batches))
+    batches: list[dict[str, list[Any]]] = [{"text": ["a red cat"]}]
+    expected: Any = MTEBEncoder(model).encode(batches)
+    np.testing.assert_allclose(loaded.encode(batches), expected)
