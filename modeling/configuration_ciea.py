@@ -6,7 +6,8 @@ from typing import Any, Literal, get_args
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from .validation_ciea import check_sizes
+from .errors_ciea import shorten
+from .validation_ciea import check_sizes, check_types
 
 Pooling = Literal["decoder_start", "cls", "mean", "last_token"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
@@ -91,7 +92,7 @@ class CIEAConfig(PreTrainedConfig):
         self.extractor_layer_norm_eps = extractor_layer_norm_eps
         self.extractor_weight_floor = extractor_weight_floor
         self.vision_feature_layer = vision_feature_layer
-        self.image_seq_length = image_seq_length or _patches_of(self.vision_config)
+        self.image_seq_length = _patches_of(self.vision_config) if image_seq_length is None else image_seq_length
         self.pooling = pooling or _default_pooling(self.text_config)
         self.pooling_decoder_start_token_id = pooling_decoder_start_token_id
         self.normalize_embeddings = normalize_embeddings
@@ -99,8 +100,9 @@ class CIEAConfig(PreTrainedConfig):
         self.image_start_token_id = image_start_token_id
         self.image_end_token_id = image_end_token_id
         self.logit_scale_init_value = logit_scale_init_value
-        self.prompts = {"query": "", "document": ""} if prompts is None else dict(prompts)
+        self.prompts = {"query": "", "document": ""} if prompts is None else prompts
         self._check()
+        self.prompts = dict(self.prompts)
         super().__init__(**kwargs)
         self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))  # peft reads it here
 
@@ -118,10 +120,11 @@ class CIEAConfig(PreTrainedConfig):
         return int(config.hidden_size if hasattr(config, "hidden_size") else config.hidden_dim)  # EfficientNet's name
 
     def _check(self) -> None:
+        check_types(self)
         for name in ("vision_config", "text_config"):
             check_sizes(getattr(self, name).to_dict(), name)
         if self.pooling not in POOLINGS:
-            raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}; got {self.pooling!r}")
+            raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}; got {shorten(self.pooling)}")
         if self.pooling == "decoder_start" and not self.text_config.is_encoder_decoder:
             raise ValueError(
                 f"`pooling='decoder_start'` requires an encoder-decoder, unlike {self.text_config.model_type!r}; "
@@ -129,7 +132,8 @@ class CIEAConfig(PreTrainedConfig):
             )
         if self.extractor_weights not in EXTRACTOR_WEIGHTS:
             raise ValueError(
-                f"`extractor_weights` must be one of {', '.join(EXTRACTOR_WEIGHTS)}; got {self.extractor_weights!r}"
+                f"`extractor_weights` must be one of {', '.join(EXTRACTOR_WEIGHTS)}; "
+                f"got {shorten(self.extractor_weights)}"
             )
         if self.use_extractor and self.hidden_size % self.extractor_num_heads:
             raise ValueError(
@@ -138,8 +142,6 @@ class CIEAConfig(PreTrainedConfig):
             )
         if not 0.0 <= self.extractor_dropout < 1.0:
             raise ValueError(f"`extractor_dropout` must be in [0, 1); got {self.extractor_dropout}")
-        if self.image_seq_length < 1:
-            raise ValueError(f"`image_seq_length` must be positive; got {self.image_seq_length}")
 
 
 def _sub_config(value: Any, name: str, default: dict[str, Any]) -> PreTrainedConfig:

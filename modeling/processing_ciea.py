@@ -42,8 +42,8 @@ class CIEAProcessor(ProcessorMixin):
         tokenizer: Any fast tokenizer; missing image tokens are added.
         image_seq_length: Number of patches of an image, P.
         max_text_length: Maximum number of tokens of a text or caption, including the end of sequence. The tokenizer's
-            `model_max_length` limits the whole sequence, including placeholders; if it is assigned later, as
-            `SentenceTransformer.max_seq_length` does, it replaces `max_text_length`.
+            `model_max_length` limits the whole sequence, including placeholders; a larger one that is assigned later,
+            as by `SentenceTransformer.max_seq_length`, also replaces `max_text_length`.
         caption_prefix: Text between the end mark and the caption.
         chat_template: Unused; part of the signature that transformers expects.
     """
@@ -88,9 +88,9 @@ class CIEAProcessor(ProcessorMixin):
 
     @property
     def text_limit(self) -> int:
-        """Maximum number of tokens of a text or caption: `max_text_length`, or what the tokenizer was set to since."""
+        """Maximum number of tokens of a text or caption: `max_text_length`, or what the tokenizer was set to above."""
         limit: int = self.tokenizer.model_max_length
-        return self.max_text_length if isinstance(limit, LoadedLimit) else limit
+        return self.max_text_length if isinstance(limit, LoadedLimit) else max(limit, self.max_text_length)
 
     def to_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the settings as `ProcessorMixin` does, with the limit of texts that is in use."""

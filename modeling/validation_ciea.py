@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .errors_ciea import shorten
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -21,6 +23,12 @@ MAX_SIZES = {  # pattern of a name -> limit of the value
     r"^(max_position_embeddings|n_positions)$": 10_000_000,
 }
 SIZES = ("size", "crop_size", "pad_size", "max_image_size")
+BOOLEANS = ("use_extractor", "extract_uncaptioned", "normalize_embeddings")
+INTEGERS = {  # fields of a configuration -> least value
+    "extractor_num_heads": 1, "extractor_intermediate_size": 1, "image_seq_length": 1, "vision_feature_layer": -1000,
+    "pooling_decoder_start_token_id": 0, "image_token_id": 0, "image_start_token_id": 0, "image_end_token_id": 0,
+}  # fmt: skip
+NUMBERS = ("extractor_dropout", "extractor_layer_norm_eps", "extractor_weight_floor", "logit_scale_init_value")
 
 
 def check_image_size(settings: Mapping[str, Any]) -> None:
@@ -69,6 +77,34 @@ def check_image_patches(image_seq_length: Any) -> None:
         raise ValueError(
             f"`image_seq_length` must be an integer between 1 and {MAX_IMAGE_PATCHES}; got {image_seq_length!r}"
         )
+
+
+def check_types(config: Any) -> None:
+    """Check the types of the fields of a `CIEAConfig`, which its JSON file or a command line may set to anything.
+
+    Raises:
+        TypeError: If a field has another type.
+        ValueError: If an integer is too small or too large, or a number is not finite.
+    """
+    for name in BOOLEANS:
+        if not isinstance(getattr(config, name), bool):
+            raise TypeError(f"`{name}` must be true or false; got {shorten(getattr(config, name))}")
+    for name, least in INTEGERS.items():
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"`{name}` must be an integer; got {shorten(value)}")
+        if not least <= value < 2**31:
+            raise ValueError(f"`{name}` must be positive; got {value}" if value < least else f"`{name}` is too large")
+    for name in NUMBERS:
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"`{name}` must be a number; got {shorten(value)}")
+        if not math.isfinite(value):
+            raise ValueError(f"`{name}` must be finite; got {value}")
+    if not isinstance(config.prompts, dict) or not all(
+        isinstance(text, str) for pair in config.prompts.items() for text in pair
+    ):
+        raise TypeError(f"`prompts` must map names to texts; got {shorten(config.prompts)}")
 
 
 def check_sizes(settings: Mapping[str, Any], where: str) -> None:

@@ -102,6 +102,13 @@ def _object(entry: Entry, path: Path) -> Item:
         raise ValueError(f'{entry.location}: must be an object with "text" or "image"')
     if image is not None:
         image = str(path.parent / image)
-        if not Path(image).is_file():
-            raise FileNotFoundError(f"{entry.location}: image {image} not found")
+        if not _is_file(image):
+            raise FileNotFoundError(f"{entry.location}: image {image[:200]} not found")
     return Item(str(name), document.text or None, image)
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # longer than a path can be
+        return False

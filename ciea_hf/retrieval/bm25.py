@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ciea_hf.files import atomic_folder
+from ciea_hf.retrieval.checksums import changed_files, file_checksum, read_checked, write_checked
 from ciea_hf.retrieval.results import SearchResult, best_of, check_top_k
 from ciea_hf.utils import import_optional
 
@@ -28,6 +29,7 @@ RANK_OFFSET = 60
 """Constant of reciprocal rank fusion (Cormack et al., 2009): a document scores the sum of 1 / (60 + rank)."""
 _FOLDER = "bm25-"
 _EMPTY = "bm25s.empty"
+_CHECKSUMS = "checksums.json"
 
 
 class KeywordIndex:
@@ -51,9 +53,11 @@ class KeywordIndex:
         path = None if folder is None else Path(folder) / f"{_FOLDER}{corpus.state}"
         self._index: Any = None
         if path is not None and path.is_dir():
-            if not (path / _EMPTY).exists():
-                self._index = self._library.BM25.load(path, mmap=True, load_vocab=True)
-            return
+            if _is_sound(path):
+                if not (path / _EMPTY).exists():
+                    self._index = self._library.BM25.load(path, mmap=True, load_vocab=True)
+                return
+            logger.warning("%s differs from its checksums and is built again", path)
         self._build()
         if path is not None:
             try:
@@ -121,6 +125,7 @@ class KeywordIndex:
                 (temporary / _EMPTY).touch()
             else:
                 self._index.save(temporary)
+            write_checked(temporary / _CHECKSUMS, {file.name: file_checksum(file) for file in temporary.iterdir()})
         for other in path.parent.glob(f"{_FOLDER}*"):
             if other != path:
                 _remove(other)
@@ -160,6 +165,14 @@ def fuse(results: Sequence[SearchResult], top_k: int) -> SearchResult:
         return found
 
     return SearchResult(ids, scores, records)
+
+
+def _is_sound(folder: Path) -> bool:
+    """Return whether the files of a kept index are those that were written."""
+    try:
+        return not changed_files(folder, read_checked(folder / _CHECKSUMS))
+    except (OSError, ValueError):
+        return False
 
 
 def _remove(folder: Path) -> None:

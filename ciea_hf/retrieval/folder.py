@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ciea_hf.files import write_json
 from ciea_hf.retrieval.corpus import SETTINGS, EncodedCorpus
 from ciea_hf.retrieval.fingerprint import model_fingerprint
 from ciea_hf.retrieval.shards import (
@@ -15,6 +14,7 @@ from ciea_hf.retrieval.shards import (
     MANIFEST,
     SHARDS,
     Entry,
+    check_shards,
     damaged_files,
     find_shard,
     locked,
@@ -22,6 +22,7 @@ from ciea_hf.retrieval.shards import (
     read_shard,
     remove_unlisted,
     segment_digest,
+    write_manifest,
     write_shard,
 )
 
@@ -54,7 +55,7 @@ def load_corpus(folder: str | os.PathLike[str], model: Encoder | None = None) ->
 
     Raises:
         FileNotFoundError: If the folder is not an index.
-        ValueError: If shards are missing or do not match the manifest, or another model encoded them.
+        ValueError: If shards are missing or do not match the manifest and its checksums, or another model encoded them.
     """
     target = Path(folder)
     for attempt in range(_RETRIES):
@@ -64,6 +65,7 @@ def load_corpus(folder: str | os.PathLike[str], model: Encoder | None = None) ->
         if manifest["shards"] is None:
             raise ValueError(f"{target} is incomplete: {_progress(target, manifest)}")
         try:
+            check_shards(target, manifest)
             segments = [read_shard(target, entry, manifest["precision"]) for entry in manifest["shards"]]
         except FileNotFoundError as error:
             if attempt + 1 == _RETRIES or read_manifest(target) == manifest:
@@ -104,7 +106,7 @@ def save_corpus(corpus: EncodedCorpus, folder: str | os.PathLike[str]) -> None:
         manifest["shards"] = [
             _saved_entry(corpus, target, number) for number, segment in enumerate(corpus.segments) if len(segment)
         ]
-        write_json(target / MANIFEST, manifest)
+        write_manifest(target, manifest)
         remove_unlisted(target, manifest)
 
 

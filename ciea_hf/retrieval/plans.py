@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ciea_hf.files import write_json
 from ciea_hf.retrieval.encoding import Encoder, EncodingOptions, normalizes
 from ciea_hf.retrieval.fingerprint import model_fingerprint
 from ciea_hf.retrieval.segment import HASH
@@ -22,11 +21,13 @@ from ciea_hf.retrieval.shards import (
     MANIFEST,
     SHARDS,
     Manifest,
+    check_shards,
     find_shard,
     locked,
     read_manifest,
     read_shard,
     remove_unlisted,
+    write_manifest,
     write_shard,
 )
 from ciea_hf.utils import short_hash
@@ -95,7 +96,7 @@ def make_plan(
         if not (target / MANIFEST).exists():
             planned = _whole(view, options, settings)
             names = [shard.name for shard in planned]
-            write_json(target / MANIFEST, {"format": FORMAT, **settings, "planned": names, "shards": None})
+            write_manifest(target, {"format": FORMAT, **settings, "planned": names, "shards": None})
         base = _checked(target, settings, append)
     if base["shards"] is None:
         return Plan(target, base, _whole(view, options, base), {}, base)
@@ -131,7 +132,7 @@ def commit(plan: Plan) -> None:
             return
         if current["shards"] != plan.base["shards"]:
             raise ValueError(f"{plan.folder} was changed by another process meanwhile: repeat the command")
-        write_json(plan.folder / MANIFEST, manifest)
+        write_manifest(plan.folder, manifest)
         remove_unlisted(plan.folder, manifest)
     for path in (plan.folder / LOCKS).glob("*-*.lock"):
         path.unlink(missing_ok=True)
@@ -157,6 +158,7 @@ def prune(folder: str | os.PathLike[str], dataset: RetrievalDataset) -> int:
         manifest = read_manifest(target)
         if manifest["shards"] is None:
             raise ValueError(f"{target} is incomplete: repeat `ciea index` to continue")
+        check_shards(target, manifest)
         entries, removed = [], 0
         for entry in manifest["shards"]:
             segment = read_shard(target, entry, manifest["precision"])
@@ -169,7 +171,7 @@ def prune(folder: str | os.PathLike[str], dataset: RetrievalDataset) -> int:
                 name = f"{entry['name'].split('-')[0]}-{short_hash(json.dumps([entry['name'], rows]), 12)}"
                 kept = segment.select(np.array(rows, dtype=np.int64))
                 entries.append({**(find_shard(target, name) or write_shard(target, name, kept)), "deleted": []})
-        write_json(target / MANIFEST, {**manifest, "shards": entries})
+        write_manifest(target, {**manifest, "shards": entries})
         remove_unlisted(target, {"shards": entries})
     return removed
 
@@ -228,7 +230,7 @@ def _checked(folder: Path, settings: dict[str, Any], append: bool) -> Manifest:
         )
     if policies[0] != policies[1]:
         found["on_broken_image"] = policies[1]
-        write_json(folder / MANIFEST, found)
+        write_manifest(folder, found)
     return found
 
 

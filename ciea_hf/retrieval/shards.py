@@ -19,6 +19,7 @@ import numpy as np
 
 from ciea_hf.choices import PRECISIONS
 from ciea_hf.files import atomic_write, write_json
+from ciea_hf.retrieval.checksums import changed_files, file_checksum, read_checked, write_checked
 from ciea_hf.retrieval.precision import StoredVectors
 from ciea_hf.retrieval.segment import Segment
 from ciea_hf.utils import import_optional, short_hash
@@ -33,7 +34,6 @@ MANIFEST = "manifest.json"
 SHARDS = "shards"
 LOCKS = ".locks"
 FORMAT = 2
-_BLOCK = 1 << 20
 _REQUIRED = {
     "format": int, "model": str, "corpus": str, "normalized": bool, "on_broken_image": str, "precision": str,
     "shard_size": int, "source": dict,
@@ -139,7 +139,7 @@ def damaged_files(folder: Path, manifest: Manifest) -> list[str]:
             path = folder / SHARDS / f"{entry['name']}{suffix}"
             if not path.is_file():
                 found.append(f"{path} is missing")
-            elif _checksum(path) != expected["sha256"]:
+            elif file_checksum(path) != expected["sha256"]:
                 found.append(f"{path} differs from its checksum")
     return found
 
@@ -154,14 +154,32 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not an index: {MANIFEST} not found")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not _is_manifest(content):
+    manifest: Manifest = read_checked(path)
+    if not _is_manifest(manifest):
         raise ValueError(f"{folder} is not an index: {MANIFEST} has an unexpected format")
-    manifest: Manifest = content
     return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replace the manifest of an index, atomically."""
+    write_checked(folder / MANIFEST, manifest)
+
+
+def check_shards(folder: Path, manifest: Manifest) -> None:
+    """Compare the files of an index with the checksums in its manifest, those that were not compared before alone.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file differs.
+    """
+    expected = {
+        f"{SHARDS}/{entry['name']}{suffix}": file["sha256"]
+        for entry in manifest["shards"]
+        for suffix, file in entry["files"].items()
+    }
+    changed = changed_files(folder, expected)
+    if changed:
+        raise ValueError(f"{folder / changed[0]} differs from its checksum; run `ciea index --verify`")
 
 
 @contextmanager
@@ -244,14 +262,6 @@ def _arrow(table: Any) -> bytes:
     with arrow.ipc.new_file(buffer, table.schema) as writer:
         writer.write_table(table)
     return buffer.getvalue()
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _is_manifest(content: Any) -> bool:

@@ -110,17 +110,32 @@ def _load(folder: Path, form: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("read", [read_qrels, read_run])
-def test_judgements_and_runs(tmp_path: Path, read: Any) -> None:
-    content = {read_qrels: b"q1 0 d1 1\nq1 0 d2 0\nq2 0 d3 2\n", read_run: b"q1 Q0 d1 1 0.5 x\nq2 Q0 d2 1 0.25 x\n"}[
-        read
-    ]
+JUDGED = (
+    b"q1 0 d1 1\nq1 0 d2 0\nq2 0 d3 2\n",
+    b"query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t0\nq2\td3\t2\n",
+    b'{"query-id": "q1", "corpus-id": "d1", "score": 1}\n{"query-id": "q2", "corpus-id": "d3", "score": 2}\n',
+)
+RANKED = (b"q1 Q0 d1 1 0.5 x\nq1 Q0 d2 2 0.25 x\nq2 Q0 d2 1 0.25 x\n",)
+
+
+@pytest.mark.parametrize(("read", "contents"), [(read_qrels, JUDGED), (read_run, RANKED)])
+def test_judgements_and_runs(tmp_path: Path, read: Any, contents: tuple[bytes, ...]) -> None:
+    """What is read stands in one line of the file; what is refused is named with its line."""
     counts: Counter[str] = Counter()
     unclear = []
     for seed, numbers in cases(60):
-        (tmp_path / "file").write_bytes(mutated_bytes(content, numbers))
-        found, detail = outcome(lambda: read(tmp_path / "file"))
+        path = tmp_path / "file"
+        path.write_bytes(mutated_bytes(numbers.choice(contents), numbers))
+        found, detail = outcome(lambda file=path: read(file))
+        if found == "clear" and str(path) not in detail:
+            found = "unclear"
+        if found == "accepted":
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            rows = [(query, document) for query, row in detail.items() for document in row]
+            if any(not any(query in line and document in line for line in lines) for query, document in rows):
+                found, detail = "unclear", f"{rows} are in no line of {lines}"
         counts[found] += 1
         if found == "unclear":
             unclear.append(f"seed {seed}: {detail}")
     report(counts, unclear)
+    assert counts["accepted"]

@@ -37,8 +37,8 @@ def hits(folder: Path) -> list[Any]:
     for keywords in (None, KeywordIndex(load_corpus(folder, model), folder)):
         retriever = Retriever(model, index, keywords)
         for condition in (None, {"modality": "text"}):
-            for row in retriever.search(QUERIES, 4, filter=condition):
-                found.append([(hit.id, hit.kind, hit.text, round(hit.score, 5)) for hit in row])
+            rows = retriever.search(QUERIES, 4, filter=condition)
+            found += [[(hit.id, hit.kind, hit.text, round(hit.score, 5)) for hit in row] for row in rows]
     return found
 
 

@@ -23,6 +23,7 @@ from ciea_hf.retrieval import (
     verify_corpus,
 )
 from ciea_hf.retrieval.building import launched_as
+from ciea_hf.retrieval.checksums import read_checked, write_checked
 from ciea_hf.retrieval.shards import MANIFEST, SHARDS, read_manifest
 from tests.support.processes import start
 from tests.support.toy_retrieval import ToyEncoder, folder_content, toy_dataset
@@ -154,7 +155,7 @@ def test_a_folder_of_another_model_is_refused(tmp_path: Path) -> None:
 
 def test_manifests_that_are_damaged_are_refused(tmp_path: Path) -> None:
     encode_corpus(ToyEncoder(), toy_dataset(), tmp_path)
-    sound = json.loads((tmp_path / MANIFEST).read_text())
+    sound = read_checked(tmp_path / MANIFEST)
     entry = sound["shards"][0]
     damaged: list[Any] = [
         [], {}, {**sound, "format": 1}, {**sound, "shard_size": 0}, {**sound, "precision": "int4"},
@@ -163,10 +164,16 @@ def test_manifests_that_are_damaged_are_refused(tmp_path: Path) -> None:
         {**sound, "shards": [{**entry, "name": "../../etc/passwd"}]}, {**sound, "shards": [{**entry, "files": {}}]},
     ]  # fmt: skip
     for manifest in damaged:
-        (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+        if isinstance(manifest, dict):
+            write_checked(tmp_path / MANIFEST, manifest)
+        else:
+            (tmp_path / MANIFEST).write_text(json.dumps(manifest))
         with pytest.raises(ValueError, match="unexpected format"):
             load_corpus(tmp_path)
-    (tmp_path / MANIFEST).write_text(json.dumps({**sound, "shards": [{**entry, "documents": 10**12}]}))
+    (tmp_path / MANIFEST).write_text(json.dumps({**sound, "corpus": "another"}))
+    with pytest.raises(ValueError, match=r"manifest\.json differs from its checksum"):
+        load_corpus(tmp_path)
+    write_checked(tmp_path / MANIFEST, {**sound, "shards": [{**entry, "documents": 10**12}]})
     with pytest.raises(ValueError, match="is inconsistent: 1000000000000 documents"):
         load_corpus(tmp_path)
     (tmp_path / MANIFEST).write_text("{")
@@ -186,6 +193,8 @@ def test_a_flipped_bit_is_found(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(damaged)
     (line,) = verify_corpus(tmp_path)
     assert line == f"{path} differs from its checksum"
+    with pytest.raises(ValueError, match=r"differs from its checksum; run `ciea index --verify`"):
+        load_corpus(tmp_path)
     path.unlink()
     assert verify_corpus(tmp_path) == [f"{path} is missing"]
     model = ToyEncoder()
@@ -199,7 +208,7 @@ def test_truncated_shards_are_named(tmp_path: Path, suffix: str) -> None:
     encode_corpus(ToyEncoder(), toy_dataset(), tmp_path)
     (path,) = (p for p in (tmp_path / SHARDS).iterdir() if p.name.endswith(suffix) and ".codes" not in p.name)
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(ValueError, match=r"cannot be read.*--verify"):
+    with pytest.raises(ValueError, match=rf"{path.name} differs from its checksum; run `ciea index --verify`"):
         load_corpus(tmp_path)
 
 

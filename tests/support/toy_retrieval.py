@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from ciea_hf.data import RetrievalDataset, corpus_from_columns, queries_from_columns
+from ciea_hf.retrieval.checksums import SEEN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,11 +74,11 @@ class ToyEncoder:
 
 
 def folder_content(folder: Path) -> dict[str, bytes]:
-    """All files of an index but its locks."""
+    """All files of an index but its locks, and what is noted about the comparison with its checksums."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and ".locks" not in path.parts
+        if path.is_file() and not {".locks", SEEN} & set(path.parts)
     }
 
 

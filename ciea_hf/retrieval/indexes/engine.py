@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
-from ciea_hf.files import write_json
+from ciea_hf.retrieval.checksums import read_checked, write_checked
 from ciea_hf.retrieval.filters import OWN_FIELDS, check_fields, parse_filter
 from ciea_hf.retrieval.results import SearchResult, as_matrix, best_of, check_new_ids, check_top_k, exact_scores
 
@@ -113,7 +112,7 @@ class EngineIndex(ABC):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write where the index is stored; the documents are already there."""
         content = {"kind": self.kind, "uri": self.uri, "collection": self.collection}
-        write_json(Path(folder) / DESCRIPTION, content)
+        write_checked(Path(folder) / DESCRIPTION, content)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> EngineIndex:
@@ -126,8 +125,8 @@ class EngineIndex(ABC):
         path = Path(folder) / DESCRIPTION
         if not path.is_file():
             raise FileNotFoundError(f"{folder} does not describe an index: {DESCRIPTION} not found")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or content.get("kind") != cls.kind:
+        content = read_checked(path)
+        if content.get("kind") != cls.kind:
             raise ValueError(f"{path} does not describe an index of kind {cls.kind!r}")
         return cls(content["uri"], content["collection"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ciea_hf.files import atomic_write
+from ciea_hf.retrieval.checksums import changed_files, file_checksum, read_checked, write_checked
 from ciea_hf.retrieval.folder import load_corpus
 from ciea_hf.retrieval.indexes.base import CorpusIndex
 from ciea_hf.utils import import_optional
@@ -97,9 +97,8 @@ class FaissIndex(CorpusIndex):
             path = Path(folder) / f"faiss-{self.method}.index"
             with atomic_write(path) as temporary:
                 self._faiss.write_index(self._index, str(temporary))
-            content = {"method": self.method, "state": load_corpus(folder).state}
-            with atomic_write(path.with_suffix(".json")) as temporary:
-                temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+            content = {"method": self.method, "state": load_corpus(folder).state, "sha256": file_checksum(path)}
+            write_checked(path.with_suffix(".json"), content)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> FaissIndex:
@@ -110,10 +109,13 @@ class FaissIndex(CorpusIndex):
             described = path.with_suffix(".json")
             if path.is_file() and described.is_file():
                 index = cls(corpus, method=method)
-                if json.loads(described.read_text(encoding="utf-8")).get("state") == corpus.state:
-                    index._index = index._faiss.read_index(str(path))
-                else:
+                content = read_checked(described)
+                if content["state"] != corpus.state:
                     logger.warning("%s belongs to other documents and is built again", path)
+                elif changed_files(path.parent, {path.name: content["sha256"]}):
+                    logger.warning("%s differs from its checksum and is built again", path)
+                else:
+                    index._index = index._faiss.read_index(str(path))
                 return index
         return cls(corpus)
 

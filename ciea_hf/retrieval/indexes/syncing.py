@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ciea_hf.choices import INDEXES
-from ciea_hf.files import write_json
+from ciea_hf.retrieval.checksums import read_checked, write_checked
 from ciea_hf.retrieval.folder import load_corpus
 from ciea_hf.retrieval.indexes import ENGINES, corpus_index, index_class
 from ciea_hf.retrieval.indexes.engine import DESCRIPTION, engine_errors
@@ -67,7 +66,7 @@ def sync_index(
         description["copied"] = [name for name in copied if name in corpus.shard_names]
     elif kind == "faiss":
         corpus_index(corpus, "faiss").save(folder)
-    write_json(Path(folder) / DESCRIPTION, {**description, "state": corpus.state})
+    write_checked(Path(folder) / DESCRIPTION, {**description, "state": corpus.state})
 
 
 def open_index(
@@ -120,7 +119,7 @@ def _copy(corpus: EncodedCorpus, folder: Path, description: dict[str, Any], copi
             rows = positions[start : start + _ROWS_AT_ONCE]
             engine.upsert(corpus.embeddings(rows), [corpus.record(int(row)) for row in rows])
         names.append(name)
-        write_json(folder / DESCRIPTION, {**description, "copied": names})
+        write_checked(folder / DESCRIPTION, {**description, "copied": names})
     live = set(corpus.names(np.flatnonzero(corpus.live)))
     engine.delete([name for name in engine.ids if name not in live])
     if hasattr(engine, "close"):
@@ -137,10 +136,7 @@ def _description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict) or content.get("kind") not in INDEXES:
+    content = read_checked(path)
+    if content.get("kind") not in INDEXES:
         raise ValueError(f"{path} has an unexpected format")
     return content
