@@ -89,6 +89,22 @@ class RetrievalDataset:
         """Texts of all queries by id, in the order of the data set."""
         return dict(zip(column_values(self.queries, "id"), column_values(self.queries, "text"), strict=True))
 
+    @cached_property
+    def copies(self) -> dict[str, frozenset[str]]:
+        """Ids of the documents that equal a document, itself included, by its id; without those that are unique."""
+        from ciea_hf.data.copies import document_copies
+
+        return document_copies(self)
+
+    def encoded_images(self) -> datasets.Dataset:
+        """Return the images of the corpus as bytes or paths, which are not decoded."""
+        images = self.corpus.select_columns(["image"])
+        return images.cast_column("image", import_optional("datasets", extra="eval").Image(decode=False))
+
+    def relevant(self, query: str) -> set[str]:
+        """Return the ids of the documents that are relevant to a query: those judged above 0."""
+        return {document for document, score in self.qrels.get(query, {}).items() if score > 0}
+
     def judged_queries(self) -> dict[str, str]:
         """Return id and text of the queries that have judgements, in the order of the data set.
 

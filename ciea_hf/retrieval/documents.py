@@ -108,7 +108,7 @@ class DocumentView:
         self.kinds = [dataset.document_kinds[document] for document in self.ids]
         self.dataset = dataset
         self._texts = dataset.corpus.select_columns(["text"])
-        self._images = _encoded_images(dataset)
+        self._images = dataset.encoded_images()
         self._reported: set[str] = set()
 
     def __len__(self) -> int:
@@ -122,7 +122,7 @@ class DocumentView:
         view.ids = [self.ids[row] for row in rows]
         view.kinds = [self.kinds[row] for row in rows]
         view._texts = view.dataset.corpus.select_columns(["text"])
-        view._images = _encoded_images(view.dataset)
+        view._images = view.dataset.encoded_images()
         return view
 
     def records(self) -> list[DocumentRecord]:
@@ -279,12 +279,6 @@ def model_input(text: str | None, image: Any) -> Any:
     if image is None:
         return text
     return image if text is None else {"text": text, "image": image}
-
-
-def _encoded_images(dataset: RetrievalDataset) -> Any:
-    from datasets import Image
-
-    return dataset.corpus.select_columns(["image"]).cast_column("image", Image(decode=False))
 
 
 def _bytes_of(image: Any) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -52,11 +53,10 @@ def odd_content(state: dict[str, Any], numbers: random.Random) -> Any:
     shapes = [tensor.unsqueeze(0), tensor.reshape(-1), torch.tensor(1.0), torch.empty(0)]
     values = [tensor * torch.nan, tensor / 0, tensor.to_sparse() if tensor.dim() else None, tensor.tolist(), None, "x"]
     odd = numbers.choice([*kinds, *shapes, *values])
-    changed = numbers.choice((
-        {**state, name: odd}, {**state, 7: tensor}, {**state, "": tensor}, {**state, f"{name}.x": tensor},
-        {key: value for key, value in state.items() if key != name},
-        {f"module.{key}": value for key, value in state.items()},
-    ))  # fmt: skip
+    others: list[dict[Any, Any]] = [{**state, name: odd}, {**state, 7: tensor}, {**state, f"{name}.x": tensor}]
+    others.append({key: value for key, value in state.items() if key != name})
+    others.append({f"module.{key}": value for key, value in state.items()})
+    changed = numbers.choice(others)
     return numbers.choice(({"model": changed}, {"model": changed}, changed, [changed], {"model": None}, 5, {}))
 
 
@@ -95,7 +95,7 @@ def test_settings_are_used_or_named(tmp_path: Path) -> None:
         name = numbers.choice(list(SETTINGS))
         value = numbers.choice((*SETTINGS[name], *VALUES))
         given = {"extractor_num_heads": 4, "extractor_intermediate_size": 48, name: value}
-        found, detail = outcome(lambda settings=given: convert(tmp_path / "sound.pt", **settings))
+        found, detail = outcome(partial(convert, tmp_path / "sound.pt", **given))
         if found == "clear" and name not in detail and "sound.pt" not in detail:
             found = "unclear"
         counts[found] += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -126,7 +127,7 @@ def test_judgements_and_runs(tmp_path: Path, read: Any, contents: tuple[bytes, .
     for seed, numbers in cases(60):
         path = tmp_path / "file"
         path.write_bytes(mutated_bytes(numbers.choice(contents), numbers))
-        found, detail = outcome(lambda file=path: read(file))
+        found, detail = outcome(partial(read, path))
         if found == "clear" and str(path) not in detail:
             found = "unclear"
         if found == "accepted":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,8 +114,8 @@ def test_inputs_are_embedded_or_named(model: CIEAModel, images: list[Any]) -> No
     unclear: list[str] = []
     for seed, numbers in cases(25):
         inputs = [random_input(numbers, images) for _ in range(numbers.randint(1, 3))]
-        encode = numbers.choice((model.encode, model.encode_query, model.encode_document))
-        found, detail = outcome(lambda given=inputs, call=encode: call(given, batch_size=2))
+        encode: Any = numbers.choice((model.encode, model.encode_query, model.encode_document))
+        found, detail = outcome(partial(encode, inputs, batch_size=2))
         if found == "clear" and not detail.startswith("input "):
             found = "unclear"
         if found == "accepted":
@@ -131,12 +132,13 @@ def test_arguments_are_used_or_named(model: CIEAModel) -> None:
     counts: Counter[str] = Counter()
     unclear: list[str] = []
     inputs = ["a red cat", {"text": "the house", "image": toy_image(1)}, toy_image(2)]
+    call: Any = model.encode
     sizes = {"int8": 32, "uint8": 32, "binary": 4, "ubinary": 4}
     for seed, numbers in cases(40):
         names = numbers.sample(list(ARGUMENTS), numbers.randint(1, 3))
         chosen = {name: numbers.choice(ARGUMENTS[name]) for name in names}
         given = numbers.choice((inputs, inputs[:1], [], "a cat", inputs[1]))
-        found, detail = outcome(lambda values=chosen, what=given: model.encode(what, **values))
+        found, detail = outcome(partial(call, given, **chosen))
         if found == "clear" and not any(f"`{name}`" in detail or name in detail for name in (*names, "input 0")):
             found = "unclear"
         if found == "accepted" and given is inputs:
@@ -154,6 +156,7 @@ def test_arguments_are_used_or_named(model: CIEAModel) -> None:
 
 def test_the_processor_makes_batches_or_names_what_is_wrong(images: list[Any]) -> None:
     processor = tiny_processor()
+    call: Any = processor
     options: dict[str, tuple[Any, ...]] = {
         "max_length": (None, 1, 2, 8, 64, 10**9, 0, -1, "8", 0.5),
         "padding": (None, True, False, "longest", "max_length", "x"),
@@ -170,7 +173,7 @@ def test_the_processor_makes_batches_or_names_what_is_wrong(images: list[Any]) -
         text = numbers.choice((text, text, text, None, text[0], numbers.choice(VALUES)))
         shown = numbers.choice((shown, shown, None, None, shown[0], [[image] for image in shown]))
         chosen = {name: numbers.choice(options[name]) for name in numbers.sample(list(options), numbers.randint(0, 2))}
-        found, detail = outcome(lambda words=text, pictures=shown, values=chosen: processor(pictures, words, **values))
+        found, detail = outcome(partial(call, shown, text, **chosen))
         if found == "clear" and not any(
             name in detail for name in ("input ", *chosen, "`text`", "`images`", "takes", "x is")
         ):
@@ -198,9 +201,9 @@ def test_sentence_transformers_embeds_the_same_or_names_what_is_wrong(
     unclear: list[str] = []
     for seed, numbers in cases(20):
         inputs = [random_input(numbers, images) for _ in range(numbers.randint(1, 3))]
-        found, detail = outcome(lambda given=inputs: theirs.encode(given, batch_size=2))
+        found, detail = outcome(partial(theirs.encode, inputs, batch_size=2))
         if found == "accepted":
-            mine, expected = outcome(lambda given=inputs: model.encode(given))
+            mine, expected = outcome(partial(model.encode, inputs))
             if mine == "accepted" and not np.allclose(detail, expected, atol=1e-4):
                 found, detail = "unclear", f"differs from encode by {np.abs(detail - expected).max()}"
             elif mine != "accepted" and "the text is empty" not in expected:  # sentence-transformers embeds these

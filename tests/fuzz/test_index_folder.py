@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -74,13 +75,13 @@ def test_damaged_indexes_are_refused_or_searched_as_before(tmp_path: Path, kind:
         folder = tmp_path / f"case-{seed}"
         shutil.copytree(tmp_path / "sound", folder)
         done = damage(folder, numbers)
-        found, detail = outcome(lambda place=folder: hits(place))
+        found, detail = outcome(partial(hits, folder))
         if found == "clear" and str(folder) not in detail:
             found, detail = "unclear", f"the folder is not named: {detail}"
         if found == "accepted" and detail != expected:
             found, detail = "unclear", "other hits, silently"
         if found == "accepted":
-            checked, message = outcome(lambda place=folder: verify_corpus(place))
+            checked, message = outcome(partial(verify_corpus, folder))
             if checked == "unclear" or (checked == "clear" and str(folder) not in message):
                 found, detail = "unclear", f"verify: {message}"
         counts[found] += 1

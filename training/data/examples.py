@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch.utils.data import Dataset
 
+from ciea_hf.data.copies import with_copies
 from ciea_hf.retrieval.documents import DocumentInput
 from ciea_hf.training.data.query_images import random_part, random_words
 
@@ -34,7 +35,7 @@ class Example:
         query_id: Id of the query.
         query: Text of the query; empty for a query that is an image alone.
         targets: Corpus rows that the query is trained towards; empty if no target can be read.
-        relevant: Corpus rows of all documents relevant to the query.
+        relevant: Corpus rows of all documents relevant to the query, and of their copies.
         documents: Targets and negatives.
         captions: Captions of all positive images; `None` for a query without an image among its targets.
         broken: Id of each document whose image cannot be decoded, and the reason.
@@ -107,11 +108,15 @@ class RetrievalExamples(Examples):
         rows = {identifier: row for row, identifier in enumerate(view.ids)}
         self._usable = frozenset(view.usable_rows())
         self._queries: list[tuple[str, str, list[int]]] = []
+        self._copies: dict[str, list[int]] = {}  # rows that equal a positive of the query under another id
         for query, judged in dataset.qrels.items():
             relevant = [rows[document] for document, score in judged.items() if score > 0]
             usable = [row for row in relevant if row in self._usable]
             if usable and query in dataset.query_texts:
                 self._queries.append((query, dataset.query_texts[query], usable))
+                positives = dataset.relevant(query)
+                copies = with_copies(positives, dataset.copies) - positives
+                self._copies[query] = sorted(rows[document] for document in copies)
         if not self._queries:
             raise ValueError(f"{dataset.name}/{dataset.split}: no query has a positive to train on")
         self.negatives = {} if negatives is None else self._usable_negatives(dataset, negatives)
@@ -127,7 +132,7 @@ class RetrievalExamples(Examples):
         found: dict[str, dict[str, list[int]]] = {}
         dropped = 0
         for query, _, _ in self._queries:
-            relevant = {document for document, score in dataset.qrels[query].items() if score > 0}
+            relevant = with_copies(dataset.relevant(query), dataset.copies)
             for kind, rows in negatives.get(query, {}).items():
                 kept = [row for row in rows if self.view.ids[row] not in relevant]
                 dropped += len(rows) - len(kept)
@@ -169,7 +174,8 @@ class RetrievalExamples(Examples):
         for document in documents:
             if self.caption_dropout and document.has_image and rng.random() < self.caption_dropout:
                 document.text = None
-        example = Example(query_id, query, [target.row for target in targets], relevant, documents, captions, broken)
+        known = [*relevant, *self._copies[query_id]]
+        example = Example(query_id, query, [target.row for target in targets], known, documents, captions, broken)
         if self.image_queries and captions is not None and rng.random() < self.image_queries:
             replace_query(example, self.view, rng)
         return example

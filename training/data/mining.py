@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ciea_hf.data.copies import with_copies
 from ciea_hf.retrieval.building import encode_corpus, encode_shards
 from ciea_hf.retrieval.encoding import EncodingOptions, encode_queries
 from ciea_hf.retrieval.folder import load_corpus
@@ -42,7 +43,8 @@ def mine_negatives(
 
     Args:
         model: Encoder of queries and documents.
-        dataset: Queries, judgements and corpus; every labelled positive of a query is removed from its negatives.
+        dataset: Queries, judgements and corpus; the labelled positives of a query and
+            their copies are removed from its negatives.
         options: How negatives are chosen.
         encoding: Batch size and so on.
         folder: Folder that keeps the embeddings, so that memory is bounded and an interrupted call can continue.
@@ -99,7 +101,7 @@ def _rankings(
 ) -> Iterator[tuple[str, list[tuple[str, float]]]]:
     """Rank the corpus for all queries, and yield each query with its ranking."""
     index = corpus.index("flat", device)
-    most_relevant = max(sum(score > 0 for score in dataset.qrels[query].values()) for query in queries)
+    most_relevant = max(len(with_copies(dataset.relevant(query), dataset.copies)) for query in queries)
     result = index.search(embeddings, min(options.depth + most_relevant, len(index)))
     for query, ids, scores in zip(queries, result.ids, result.scores, strict=True):
         yield query, list(zip(ids, scores, strict=True))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ciea_hf.data.copies import with_copies
 from ciea_hf.files import atomic_write
 from ciea_hf.training.values import check_window
 from ciea_hf.utils import import_optional
@@ -93,13 +94,14 @@ def choose_negatives(
 
     Returns:
         The negatives and a report, in which `candidates` is the sum of `kept` and everything `dropped`. Documents
-        relevant to the query are not candidates.
+        relevant to the query, and their copies under other ids, are not candidates.
     """
     quotas = {"image": options.images, "text": options.texts}
     report: Counter[str] = Counter(dict.fromkeys(REPORTED, 0))
     found: dict[str, dict[str, list[str]]] = {}
+    copies = dataset.copies
     for query, ranking in rankings:
-        relevant = {document for document, score in dataset.qrels.get(query, {}).items() if score > 0}
+        relevant = with_copies(dataset.relevant(query), copies)
         limit = _score_limit(options, (positive_scores or {}).get(query))
         others = [pair for pair in ranking if pair[0] not in relevant][: options.depth]
         within = others[slice(*options.window)]
