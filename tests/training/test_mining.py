@@ -34,7 +34,7 @@ def ranked_data() -> RetrievalDataset:
     """Ten documents, even ones with an image; two queries, the first with two positives."""
     image = {"bytes": b"never decoded", "path": None}
     ids = [f"d{i}" for i in range(10)]
-    corpus = corpus_from_columns(ids, ["text"] * 10, [None if i % 2 else image for i in range(10)])
+    corpus = corpus_from_columns(ids, [f"text {i}" for i in range(10)], [None if i % 2 else image for i in range(10)])
     qrels = {"q0": {"d0": 1, "d3": 2, "d5": 0}, "q1": {"d9": 1}}
     return RetrievalDataset(corpus, queries_from_columns(["q0", "q1"], ["one", "two"]), qrels, "ranked", "train")
 
