@@ -10,7 +10,11 @@ from transformers.utils.import_utils import is_torchdynamo_exporting, torch_comp
 
 from .layers_ciea import complement_weights, relative_gates
 
-Base = torch.nn.Module if TYPE_CHECKING else object
+if TYPE_CHECKING:
+    Base = torch.nn.Module
+else:
+    Base = object
+
 PatchSource = Literal["extracted", "projected"]
 
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from .fusion_ciea import ModelBatch
 
-Base = torch.nn.Module if TYPE_CHECKING else object
+    Base = torch.nn.Module
+else:
+    Base = object
 
 
 class LanguageModelMixin(Base):

@@ -64,11 +64,14 @@ def build_model(size: str, dropout: float | None = None) -> CIEAModel:
     """
     torch.manual_seed(0)
     sizes = SIZES[size]
+    dropouts: list[dict[str, Any]] = [{}, {}]
+    if dropout is not None:
+        dropouts = [{"dropout_rate": dropout}, {"extractor_dropout": dropout}]
     vision = CLIPVisionConfig(**sizes["vision"])
-    text = T5Config(**sizes["text"], **({} if dropout is None else {"dropout_rate": dropout}))
-    side = vision.image_size
+    text = T5Config(**sizes["text"], **dropouts[0])
+    side, patch = sizes["vision"]["image_size"], sizes["vision"]["patch_size"]
     images = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-    processor = CIEAProcessor(images, build_tokenizer([*WORDS, "caption:"]), (side // vision.patch_size) ** 2)
+    processor = CIEAProcessor(images, build_tokenizer([*WORDS, "caption:"]), (side // patch) ** 2)
     tokenizer: Any = processor.tokenizer
     tokenizer.model_max_length = 512
     config = CIEAConfig(
@@ -78,7 +81,7 @@ def build_model(size: str, dropout: float | None = None) -> CIEAModel:
         image_start_token_id=processor.image_start_token_id,
         image_end_token_id=processor.image_end_token_id,
         extractor_num_heads=min(8, text.num_heads),
-        **({} if dropout is None else {"extractor_dropout": dropout}),
+        **dropouts[1],
     )
     model = CIEAModel(config)
     model.processor = processor

@@ -74,7 +74,7 @@ def measure(setting: Setting) -> Result:
     model = build_model(setting.size)
     sample = make_sample(model, setting.batch * setting.batches, setting.length)
     if setting.dtype == "bfloat16":
-        model = model.to(torch.bfloat16)
+        model = model.bfloat16()
     elif setting.dtype == "int8":
         model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
     before = reset_peak()

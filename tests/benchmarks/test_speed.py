@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def test_padded_loop_and_package_have_the_same_embeddings(task: str) -> None:
 def test_page_and_record_hold_every_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[Setting] = []
 
-    def here(_module: str, setting: Sequence[object], _environment: object) -> list[object]:
+    def here(_module: str, setting: Sequence[Any], _environment: object) -> list[object]:
         measured.append(Setting(*setting))
         return [*measure(measured[-1])]
 

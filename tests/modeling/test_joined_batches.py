@@ -16,7 +16,7 @@ from tests.support.toy_training import named_gradients
 if TYPE_CHECKING:
     from ciea_hf import CIEAModel
 
-CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+CLOSE: Any = {"atol": 1e-5, "rtol": 1e-5}
 LONG = "where is the big blue boat next to the green tower and what is under it"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -86,8 +86,9 @@ class Embedder(nn.Module):
         for group, features in zip(moved, self._features_of_all(moved), strict=True):
             batches.append(ModelBatch(group.input_ids, group.attention_mask, features, self._image_only_from(group)))
         for output in self.model.embed_batches(batches):
+            embeddings = cast("Tensor", output.embeddings)
             images = output.image_embeddings
-            yield output.embeddings, output.embeddings[:0] if images is None else images
+            yield embeddings, embeddings[:0] if images is None else images
 
     def _image_only_from(self, group: InputGroup) -> Literal["extracted", "projected"] | None:
         """Return the patches of the image-only embeddings of a group; queries and evaluations have none."""
