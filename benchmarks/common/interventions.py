@@ -47,9 +47,9 @@ def scores_by_weights(model: Any, dataset: RetrievalDataset) -> dict[str, float]
     Returns:
         MRR@10 of image queries by name of the intervention.
     """
-    # A model loaded with remote code has its own copy of the modeling module, so the function is replaced in the module
-    # that defines the class of this model.
-    module = sys.modules[type(model).__module__]
+    # A model loaded with remote code has its own copy of the modules, so the function is replaced in the module that
+    # calls it for this model.
+    module = sys.modules[type(model)._project_and_extract.__module__]
     original = module.complement_weights
     scores = {}
     for name, change in INTERVENTIONS.items():

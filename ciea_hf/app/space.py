@@ -121,7 +121,7 @@ def _add_images(target: Path, index: str, dataset: str | None) -> str:
     corpus = load_corpus(index_folder(index))
     name = dataset or corpus.source.get("path")
     if name is None:
-        raise ValueError(f"{index} does not record its data set: name the one with the images with --dataset")
+        raise ValueError(f"{index} does not record its data set: name the one with the images with --corpus")
     if name in BUILT_IN or (not Path(name).exists() and is_repository_id(name)):
         return name
     found = (
@@ -159,7 +159,7 @@ def _split(corpus: EncodedCorpus) -> str:
 def _arguments(parts: Sequence[_Part], images: str) -> list[str]:
     first, *others = parts
     compared = [word for part in others for word in ("--compare", part.model, part.index)]
-    return [first.model, first.index, *compared, "--dataset", images]
+    return [first.model, first.index, *compared, "--corpus", images]
 
 
 def _requirements(options: SpaceOptions, images: str) -> str:

@@ -18,7 +18,7 @@ HELP = "search an index on a page in the browser"
 EXAMPLES = """
   ciea demo-app demo/ciea demo.index
   ciea demo-app demo/ciea demo.index --compare demo/marvel marvel.index    # two models side by side
-  ciea demo-app org/model org/index --dataset org/data                     # model, index and images on the Hub
+  ciea demo-app org/model org/index --corpus org/data                     # model, index and images on the Hub
 """
 
 
@@ -40,7 +40,7 @@ def add_system_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("index", metavar="INDEX", help="folder written by `ciea index`, or its Hub id (a data set)")
     parser.add_argument("--compare", nargs=2, metavar=("MODEL", "INDEX"), help="second model, with its own index")
     parser.add_argument(
-        "--dataset", help="data set with the images, as a folder, a Hub id or 'demo' (default: that of the index)"
+        "--corpus", help="data set with the images, as a folder, a Hub id or 'demo' (default: that of the index)"
     )
 
 
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         port = listener.getsockname()[1]
         if not is_loopback(listener):
             sys.stderr.write(f"ciea: warning: {arguments.host} is open to other machines; the page has no password\n")
-        systems = [open_system(model, index, arguments.dataset, arguments.device) for model, index in pairs]
+        systems = [open_system(model, index, arguments.corpus, arguments.device) for model, index in pairs]
     page = create_page(unique_names(systems, [model for model, _ in pairs]), arguments.max_image_pixels)
     url = launch(page, arguments.host, port, arguments.max_image_mb * MEGABYTE).rstrip("/")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HELP = "write a Hugging Face Space with the page"
 EXAMPLES = """
   ciea space my-space demo/ciea demo.index --title "OpenMoji scenes"
-  ciea space my-space org/model org/index --dataset org/data          # model, index and images stay on the Hub
+  ciea space my-space org/model org/index --corpus org/data          # model, index and images stay on the Hub
   hf upload --repo-type space org/my-space my-space                   # publish it
 """
 
@@ -43,6 +43,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     pairs = [(arguments.model, arguments.index), *([tuple(arguments.compare)] if arguments.compare else [])]
     options = SpaceOptions(arguments.title, arguments.requirement, arguments.license)
-    for name in write_space(arguments.folder, pairs, arguments.dataset, options):
+    for name in write_space(arguments.folder, pairs, arguments.corpus, options):
         common.write(f"{arguments.folder / name}")
     return 0

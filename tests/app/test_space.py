@@ -54,13 +54,13 @@ def test_models_indexes_and_images_are_complete(space: Path, monkeypatch: pytest
 
 
 def test_hub_ids_stay_as_they_are(files: Files, tmp_path: Path) -> None:
-    arguments = [str(tmp_path / "hub"), "org/model", files.indexes[0], "--dataset", "org/scenes"]
+    arguments = [str(tmp_path / "hub"), "org/model", files.indexes[0], "--corpus", "org/scenes"]
     assert main(["space", *arguments, "--requirement", "ciea-hf[app] @ https://example.org/ciea.zip"]) == 0
     card = SpaceCard.load(tmp_path / "hub" / "README.md")
     assert card.data.to_dict()["models"] == ["org/model"]
     assert card.data.to_dict()["datasets"] == ["org/scenes"]
     assert (tmp_path / "hub" / "requirements.txt").read_text() == "ciea-hf[app] @ https://example.org/ciea.zip\n"
-    assert "'org/model', 'indexes/1', '--dataset', 'org/scenes'" in (tmp_path / "hub" / "app.py").read_text()
+    assert "'org/model', 'indexes/1', '--corpus', 'org/scenes'" in (tmp_path / "hub" / "app.py").read_text()
     assert not (tmp_path / "hub" / "models").exists()
 
 
