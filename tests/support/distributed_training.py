@@ -130,7 +130,10 @@ def make_embedder(scenario: Scenario) -> tuple[Embedder, Collator]:
     )
     part = "extracted" if "complementary" in dict(scenario.weights) else None
     cached = scenario.chunk is not None and scenario.chunk > 0
-    return Embedder(model, part, gradient_cache=cached), collator  # type: ignore[arg-type]
+    embedder: Any = Embedder(model, part, gradient_cache=cached)  # type: ignore[arg-type]
+    if chunk and not cached:  # one group after the other, as caching does, so that dropout draws the same numbers
+        embedder._embed_groups = lambda groups: map(embedder._embed_group, groups)
+    return embedder, collator
 
 
 def train(scenario: Scenario, rank: int = 0, world: int = 1) -> dict[str, Any]:

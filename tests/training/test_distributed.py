@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Results = dict[str, list[dict[str, Any]]]
 TOLERANCE = {"float64": 1e-6, "float32": 1e-5}
+WEIGHTS_TOLERANCE = {"float64": 1e-6, "float32": 3e-5}  # AdamW magnifies the rounding of gradients near 0
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -50,7 +51,8 @@ def largest_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Ten
 @pytest.mark.parametrize("what", ["losses", "gradients", "weights"])
 def test_several_processes_equal_one(several: Results, one: dict[str, dict[str, Any]], name: str, what: str) -> None:
     for result in several[name]:
-        assert largest_difference(result[what], one[name][what]) < TOLERANCE[SCENARIOS[name].dtype]
+        limits = WEIGHTS_TOLERANCE if what == "weights" else TOLERANCE
+        assert largest_difference(result[what], one[name][what]) < limits[SCENARIOS[name].dtype]
 
 
 def test_the_comparison_is_not_vacuous(several: Results, one: dict[str, dict[str, Any]]) -> None:
