@@ -10,7 +10,7 @@ import pytest
 
 import ciea_hf
 
-SKIPPED = ("ciea_hf.metrics.retrieval",)  # a module of `evaluate`, which loads it itself
+SKIPPED: tuple[str, ...] = ("ciea_hf.metrics.retrieval",)  # a module of `evaluate`, which loads it itself
 if importlib.util.find_spec("gradio") is None:  # the page has an environment of its own
     SKIPPED += ("ciea_hf.app.launching", "ciea_hf.app.page")
 MODULES = [
