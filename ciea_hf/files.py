@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # faults of a disk, not of a program
+_BLOCK = 1 << 20  # bytes read at a time
 _EXCHANGE = 2  # flag of renameat2
 _AT_FDCWD = -100
 
@@ -50,9 +52,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield temporary
             if target.exists():
                 temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-            _flush(temporary)
+            flush(temporary)
             temporary.replace(target)
-            _flush(target.parent)
+            flush(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -91,10 +93,10 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield temporary
             for file in temporary.rglob("*"):
                 if file.is_file() and not file.is_symlink():
-                    _flush(file)
-            _flush(temporary)
+                    flush(file)
+            flush(temporary)
             _move(temporary, target)
-            _flush(target.parent)
+            flush(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -219,7 +221,7 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Write a file or the entries of a folder to disk.
 
     Raises:
@@ -232,6 +234,15 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EROFS):
-            raise
+            raise OSError(error.errno, f"{path} cannot be flushed to the disk: {error.strerror}") from error
     finally:
         os.close(handle)
+
+
+def file_checksum(path: Path) -> str:
+    """Return the SHA-256 hash of a file in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

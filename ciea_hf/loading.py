@@ -185,11 +185,13 @@ def _device(name: str | None) -> str:
     """Return the device to use, after checking that it exists."""
     import torch
 
+    from ciea_hf.modeling.evaluation_mode_ciea import usable_device
+
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name).cpu()  # fails on `meta`, which has no values
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # which one depends on the build of torch
+        usable_device(name)
+    except ValueError as error:
         valid = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
         valid += ["mps"] if torch.backends.mps.is_available() else []
         raise ValueError(f"--device must be one of {', '.join(valid)} on this machine; got {name!r}") from error

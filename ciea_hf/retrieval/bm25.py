@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ciea_hf.files import atomic_folder
-from ciea_hf.retrieval.checksums import changed_files, file_checksum, read_checked, write_checked
+from ciea_hf.files import atomic_folder, file_checksum
+from ciea_hf.retrieval.checksums import changed_files, read_checked, write_checked
 from ciea_hf.retrieval.results import SearchResult, best_of, check_top_k
 from ciea_hf.utils import import_optional
 

@@ -10,7 +10,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ciea_hf.files import write_json
+from ciea_hf.files import file_checksum, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,16 +20,6 @@ logger = logging.getLogger(__name__)
 
 SEEN = ".checked.json"
 CHECKSUM = "checksum"
-_BLOCK = 1 << 20
-
-
-def file_checksum(path: Path) -> str:
-    """Return the SHA-256 hash of a file in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def write_checked(path: Path, content: Mapping[str, Any]) -> None:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ciea_hf.choices import PRECISIONS
-from ciea_hf.files import atomic_write, write_json
-from ciea_hf.retrieval.checksums import changed_files, file_checksum, read_checked, write_checked
+from ciea_hf.files import atomic_write, file_checksum, write_json
+from ciea_hf.retrieval.checksums import changed_files, read_checked, write_checked
 from ciea_hf.retrieval.precision import StoredVectors
 from ciea_hf.retrieval.segment import Segment
 from ciea_hf.utils import import_optional, short_hash

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,12 +98,16 @@ def test_explicit_shares_fill_one_folder(tmp_path: Path) -> None:
 
 
 def encode_as(rank: int, world: int, folder: Path, dies: bool) -> None:
-    """Encode as one of several processes, as a launcher starts them."""
+    """Encode as one of several processes, as a launcher starts them; the others wait for the one that dies."""
+    dying = folder.parent / "dying"
 
     class Waiting(ToyEncoder):
         def encode_document(self, inputs: Any, **kwargs: Any) -> Any:
             if dies:
+                dying.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+            while not dying.exists():
+                time.sleep(0.05)
             return super().encode_document(inputs, **kwargs)
 
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world)}

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
+from ciea_hf.files import flush
 from ciea_hf.training.distributed import run_on_main
-from ciea_hf.training.run.checksums import find_damage, flush, read_json, shorten, write_checksums
+from ciea_hf.training.run.checksums import find_damage, read_json, shorten, write_checksums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

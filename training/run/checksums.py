@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from typing import TYPE_CHECKING, Any
+
+from ciea_hf.files import file_checksum, flush
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from pathlib import Path
 
 CHECKSUMS = ".checksums.json"  # hidden, so that it is not published
-BLOCK = 1 << 20  # bytes read at a time
 
 
 def write_checksums(folder: Path, ignored: Collection[str] = ()) -> None:
@@ -26,7 +25,7 @@ def write_checksums(folder: Path, ignored: Collection[str] = ()) -> None:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name != CHECKSUMS and name not in ignored:
-            checksums[name] = _hash(path)
+            checksums[name] = file_checksum(path)
     (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=2) + "\n", encoding="utf-8")
     for path in [*folder.rglob("*"), folder]:
         flush(path)
@@ -53,7 +52,7 @@ def find_damage(folder: Path, required: Iterable[str] = ()) -> str | None:
         return f"{CHECKSUMS} is incomplete"
     for name, checksum in expected.items():
         try:
-            if _hash(folder / name) != checksum:
+            if file_checksum(folder / name) != checksum:
                 return f"{name} was changed or truncated"
         except FileNotFoundError:
             return f"{name} is missing"
@@ -78,29 +77,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def flush(path: Path) -> None:
-    """Flush a file or folder to the disk, where the file system supports it."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:  # folders cannot be opened on Windows
-        return
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if path.is_file():
-            raise OSError(error.errno, f"{path} cannot be flushed to the disk: {error.strerror}") from error
-    finally:
-        os.close(handle)
-
-
 def shorten(error: BaseException, length: int = 200) -> str:
     """Return the message of an error in one line of limited length."""
     return " ".join(str(error).split())[:length] or type(error).__name__
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

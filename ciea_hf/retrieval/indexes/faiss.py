@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ciea_hf.files import atomic_write
-from ciea_hf.retrieval.checksums import changed_files, file_checksum, read_checked, write_checked
+from ciea_hf.files import atomic_write, file_checksum
+from ciea_hf.retrieval.checksums import changed_files, read_checked, write_checked
 from ciea_hf.retrieval.folder import load_corpus
 from ciea_hf.retrieval.indexes.base import CorpusIndex
 from ciea_hf.utils import import_optional
