@@ -225,7 +225,7 @@ def flush(path: Path) -> None:
     """Write a file or the entries of a folder to disk.
 
     Raises:
-        OSError: If the disk is full or fails; a file system that cannot flush is no error.
+        OSError: If the disk is full or fails. A file system without support for flushing is ignored.
     """
     if os.name == "nt":  # Windows neither opens folders nor flushes files opened for reading
         return

@@ -100,7 +100,7 @@ def create_page(systems: Sequence[System], max_pixels: int = 32_000_000) -> gr.B
 
 
 def _connect(page: gr.Blocks, components: _Components, searcher: Searcher) -> None:
-    """Connect the events of the page to the searcher. None of them is part of the API."""
+    """Connect the events of the page to the searcher, without adding them to the API."""
     shared: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
 
     def show(text: str, image: str | None, kind: str, top_k: float) -> list[Any]:

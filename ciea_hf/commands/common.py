@@ -109,7 +109,7 @@ def probability(text: str) -> float:
 
 
 def port_number(text: str) -> int:
-    """Parse a port; 0 stands for any free one."""
+    """Parse a port; 0 chooses a free one."""
     value = int(text) if text.isdecimal() else -1
     if not 0 <= value <= 65_535:
         raise argparse.ArgumentTypeError(f"must be an integer from 0 to 65535; got {text!r}")

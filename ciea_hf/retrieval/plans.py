@@ -86,7 +86,7 @@ def make_plan(
     """Find what is missing from an index folder, and create the folder if it does not exist.
 
     Raises:
-        ValueError: If the folder holds embeddings of another model, corpus or precision, or files that are no index.
+        ValueError: If the folder holds embeddings of another model, corpus or precision, or other files.
     """
     target = Path(folder)
     settings = index_settings(model, dataset, view, options, source)

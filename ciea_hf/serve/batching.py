@@ -112,7 +112,7 @@ class Batcher:
             A result per input; an exception if the input failed.
 
         Raises:
-            QueueFullError: If there is no room.
+            QueueFullError: If the queue is full.
             RuntimeError: If the batcher is closed.
         """
         if not works:

@@ -90,7 +90,7 @@ class InvalidInputError(RequestError):
 
 
 def overloaded(message: str, retry_after: int = 1) -> RequestError:
-    """Return the error for a request that there is no room for at present: status 429."""
+    """Return the error for a request beyond the limit of the queue: status 429."""
     return RequestError(429, message, headers={"Retry-After": str(retry_after)})
 
 

@@ -27,7 +27,7 @@ class TokenCounter:
         self.max_tokens = int(limit) if limit else None
 
     def count(self, texts: Sequence[str | None]) -> list[int]:
-        """Count the tokens of texts, special tokens included and nothing truncated; 0 where there is no text."""
+        """Count the tokens of texts, with special tokens and without truncation; 0 for a missing text."""
         present = [text for text in texts if text is not None]
         if not present:
             return [0] * len(texts)

@@ -70,7 +70,7 @@ DATASETS = (  # commands that read a data set
 
 @pytest.fixture(scope="module")
 def places(model: str, dataset: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What the words of a command stand for."""
+    """Files and folders that the placeholders of a command refer to."""
     folder = tmp_path_factory.mktemp("places")
     places = {"MODEL": Path(model), "DATA": Path(dataset), "INDEX": folder / "index", "RUN": folder / "a.run"}
     assert main(["index", model, dataset, "--output", str(places["INDEX"])]) == 0

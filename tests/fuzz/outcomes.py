@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable, Iterator
 
 CLEAR = (ValueError, TypeError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -71,7 +71,21 @@ def mutated_json(value: Any, random_numbers: random.Random) -> Any:
     return random_numbers.choice(VALUES)
 
 
-def report(counts: Counter[str], unclear: list[str]) -> None:
-    """Fail if there are unclear outcomes, and show all of them."""
-    assert not unclear, f"{dict(counts)}\n" + "\n".join(unclear[:20])
-    assert counts["clear"], "no case was refused: the mutations are too weak"
+class Tally:
+    """Counts of outcomes, and descriptions of the unclear ones."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.unclear: list[str] = []
+
+    def add(self, found: str, description: str) -> None:
+        """Count an outcome."""
+        self.counts[found] += 1
+        if found == "unclear":
+            self.unclear.append(description)
+
+    def check(self) -> None:
+        """Fail if an outcome is unclear, and show these; fail if no case was refused, or none was accepted."""
+        assert not self.unclear, f"{dict(self.counts)}\n" + "\n".join(self.unclear[:20])
+        assert self.counts["clear"], "no case was refused: the mutations are too weak"
+        assert self.counts["accepted"], "no case was accepted: the mutations are too strong"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from ciea_hf.cli import build_parser, main, subparsers
-from tests.fuzz.outcomes import TEXTS, cases, report
+from tests.fuzz.outcomes import TEXTS, Tally, cases
 from tests.support.helpers import toy_image
 
 if TYPE_CHECKING:
@@ -73,8 +72,7 @@ def test_arguments_are_used_or_named(model: str, dataset: str, tmp_path: Path, m
     commands = [parser for parser in subparsers(build_parser()) if not subparsers(parser)]
     commands = [parser for parser in commands if parser.prog not in STARTING]
     assert main(["index", model, dataset, "--output", "sound"]) == 0
-    counts: Counter[str] = Counter()
-    unclear: list[str] = []
+    tally = Tally()
     for seed, numbers in cases(25):
         work = tmp_path / f"case-{seed}"
         shutil.copytree(tmp_path / "sound", work / "index")
@@ -109,8 +107,7 @@ def test_arguments_are_used_or_named(model: str, dataset: str, tmp_path: Path, m
             found = "clear"
         else:
             found = "unclear"
-            unclear.append(f"seed {seed}: {[argument[:60] for argument in arguments]}: {status} {error[-300:]}")
-        counts[found] += 1
+        tally.add(found, f"seed {seed}: {[argument[:60] for argument in arguments]}: {status} {error[-300:]}")
         monkeypatch.chdir(tmp_path)
         shutil.rmtree(work)
-    report(counts, unclear)
+    tally.check()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from ciea_hf.data.checking import Checker
 from ciea_hf.data.export import convert_dataset
 from ciea_hf.data.loading import open_reader
 from ciea_hf.evaluation.runs import read_qrels, read_run
-from tests.fuzz.outcomes import VALUES, cases, mutated_bytes, mutated_json, outcome, report
+from tests.fuzz.outcomes import VALUES, Tally, cases, mutated_bytes, mutated_json, outcome
 from tests.support.sample_datasets import SAMPLES
 
 if TYPE_CHECKING:
@@ -66,38 +65,36 @@ def mutate(folder: Path, numbers: random.Random) -> None:
 @pytest.mark.parametrize("form", SAMPLES)
 def test_check_load_and_convert_agree(tmp_path: Path, form: str) -> None:
     original = SAMPLES[form](tmp_path / "original")
-    counts: Counter[str] = Counter()
-    unclear: list[str] = []
+    tally = Tally()
     for seed, numbers in cases(8):
         folder = tmp_path / f"case-{seed}"
         shutil.copytree(original, folder)
         mutate(folder, numbers)
-        unclear += [f"seed {seed}: {message}" for message in _disagreements(folder, form, counts)]
+        _compare(folder, form, tally, f"seed {seed}")
         shutil.rmtree(folder)
-    report(counts, unclear)
+    tally.check()
 
 
-def _disagreements(folder: Path, form: str, counts: Counter[str]) -> list[str]:
-    """Return unclear errors, and where check, load and convert disagree."""
+def _compare(folder: Path, form: str, tally: Tally, case: str) -> None:
+    """Record the outcomes of check, load and convert, and where they disagree."""
     out = folder.with_name(f"{folder.name}-converted")
     outcomes = {
         "check": outcome(lambda: Checker(open_reader(folder, form)).run()),
         "load": outcome(lambda: _load(folder, form)),
         "convert": outcome(lambda: convert_dataset(open_reader(folder, form), out)),
     }
-    counts.update(found for found, _ in outcomes.values())
-    messages = [f"{name}: {detail}" for name, (found, detail) in outcomes.items() if found == "unclear"]
+    for name, (found, detail) in outcomes.items():
+        tally.add(found, f"{case}: {name}: {detail}")
     (checked, result), (loaded, content), (converted, _) = outcomes.values()
     if checked == "accepted" and loaded != "unclear":
         # Only the check reads the images, and finds offsets that do not point at one.
         errors = [issue for issue in result.issues if issue.level == "error" and issue.kind != "offset"]
         if bool(errors) != (loaded == "clear"):
-            messages.append(f"check says {[str(issue) for issue in errors]}, load {content!s:.300}")
+            tally.add("unclear", f"{case}: check says {[str(issue) for issue in errors]}, load {content!s:.300}")
     if loaded == converted == "accepted":
         again = _load(out, "parquet")
         if again != content:
-            messages.append(f"converted data differ from loaded data: {again} {content}")
-    return messages
+            tally.add("unclear", f"{case}: converted data differ from loaded data: {again} {content}")
 
 
 def _load(folder: Path, form: str) -> dict[str, Any]:
@@ -121,9 +118,8 @@ RANKED = (b"q1 Q0 d1 1 0.5 x\nq1 Q0 d2 2 0.25 x\nq2 Q0 d2 1 0.25 x\n",)
 
 @pytest.mark.parametrize(("read", "contents"), [(read_qrels, JUDGED), (read_run, RANKED)])
 def test_judgements_and_runs(tmp_path: Path, read: Any, contents: tuple[bytes, ...]) -> None:
-    """What is read stands in one line of the file; what is refused is named with its line."""
-    counts: Counter[str] = Counter()
-    unclear = []
+    """Accepted entries occur in one line of the file; errors name the line."""
+    tally = Tally()
     for seed, numbers in cases(60):
         path = tmp_path / "file"
         path.write_bytes(mutated_bytes(numbers.choice(contents), numbers))
@@ -135,8 +131,5 @@ def test_judgements_and_runs(tmp_path: Path, read: Any, contents: tuple[bytes, .
             rows = [(query, document) for query, row in detail.items() for document in row]
             if any(not any(query in line and document in line for line in lines) for query, document in rows):
                 found, detail = "unclear", f"{rows} are in no line of {lines}"
-        counts[found] += 1
-        if found == "unclear":
-            unclear.append(f"seed {seed}: {detail}")
-    report(counts, unclear)
-    assert counts["accepted"]
+        tally.add(found, f"seed {seed}: {detail}")
+    tally.check()

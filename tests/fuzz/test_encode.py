@@ -6,7 +6,6 @@ What is accepted has embeddings that are finite and equal to those of the input 
 from __future__ import annotations
 
 import io
-from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import torch
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 
-from tests.fuzz.outcomes import TEXTS, VALUES, cases, outcome, report
+from tests.fuzz.outcomes import TEXTS, VALUES, Tally, cases, outcome
 from tests.support.helpers import PATCHES, WORDS, tiny_model, tiny_processor, toy_image
 
 if TYPE_CHECKING:
@@ -110,8 +109,7 @@ def wrong_rows(found: Any, alone: list[Any]) -> str | None:
 
 
 def test_inputs_are_embedded_or_named(model: CIEAModel, images: list[Any]) -> None:
-    counts: Counter[str] = Counter()
-    unclear: list[str] = []
+    tally = Tally()
     for seed, numbers in cases(25):
         inputs = [random_input(numbers, images) for _ in range(numbers.randint(1, 3))]
         encode: Any = numbers.choice((model.encode, model.encode_query, model.encode_document))
@@ -121,16 +119,12 @@ def test_inputs_are_embedded_or_named(model: CIEAModel, images: list[Any]) -> No
         if found == "accepted":
             wrong = wrong_rows(detail, [encode(item) for item in inputs])
             found, detail = ("accepted", "") if wrong is None else ("unclear", wrong)
-        counts[found] += 1
-        if found == "unclear":
-            unclear.append(f"seed {seed}: {str(inputs)[:300]}: {detail}")
-    report(counts, unclear)
-    assert counts["accepted"]
+        tally.add(found, f"seed {seed}: {str(inputs)[:300]}: {detail}")
+    tally.check()
 
 
 def test_arguments_are_used_or_named(model: CIEAModel) -> None:
-    counts: Counter[str] = Counter()
-    unclear: list[str] = []
+    tally = Tally()
     inputs = ["a red cat", {"text": "the house", "image": toy_image(1)}, toy_image(2)]
     call: Any = model.encode
     sizes = {"int8": 32, "uint8": 32, "binary": 4, "ubinary": 4}
@@ -147,11 +141,8 @@ def test_arguments_are_used_or_named(model: CIEAModel) -> None:
             width = -(-width // 8) if sizes.get(chosen.get("precision", "")) == 4 else width
             if rows.shape != (3, width) or not np.isfinite(rows.astype(np.float32)).all():
                 found, detail = "unclear", f"shape {rows.shape} in the place of (3, {width}), or not finite"
-        counts[found] += 1
-        if found == "unclear":
-            unclear.append(f"seed {seed}: {chosen} {str(given)[:60]}: {detail}")
-    report(counts, unclear)
-    assert counts["accepted"]
+        tally.add(found, f"seed {seed}: {chosen} {str(given)[:60]}: {detail}")
+    tally.check()
 
 
 def test_the_processor_makes_batches_or_names_what_is_wrong(images: list[Any]) -> None:
@@ -164,8 +155,7 @@ def test_the_processor_makes_batches_or_names_what_is_wrong(images: list[Any]) -
         "do_resize": (True, False), "do_rescale": (True, False), "images_kwargs": ({}, {"do_normalize": False}, 7),
         "text_kwargs": ({}, {"max_length": 8}, {"nothing": 1}), "device": ("cpu", "x"), "nothing": (1,),
     }  # fmt: skip
-    counts: Counter[str] = Counter()
-    unclear: list[str] = []
+    tally = Tally()
     for seed, numbers in cases(40):
         count = numbers.randint(1, 3)
         text: Any = [random_text(numbers) for _ in range(count)]
@@ -185,11 +175,8 @@ def test_the_processor_makes_batches_or_names_what_is_wrong(images: list[Any]) -
             expected = PATCHES * len(detail.get("pixel_values", ()))
             if not written and placeholders != expected:
                 found, detail = "unclear", f"{placeholders} placeholders for {expected} patches"
-        counts[found] += 1
-        if found == "unclear":
-            unclear.append(f"seed {seed}: {str(text)[:200]} {str(shown)[:200]} {chosen}: {detail}")
-    report(counts, unclear)
-    assert counts["accepted"]
+        tally.add(found, f"seed {seed}: {str(text)[:200]} {str(shown)[:200]} {chosen}: {detail}")
+    tally.check()
 
 
 def test_sentence_transformers_embeds_the_same_or_names_what_is_wrong(
@@ -197,8 +184,7 @@ def test_sentence_transformers_embeds_the_same_or_names_what_is_wrong(
 ) -> None:
     model.save_pretrained(tmp_path)
     theirs = SentenceTransformer(str(tmp_path))
-    counts: Counter[str] = Counter()
-    unclear: list[str] = []
+    tally = Tally()
     for seed, numbers in cases(20):
         inputs = [random_input(numbers, images) for _ in range(numbers.randint(1, 3))]
         found, detail = outcome(partial(theirs.encode, inputs, batch_size=2))
@@ -208,8 +194,5 @@ def test_sentence_transformers_embeds_the_same_or_names_what_is_wrong(
                 found, detail = "unclear", f"differs from encode by {np.abs(detail - expected).max()}"
             elif mine != "accepted" and "the text is empty" not in expected:  # sentence-transformers embeds these
                 found, detail = "unclear", f"encode refuses it: {expected}"
-        counts[found] += 1
-        if found == "unclear":
-            unclear.append(f"seed {seed}: {str(inputs)[:300]}: {detail}")
-    report(counts, unclear)
-    assert counts["accepted"]
+        tally.add(found, f"seed {seed}: {str(inputs)[:300]}: {detail}")
+    tally.check()

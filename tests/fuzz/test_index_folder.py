@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from ciea_hf.retrieval import Retriever, encode_corpus, load_corpus, verify_corp
 from ciea_hf.retrieval.bm25 import KeywordIndex
 from ciea_hf.retrieval.encoding import EncodingOptions
 from ciea_hf.retrieval.indexes.syncing import open_index, sync_index
-from tests.fuzz.outcomes import cases, mutated_bytes, mutated_json, outcome, report
+from tests.fuzz.outcomes import Tally, cases, mutated_bytes, mutated_json, outcome
 from tests.support.toy_retrieval import ToyEncoder, toy_dataset
 
 if TYPE_CHECKING:
@@ -69,8 +68,7 @@ def damage(folder: Path, numbers: random.Random) -> str:
 def test_damaged_indexes_are_refused_or_searched_as_before(tmp_path: Path, kind: str, precision: str) -> None:
     make_index(tmp_path / "sound", kind, precision)
     expected = hits(tmp_path / "sound")
-    counts: Counter[str] = Counter()
-    unclear: list[str] = []
+    tally = Tally()
     for seed, numbers in cases(20):
         folder = tmp_path / f"case-{seed}"
         shutil.copytree(tmp_path / "sound", folder)
@@ -84,9 +82,6 @@ def test_damaged_indexes_are_refused_or_searched_as_before(tmp_path: Path, kind:
             checked, message = outcome(partial(verify_corpus, folder))
             if checked == "unclear" or (checked == "clear" and str(folder) not in message):
                 found, detail = "unclear", f"verify: {message}"
-        counts[found] += 1
-        if found == "unclear":
-            unclear.append(f"seed {seed}: {done}: {detail}")
+        tally.add(found, f"seed {seed}: {done}: {detail}")
         shutil.rmtree(folder)
-    report(counts, unclear)
-    assert counts["accepted"]
+    tally.check()

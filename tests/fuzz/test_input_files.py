@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ciea_hf.commands.inputs import read_items
-from tests.fuzz.outcomes import VALUES, cases, mutated_bytes, mutated_json, outcome, report
+from tests.fuzz.outcomes import VALUES, Tally, cases, mutated_bytes, mutated_json, outcome
 from tests.support.helpers import toy_image
 
 if TYPE_CHECKING:
@@ -51,8 +50,7 @@ def wrong_items(items: list[Any], lines: list[str], is_text: bool) -> str | None
 def test_inputs_are_read_or_named(tmp_path: Path, suffix: str) -> None:
     toy_image().save(tmp_path / "one.png")
     path = tmp_path / f"in{suffix}"
-    counts: Counter[str] = Counter()
-    unclear: list[str] = []
+    tally = Tally()
     for seed, numbers in cases(150):
         path.write_bytes(random_lines(suffix, numbers))
         found, detail = outcome(lambda: list(read_items(str(path))))
@@ -61,8 +59,5 @@ def test_inputs_are_read_or_named(tmp_path: Path, suffix: str) -> None:
         if found == "accepted":
             wrong = wrong_items(detail, path.read_bytes().decode("utf-8-sig").split("\n"), suffix == ".txt")
             found, detail = ("accepted", "") if wrong is None else ("unclear", wrong)
-        counts[found] += 1
-        if found == "unclear":
-            unclear.append(f"seed {seed}: {path.read_bytes()[:300]!r}: {detail}")
-    report(counts, unclear)
-    assert counts["accepted"]
+        tally.add(found, f"seed {seed}: {path.read_bytes()[:300]!r}: {detail}")
+    tally.check()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ciea_hf.training.run.stages import run_stages
-from tests.fuzz.outcomes import cases, outcome, report
+from tests.fuzz.outcomes import Tally, cases, outcome
 from tests.support.toy_training import configured, read_log, reset_engine, weights_of
 
 if TYPE_CHECKING:
@@ -48,8 +47,7 @@ def train(toy: Path, output: Path, values: dict[str, Any]) -> None:
 
 
 def test_short_runs_end_with_finite_weights_or_a_clear_error(toy: Path, tmp_path: Path) -> None:
-    counts: Counter[str] = Counter()
-    unclear: list[str] = []
+    tally = Tally()
     for seed, rng in cases(CASES):
         reset_engine()
         values = random_values(rng)
@@ -65,8 +63,5 @@ def test_short_runs_end_with_finite_weights_or_a_clear_error(toy: Path, tmp_path
         for folder in output.glob("*/losses.jsonl"):
             if any(not math.isfinite(value) for line in read_log(folder.parent) for value in line.values()):
                 verdict, found = "unclear", "a logged loss is not finite"
-        counts[verdict] += 1
-        if verdict == "unclear":
-            unclear.append(f"{values}: {found}")
-    report(counts, unclear)
-    assert counts["accepted"]
+        tally.add(verdict, f"{values}: {found}")
+    tally.check()

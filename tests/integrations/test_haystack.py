@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def documents(folder: Path) -> list[Document]:
-    """Two cups of different colours, with images in both forms, and a text whose file is no image."""
+    """Two cups of different colours, with images in both forms, and a text whose file is not an image."""
     for colour in ("red", "green"):
         coloured_image(colour).save(folder / f"{colour}.png")
     return [
