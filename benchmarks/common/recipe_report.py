@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,6 +93,8 @@ def make_page(rows: Sequence[Row], records: Sequence[Record], name: str, steps: 
         The page in Markdown.
     """
     own = {group: GROUPS[group] for group in list(GROUPS)[:2]}
+    devices = Counter(record.device for record in records)
+    trained = ", ".join(f"{device} ({count} runs)" for device, count in devices.most_common())
     return f"""# The recipe
 
 Results on OpenMoji Scenes, test split, {len(records[0].ranks)} image queries; all choices were made on the dev
@@ -118,5 +121,5 @@ Do the gates matter? MRR@10 of image queries when the weights of a trained model
 
 {measures_table(records, INTERVENTIONS, own)}
 
-The configuration of each row is in [{name}.yaml]({name}.yaml).
+Trained on: {trained}. The configuration of each row is in [{name}.yaml]({name}.yaml).
 """

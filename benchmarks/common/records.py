@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ciea_hf.evaluation.metrics import per_query_metrics
 from ciea_hf.files import write_json
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ciea_hf.evaluation import EvaluationResult
 
 DEPTH = 10
+CPU = "CPU"
 _DIGITS = 5
 
 
@@ -40,6 +42,7 @@ class Record:
         ranks: Rank of the first relevant document of each image query, in the order of the data; 0 if it is not in the
             top 10.
         measures: Further measures of the trained model.
+        device: Processor or card of the training.
     """
 
     variant: str
@@ -52,6 +55,7 @@ class Record:
     metrics: dict[str, dict[str, float]]
     ranks: list[int]
     measures: dict[str, float] = field(default_factory=dict)
+    device: str = CPU
 
     @property
     def reciprocal_ranks(self) -> NDArray[np.float64]:
@@ -62,6 +66,11 @@ class Record:
     def write(self, folder: Path) -> None:
         """Write the record to a folder, under the name of its variant and seed."""
         write_json(folder / f"{self.variant}-seed{self.seed}.json", asdict(self), indent=None)
+
+
+def training_device() -> str:
+    """Return the name of the card that trainings use on this machine; `CPU` if there is none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else CPU
 
 
 def read_records(folder: Path) -> list[Record]:

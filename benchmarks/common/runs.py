@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.common.files import say
-from benchmarks.common.records import Record, first_ranks, read_records, rounded_metrics
+from benchmarks.common.records import Record, first_ranks, read_records, rounded_metrics, training_device
 from benchmarks.common.variants import Variant, stage_overrides, training_order
 from ciea_hf.demo.launching import launch_training
 from ciea_hf.evaluation import evaluate
@@ -132,6 +132,7 @@ class Runs:
             metrics=rounded_metrics(result),
             ranks=first_ranks(result.run, self.test),
             measures=self.measures(model, self.test, result) if self.measures else {},
+            device=training_device(),
         )
         record.write(self.folder)
         shutil.rmtree(stage / "checkpoints", ignore_errors=True)
