@@ -6,6 +6,8 @@ READY := $(VENV)/.ready
 APP_READY := $(VENV)-app/.ready
 # silence the tokenizers' warning about forks
 export TOKENIZERS_PARALLELISM := false
+# threads that wait for each other fall asleep early: a second program on the machine would slow them down many times
+export GOMP_SPINCOUNT ?= 1000
 
 # installs the package into a folder as users get it: tools that read source code see only a part of an editable install
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --upgrade --target

@@ -16,6 +16,7 @@ from ciea_hf._version import __version__
 from ciea_hf.commands import COMMANDS
 from ciea_hf.commands.common import describe
 from ciea_hf.reporting import error_line, user_errors
+from ciea_hf.utils import limit_spinning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: that of the command (0 for success), 2 for invalid input, 130 if interrupted.
     """
+    limit_spinning()
     parsed = _parse(build_parser(), arguments)
     logging.basicConfig(level=logging.INFO if parsed.verbose else logging.WARNING, format="%(levelname)s: %(message)s")
     try:

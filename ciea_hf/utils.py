@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
+SPINS = "1000"  # some microseconds
 LARGEST_KEPT = 1 << 30  # bytes of a block; larger ones are returned to the system
 
 Item = TypeVar("Item")
@@ -44,6 +45,17 @@ def import_optional(module: str, extra: str) -> Any:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
         raise ImportError(f'`{module}` is required but not installed: pip install "ciea-hf[{extra}]"') from error
+
+
+def limit_spinning() -> None:
+    """Let threads that wait for each other fall asleep early, unless the environment says how they wait.
+
+    PyTorch's threads on Linux (GNU OpenMP) spin for milliseconds before they fall asleep. While another program uses
+    one of their processors, each of the thousands of waits in a training step takes that long. The variable is read
+    when PyTorch is imported, so that this must be called before; processes started later inherit it.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = SPINS
 
 
 def cache_dir() -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ciea_hf.reporting import error_line, user_errors
 from ciea_hf.training.arguments import config_from_arguments
+from ciea_hf.utils import limit_spinning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    limit_spinning()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     logging.getLogger("accelerate").setLevel(logging.ERROR)  # it reports every file of every checkpoint
     given = sys.argv[1:] if arguments is None else arguments
