@@ -1,12 +1,13 @@
 """Training steps and encoding against a padded loop with two vision passes, as the published code runs it.
 
-Each value is the median of repetitions in several processes, which take turns, so that ratios hold while other programs
-run. With one thread, times are processor times. Models have the sizes of CLIP ViT-B/32 and T5-base and random weights;
-queries have 16 tokens on average and captions 24.
+Section `released`: each value is the median of repetitions in several processes, which take turns, so that ratios hold
+while other programs run. With one thread, times are processor times. Section `gpu`: bf16 on a GPU by batch size, in one
+process. Models have the sizes of CLIP ViT-B/32 and T5-base and random weights; queries have 16 tokens on average and
+captions 24.
 
 Examples:
-  python -m benchmarks.speed                         # all sections
-  python -m benchmarks.speed --sections released --rounds 5
+  python -m benchmarks.speed --rounds 5
+  python -m benchmarks.speed --sections gpu --batches 256 64 1024         # bf16 on a GPU, in two minutes
   python -m benchmarks.speed --sections released --against build/before   # a third system: an older version
 """
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.common.files import make_parser, say, write_page
 from benchmarks.common.memory import measure_in_child
+from benchmarks.common.speed_gpu import measure_gpu
 from benchmarks.common.speed_report import machine, page
 from benchmarks.common.speed_sample import SIZES
 from benchmarks.common.speed_tasks import TASKS, Result, Setting, measure
@@ -27,11 +29,11 @@ from ciea_hf.files import write_json
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 MODULE = "benchmarks.speed"
 NAME = "speed"
-SECTIONS = ("released",)
+SECTIONS = ("released", "gpu")
 ENCODED = 4  # batches of an encoding
 
 
@@ -51,16 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stored = parsed.output / f"{NAME}.json"
     results: dict[str, Any] = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {}
     for section in parsed.sections:
-        measured = {"released": _released}[section](parsed)
-        results[section] = {"machine": machine(parsed.size), "values": measured}
-        write_json(stored, results)
+        for values in {"released": _released, "gpu": _gpu}[section](parsed):
+            results[section] = {"machine": machine(parsed.size), "values": values}
+            write_json(stored, results)  # after each measurement, so that none is lost
     write_page(parsed.output / f"{NAME}.md", page(results))
     return 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("speed", __doc__)
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, help="sections (default: all)")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=["released"], help="default: released")
     parser.add_argument("--size", choices=SIZES, default="base", help="size of the model (default: base)")
     parser.add_argument("--batch", type=int, default=8, help="inputs of each kind per step (default: 8)")
     parser.add_argument("--rounds", type=int, default=3, help="processes per system and task (default: 3)")
@@ -69,12 +71,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--against", type=Path, metavar="DIR", help="folder of another version (pip install --target) to measure, too"
     )
+    parser.add_argument(
+        "--batches", nargs="+", type=int, default=[256, 64, 1024], help="of section gpu (default: 256 64 1024)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=110, help="section gpu starts no measurement afterwards (default: 110)"
+    )
     parser.add_argument("--child", help=f"internal: measure one setting, a JSON list of {', '.join(Setting._fields)}")
     return parser.parse_args(arguments)
 
 
-def _released(parsed: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Measure training steps and encoding of all systems in turns; values by task and system."""
+def _gpu(parsed: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    return measure_gpu(parsed.size, parsed.batches, parsed.seconds)
+
+
+def _released(parsed: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Measure training steps and encoding of all systems in turns; yield values by task and system so far."""
     systems: dict[str, tuple[str, Mapping[str, str]]] = {"padded": ("padded", {}), "ciea": ("ciea", {})}
     if parsed.against:
         path = os.pathsep.join([str(parsed.against.resolve()), str(Path.cwd())])
@@ -93,7 +105,7 @@ def _released(parsed: argparse.Namespace) -> dict[str, dict[str, Any]]:
         if known is not None:
             found[task]["padded"] = known["padded"]
         say(f"{task}: {found[task]}")
-    return found
+        yield found
 
 
 def _summary(results: Sequence[Result], items: int) -> dict[str, float]:

@@ -55,10 +55,12 @@ class PaddedLoop:
 
     def embed_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Embed texts: (rows, D)."""
+        ids, mask = self._move(ids), self._move(mask)
         return self._language_model(self.model.get_input_embeddings()(ids), mask)
 
     def embed_captioned(self, ids: Tensor, mask: Tensor, pixel_values: Tensor) -> Tensor:
         """Embed images with captions: (rows, D)."""
+        ids, mask = self._move(ids), self._move(mask)
         is_image = ids == self.model.config.image_token_id
         tokens = self.model.get_input_embeddings()(ids)
         projected = self._projected(pixel_values)
@@ -70,38 +72,54 @@ class PaddedLoop:
             raise ValueError("the baseline requires a model with an extractor")
         extracted = extractor(projected, 1 - similarity.amax(dim=1))
         inputs = tokens.clone()
-        inputs[is_image] = extracted.flatten(0, 1)
+        inputs[is_image] = extracted.flatten(0, 1).to(inputs.dtype)
         return self._language_model(inputs, mask)
 
     def embed_images(self, pixel_values: Tensor) -> Tensor:
         """Embed images without their captions, from a vision pass of their own: (rows, D)."""
         projected = self._projected(pixel_values)
-        return self._language_model(projected, torch.ones(projected.shape[:2], dtype=torch.long))
+        return self._language_model(projected, torch.ones_like(projected[..., 0], dtype=torch.long))
 
-    def loss(self, sample: Sample, reduced: Sequence[Sequence[int]]) -> Tensor:
-        """Compute L_c + lambda L_comp of a batch in which query i belongs to image i.
+    def prepare(self, sample: Sample, reduced: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Prepare a batch in which query i belongs to image i, as a data loader does.
 
         Args:
             sample: Queries, captions and images.
             reduced: Token ids of the reduced queries.
 
         Returns:
+            Token ids and mask of queries, captions and reduced queries, and the pixel values.
+        """
+        queries, captions = self.tokenize(sample.queries, images=False), self.tokenize(sample.captions, images=True)
+        pixel_values = torch.stack([image.pixel_values for image in sample.images])
+        return [*queries, *captions, *self.pad(reduced), pixel_values]
+
+    def loss(self, prepared: Sequence[Tensor]) -> Tensor:
+        """Compute L_c + lambda L_comp of a batch.
+
+        Args:
+            prepared: See [`prepare`].
+
+        Returns:
             The loss, a scalar.
         """
-        pixel_values = torch.stack([image.pixel_values for image in sample.images])
-        queries = self.embed_texts(*self.tokenize(sample.queries, images=False))
-        documents = self.embed_captioned(*self.tokenize(sample.captions, images=True), pixel_values)
-        complements = self.embed_texts(*self.pad(reduced))
+        queries, query_mask, captions, caption_mask, reduced, reduced_mask, pixel_values = prepared
+        embedded = self.embed_texts(queries, query_mask)
+        documents = self.embed_captioned(captions, caption_mask, pixel_values)
+        complements = self.embed_texts(reduced, reduced_mask)
         images = self.embed_images(pixel_values)
-        return self._contrast(queries, documents) + LAMBDA * self._contrast(complements, images)
+        return self._contrast(embedded, documents) + LAMBDA * self._contrast(complements, images)
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.model.device, non_blocking=True)
 
     def _projected(self, pixel_values: Tensor) -> Tensor:
-        states = self.model.vision_model(pixel_values).last_hidden_state
+        states = self.model.vision_model(self._move(pixel_values).to(self.model.dtype)).last_hidden_state
         projected: Tensor = self.model.projector(states[:, -self.model.config.image_seq_length :])
         return projected
 
     def _language_model(self, inputs: Tensor, mask: Tensor) -> Tensor:
-        start = torch.zeros(len(inputs), 1, dtype=torch.long)
+        start = torch.zeros(len(inputs), 1, dtype=torch.long, device=inputs.device)
         outputs = self.model.text_model(inputs_embeds=inputs, attention_mask=mask, decoder_input_ids=start)
         states: Tensor = outputs.last_hidden_state
         return states[:, 0]
@@ -109,4 +127,4 @@ class PaddedLoop:
     def _contrast(self, queries: Tensor, documents: Tensor) -> Tensor:
         cosines = F.normalize(queries, dim=-1) @ F.normalize(documents, dim=-1).T
         logits = cosines * self.model.logit_scale.exp()
-        return F.cross_entropy(logits, torch.arange(len(logits)))
+        return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))

@@ -18,7 +18,9 @@ TITLES = {
     "train": "training step",
     "train_cached": "training step, cached features",
     "images": "encode captioned images",
+    "images_prepared": "forward, captioned images",
     "queries": "encode queries",
+    "queries_prepared": "forward, queries",
 }
 SYSTEMS = {"padded": "padded loop", "before": "before", "ciea": "ciea"}
 
@@ -50,15 +52,15 @@ def page(results: Mapping[str, Any]) -> str:
     Returns:
         The page in Markdown.
     """
-    sections = {"released": _released}
+    sections = {"released": _released, "gpu": _gpu}
     parts = [_HEAD.format(**next(iter(results.values()))["machine"])]
-    parts += [make(results[name]["values"]) for name, make in sections.items() if name in results]
+    parts += [make(results[name]) for name, make in sections.items() if name in results]
     return "\n\n".join(parts) + "\n"
 
 
-def _released(values: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+def _released(section: Mapping[str, Any]) -> str:
     rows = [["task", "system", "s", "inputs/s", "ratio", "GFLOP", "of the GEMM rate", "memory, MB"]]
-    for task, systems in values.items():
+    for task, systems in section["values"].items():
         for system in (name for name in SYSTEMS if name in systems):
             value = systems[system]
             ratio = systems["padded"]["seconds"] / value["seconds"]
@@ -74,6 +76,44 @@ def _released(values: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     return f"## Against the padded loop\n\n{text_table(rows)}"
 
 
+def _gpu(section: Mapping[str, Any]) -> str:
+    values = section["values"]
+    rates = values["rates"]
+    rows = [["batch", "task", "system", "ms", "inputs/s", "TFLOP/s", "of the matrix rate", "of the model's shape",
+             "memory, GB", "synchronisations"]]  # fmt: skip
+    for found in values["measured"]:
+        named = [str(found["batch"]), TITLES[found["task"]], SYSTEMS[found["system"]]]
+        if "error" in found:
+            rows.append([*named, found["error"].splitlines()[0][:60], *[""] * 6])
+            continue
+        figures = [f"{1000 * found['seconds']:.1f}", f"{found['per_second']:,.0f}", f"{found['tflops']:,.0f}"]
+        shares = [f"{found['tflops'] / rates[name]:.2f}" for name in ("square", str(found["batch"]))]
+        rows.append([*named, *figures, *shares, f"{found['memory_gb']:.1f}", str(found["synchronisations"])])
+    head = _GPU_HEAD.format(**section["machine"], **values["card"], rate=rates["square"])
+    profiles = [_profile(task, found) for task, found in values["profiles"].items()]
+    return "\n\n".join([head, text_table(rows), *profiles])
+
+
+def _profile(task: str, found: Mapping[str, Any]) -> str:
+    rows = [["kernel", "calls", "ms", "share"]]
+    for name, count, seconds in found["longest"]:
+        rows.append([name[:90], str(count), f"{1000 * seconds:.2f}", f"{seconds / found['kernel_seconds']:.2f}"])
+    return (
+        f"### Profile: {TITLES[task]}\n\n{found['kernels']:,} kernels of {1000 * found['kernel_seconds']:.1f} ms; "
+        f"{1000 * found['seconds']:.1f} ms with the profiler.\n\n{text_table(rows)}"
+    )
+
+
+_GPU_HEAD = """## On a GPU
+
+{name}, {cores} cores; Python {python}, torch {torch}, transformers {transformers}; size `{size}`. Encoding with weights
+in bf16, training with weights in float32 and autocast to bf16. Wall times from the host until the card has finished,
+medians in one process. *Encode* starts from texts and preprocessed images and includes tokenising and stacking;
+*forward* and *training step* start from token ids, pixel values or features in pinned memory. All include the copies to
+the card. Memory is the peak of all tensors on the card, weights and optimiser state included. The matrix rate of this
+run is {rate:,.0f} TFLOP/s (8192 x 8192 x 8192, bf16); the model's shape is (75 per input) x 768 x 3072. Operations are
+those of matrix products, convolutions and attention. A synchronisation is a call in which the host waits for the card.
+Command: `python -m benchmarks.speed --sections gpu`"""
 _HEAD = """# Speed
 
 {cpu}, {cores} cores, {instructions}; Python {python}, torch {torch}, transformers {transformers}. Random weights of the

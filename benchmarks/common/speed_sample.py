@@ -88,13 +88,14 @@ def build_model(size: str, dropout: float | None = None) -> CIEAModel:
     return model.eval()
 
 
-def make_sample(model: CIEAModel, rows: int, length: int | None = None) -> Sample:
+def make_sample(model: CIEAModel, rows: int, length: int | None = None, images: int | None = None) -> Sample:
     """Create random inputs.
 
     Args:
         model: Model, which determines the size of the images.
         rows: Number of inputs of each kind.
         length: Number of words of every query and caption; random ones if `None`.
+        images: Number of different images, which are repeated; all are different if `None`.
 
     Returns:
         The inputs, equal in every call.
@@ -112,5 +113,6 @@ def make_sample(model: CIEAModel, rows: int, length: int | None = None) -> Sampl
         queries.append(" ".join(query))
         captions.append(" ".join(caption))
     side = model.config.vision_config.image_size
-    pixels = torch.randn(rows, 3, side, side, generator=torch.Generator().manual_seed(0))
-    return Sample(queries, captions, [PreprocessedImage(image) for image in pixels])
+    different = min(images or rows, rows)
+    pixels = torch.randn(different, 3, side, side, generator=torch.Generator().manual_seed(0))
+    return Sample(queries, captions, [PreprocessedImage(pixels[row % different]) for row in range(rows)])

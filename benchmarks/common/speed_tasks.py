@@ -37,7 +37,7 @@ class Setting(NamedTuple):
         length: Words of each text; random if `None`.
         repeats: Number of timed repetitions, after one that is not timed.
         threads: Number of threads.
-        dtype: `"float32"`, `"bfloat16"` or `"int8"` (dynamic).
+        dtype: `"float32"`, `"bfloat16"` (of the weights in encoding, of autocast in training) or `"int8"` (dynamic).
     """
 
     system: str
@@ -73,7 +73,7 @@ def measure(setting: Setting) -> Result:
     clock = time.process_time if setting.threads == 1 else time.perf_counter
     model = build_model(setting.size)
     sample = make_sample(model, setting.batch * setting.batches, setting.length)
-    if setting.dtype == "bfloat16":
+    if setting.dtype == "bfloat16" and not setting.task.startswith("train"):
         model = model.bfloat16()
     elif setting.dtype == "int8":
         model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
@@ -107,6 +107,7 @@ def _training_step(
     freeze(model, ["vision"])
     optimizer: torch.optim.Optimizer
     groups = parameter_groups(model, RATE, None, 0.2)
+    autocast = partial(torch.autocast, model.device.type, torch.bfloat16, setting.dtype == "bfloat16")
     if setting.system == "padded":
         optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6)
         loss = padded_loss(model.train(), sample)
@@ -115,19 +116,24 @@ def _training_step(
         loss = training_loss(model, sample, setting.task == "train_cached")
 
     def step() -> None:
-        loss().backward()
+        with autocast():
+            value = loss()
+        value.item()  # loss, norm and scale are reported in every step
+        value.backward()
         if setting.system != "padded":
-            torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+            float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
         optimizer.step()
         optimizer.zero_grad()
         clamp_logit_scale(model.logit_scale)
+        model.logit_scale.item()
 
     return step, optimizer
 
 
 def padded_loss(model: CIEAModel, sample: Sample) -> Callable[[], torch.Tensor]:
     """Return the padded loop's loss of a batch."""
-    return partial(PaddedLoop(model).loss, sample, reduced_queries(model, sample))
+    loop = PaddedLoop(model)
+    return partial(loop.loss, [_pinned(model, part) for part in loop.prepare(sample, reduced_queries(model, sample))])
 
 
 def training_loss(model: CIEAModel, sample: Sample, cached: bool = False) -> Callable[[], torch.Tensor]:
@@ -136,12 +142,17 @@ def training_loss(model: CIEAModel, sample: Sample, cached: bool = False) -> Cal
     from ciea_hf.training.loss.objective import Objective
 
     keep = getattr(utils, "keep_freed_memory", None)  # as in a training; older versions do not have it
-    if keep is not None:
+    if keep is not None and model.device.type == "cpu":
         keep()
     batch = training_batch(model, sample, cached)
     embedder = Embedder(model, "projected").train()
     objective = Objective({"contrastive": 1.0, "complementary": LAMBDA})
-    return lambda: objective.total(objective(*embedder(batch.groups), batch))
+
+    def loss() -> torch.Tensor:
+        moved = batch.to(model.device)
+        return objective.total(objective(*embedder(moved.groups), moved))
+
+    return loss
 
 
 def training_batch(model: CIEAModel, sample: Sample, cached: bool) -> TrainingBatch:
@@ -155,14 +166,16 @@ def training_batch(model: CIEAModel, sample: Sample, cached: bool) -> TrainingBa
     features = None
     if cached:
         with torch.no_grad():
-            features = model.get_vision_features(torch.stack([image.pixel_values for image in sample.images])).half()
+            pixel_values = torch.stack([image.pixel_values for image in sample.images])
+            features = model.get_vision_features(pixel_values.to(model.device)).half().cpu()
     for row, (query, caption) in enumerate(zip(sample.queries, sample.captions, strict=True)):
         image = sample.images[row] if features is None else None
         document = DocumentInput(row, caption, image, None if features is None else features[row])
         examples.append(Example(str(row), query, [row], [row], [document], [caption]))
     collator = Collator(model.processor, query_builder=ComplementaryQueryBuilder(model.processor.tokenizer))
-    collator.of_equal_length = True  # as in a training on CPUs
-    return collator(examples)
+    collator.of_equal_length = model.device.type == "cpu"
+    batch = collator(examples)
+    return batch.pin_memory() if model.device.type == "cuda" else batch
 
 
 def reduced_queries(model: CIEAModel, sample: Sample) -> list[list[int]]:
@@ -183,6 +196,28 @@ def encoding(model: CIEAModel, sample: Sample, task: str, batch_size: int) -> Ca
     if task == "images":
         inputs = [{"text": text, "image": image} for text, image in zip(sample.captions, sample.images, strict=True)]
     return lambda: model.encode(inputs, batch_size=batch_size, convert_to_tensor=True, normalize_embeddings=True)
+
+
+def prepared_encoding(model: CIEAModel, sample: Sample, task: str) -> Callable[[], torch.Tensor]:
+    """Return a function that embeds the sample in one pass, from token ids and pixel values in the host's memory."""
+    images = task.startswith("images")
+    texts = sample.captions if images else sample.queries
+    inputs = dict(model.processor.tokenize(texts, [images] * len(texts)))
+    if images:
+        inputs["pixel_values"] = torch.stack([image.pixel_values for image in sample.images])
+    inputs = {name: _pinned(model, tensor) for name, tensor in inputs.items()}
+
+    @torch.inference_mode()
+    def run() -> torch.Tensor:
+        moved = {name: tensor.to(model.device, non_blocking=True) for name, tensor in inputs.items()}
+        found: torch.Tensor = model(**moved, return_dict=True).embeddings
+        return F.normalize(found.float(), dim=-1)
+
+    return run
+
+
+def _pinned(model: CIEAModel, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.pin_memory() if model.device.type == "cuda" else tensor
 
 
 def padded_encoding(model: CIEAModel, sample: Sample, task: str, batch_size: int) -> Callable[[], torch.Tensor]:

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from benchmarks import speed
+from benchmarks.common import device_measures, speed_gpu
+from benchmarks.common.speed_gpu import PROFILED, Case, cases, measure_gpu
 from benchmarks.common.speed_sample import build_model, make_sample
 from benchmarks.common.speed_tasks import (
     TASKS,
@@ -20,6 +22,7 @@ from benchmarks.common.speed_tasks import (
     padded_loss,
     training_loss,
 )
+from benchmarks.common.synchronisations import synchronisations
 from ciea_hf.training.run.optim import freeze
 
 if TYPE_CHECKING:
@@ -69,3 +72,52 @@ def test_page_and_record_hold_every_task(tmp_path: Path, monkeypatch: pytest.Mon
         assert systems["padded"]["gflop"] > systems["ciea"]["gflop"] > 0
     page = (tmp_path / "speed.md").read_text()
     assert page.count("| padded loop |") == page.count("|        ciea |") == len(TASKS)
+
+
+def test_section_of_a_gpu_measures_every_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_measures, "REPETITIONS", (1, 1))
+    options = ["--sections", "gpu", "--size", "tiny", "--batches", "3", "--output", str(tmp_path)]
+    assert speed.main(options) == 0
+    values = json.loads((tmp_path / "speed.json").read_text())["gpu"]["values"]
+    assert [tuple(found[name] for name in Case._fields) for found in values["measured"]] == cases([3])
+    for found in values["measured"]:
+        assert "error" not in found
+        assert found["seconds"] > 0
+        assert found["gflop"] > 0
+        assert found["synchronisations"] == sum(found["sites"].values())
+    assert set(values["profiles"]) == set(PROFILED)
+    assert (tmp_path / "speed.md").read_text().count("### Profile") == len(PROFILED)
+
+
+def test_an_error_of_one_case_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(speed_gpu, "prepared_encoding", fail)
+    monkeypatch.setattr(speed_gpu, "TASKS", ("queries_prepared", "queries"))
+    monkeypatch.setattr(speed_gpu, "PADDED", ())
+    *_, values = measure_gpu("tiny", [2], limit=100.0)
+    first, second = values["measured"]
+    assert first["error"] == "out of memory"
+    assert second["seconds"] > 0
+    *_, values = measure_gpu("tiny", [2], limit=0.0)
+    assert [found["error"] for found in values["measured"]] == ["not measured within 0 s"] * 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_section_of_a_gpu_requires_one(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no CUDA device"):
+        speed.main(["--sections", "gpu", "--output", str(tmp_path)])
+
+
+def test_synchronisations_are_counted_by_site() -> None:
+    values = torch.arange(4)
+
+    def task() -> None:
+        for _ in range(2):
+            values.sum().item()
+        values[values > 1].nonzero()
+
+    found = synchronisations(task, values.device)
+    assert sorted(found.values()) == [1, 1, 2]
+    assert {site.split()[0] for site in found} == {"_local_scalar_dense", "index", "nonzero"}

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from ciea_hf.retrieval.documents import DocumentInput, DocumentView
-from ciea_hf.training.data.batch import first_occurrences, group_by_length, membership
+from ciea_hf.training.data.batch import TrainingBatch, first_occurrences, group_by_length, membership
 from ciea_hf.training.data.collator import Collator
 from ciea_hf.training.data.complementary_query import ComplementaryQueryBuilder, mask_token_id, reduce_tokens
 from ciea_hf.training.data.examples import (
@@ -187,6 +188,21 @@ def test_prompts_stand_before_queries_and_texts() -> None:
     assert decoded[4].startswith("the the tree")
     assert decoded[3].endswith("caption: the a photo of the cat</s>") or "the a photo of the cat" in decoded[3]
     assert "the" not in decoded[6]  # an image alone has no text to put it before
+
+
+def test_a_data_loader_pins_every_tensor_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[torch.Tensor] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    batch: TrainingBatch = pin_memory(Collator(tiny_model().processor)(mixed_examples()))
+    tensors = [value for part in (batch, *batch.groups) for value in vars(part).values()]
+    found = {id(value) for value in tensors if isinstance(value, torch.Tensor)}
+    assert found == {id(tensor) for tensor in pinned}
+    assert any(group.pixel_values is not None for group in batch.groups)
 
 
 # --- examples

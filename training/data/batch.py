@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
 
@@ -42,7 +42,11 @@ class InputGroup:
 
     def to(self, device: torch.device) -> InputGroup:
         """Copy to a device."""
-        return _to_device(self, device)
+        return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> InputGroup:
+        """Copy to pinned memory, from which copies to a GPU do not block."""
+        return _map_tensors(self, torch.Tensor.pin_memory)
 
 
 @dataclass
@@ -73,7 +77,12 @@ class TrainingBatch:
 
     def to(self, device: torch.device) -> TrainingBatch:
         """Copy everything except the groups to a device; each group follows when it is embedded."""
-        return _to_device(self, device)
+        return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> TrainingBatch:
+        """Copy everything to pinned memory; a `DataLoader` with `pin_memory=True` calls this."""
+        groups = [group.pin_memory() for group in self.groups]
+        return dataclasses.replace(_map_tensors(self, torch.Tensor.pin_memory), groups=groups)
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
@@ -141,11 +150,11 @@ def first_occurrences(rows: Tensor) -> Tensor:
     return first[inverse] == positions
 
 
-def _to_device(value: T, device: torch.device) -> T:
-    """Copy the tensors of a dataclass."""
-    moved = {}
+def _map_tensors(value: T, function: Callable[[Tensor], Tensor]) -> T:
+    """Apply a function to the tensors of a dataclass."""
+    mapped = {}
     for entry in dataclasses.fields(value):  # type: ignore[arg-type]
         item = getattr(value, entry.name)
         if isinstance(item, Tensor):
-            moved[entry.name] = item.to(device, non_blocking=True)
-    return dataclasses.replace(value, **moved)  # type: ignore[type-var]
+            mapped[entry.name] = function(item)
+    return dataclasses.replace(value, **mapped)  # type: ignore[type-var]
