@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.common.variants import GROUPS, VARIANTS
 from ciea_hf.evaluation.report import text_table
 from ciea_hf.evaluation.significance import randomisation_test
+from ciea_hf.miniature.text import INITIAL_STD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,7 +137,9 @@ Results on OpenMoji Scenes, test split, {queries} image queries. For each seed, 
 start from the same warm-up of this language model and train for {steps} steps with 64 queries each. The table shows
 mean ± standard deviation over seeds. "vs MARVEL" is the difference in MRR@10 of image queries to MARVEL with the same
 language model, over the seeds that both systems have. The p-values are from paired randomisation tests over queries,
-whose values are averaged over these seeds; they are not corrected for multiple comparisons.
+whose values are averaged over these seeds; they are not corrected for multiple comparisons. BERT, BART and GPT-2 had
+initial weights with a standard deviation of 0.02, with which such small models hardly learn; the miniature models of
+today start from {INITIAL_STD} (see the [recipe](recipe.md)).
 
 {make_table(rows)}
 {against_ciea}

@@ -27,18 +27,22 @@ MAX_LENGTH = 128  # tokens
 POSITIONS = 256  # size of a position table: an image's placeholders and its caption
 
 # Miniatures of the paper's four language models: two layers (per side), width 128, four heads.
+INITIAL_STD = 0.05  # of weights; the default of .02 is for widths of 768 and more, and such a tower hardly learns
 FAMILIES: dict[str, dict[str, int | float]] = {
     "t5": {"d_model": 128, "d_kv": 32, "d_ff": 256, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4},
     "bart": {
         "d_model": 128, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
         "decoder_attention_heads": 4, "encoder_ffn_dim": 256, "decoder_ffn_dim": 256,
-        "max_position_embeddings": POSITIONS, "decoder_start_token_id": 0, "bos_token_id": 0,
+        "max_position_embeddings": POSITIONS, "decoder_start_token_id": 0, "bos_token_id": 0, "init_std": INITIAL_STD,
     },
     "bert": {
         "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256,
-        "max_position_embeddings": POSITIONS,
+        "max_position_embeddings": POSITIONS, "initializer_range": INITIAL_STD,
     },
-    "gpt2": {"n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS, "bos_token_id": 1},
+    "gpt2": {
+        "n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS, "bos_token_id": 1,
+        "initializer_range": INITIAL_STD,
+    },
 }  # fmt: skip
 
 
