@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import logging
 
 from .inputs_ciea import check_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 logger = logging.get_logger(__name__)
 
@@ -75,6 +78,16 @@ def text_argument(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"`{name}` must be a str; got {value!r}")
     return check_text(value)
+
+
+def prompt_argument(prompt_name: str | None, prompt: str | None, prompts: Mapping[str, str]) -> str:
+    """Return the prompt that is given as a text or, failing that, by its name; `ValueError` for an unknown name."""
+    if prompt is not None or prompt_name is None:
+        return text_argument("prompt", prompt or "")
+    if prompt_name not in prompts:
+        known = ", ".join(map(repr, prompts)) or "none"
+        raise ValueError(f"`prompt_name` must be one of the configured prompts ({known}); got {prompt_name!r}")
+    return str(prompts[prompt_name])
 
 
 def integer_argument(name: str, value: Any) -> int:

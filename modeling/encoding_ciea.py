@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 from transformers.utils import logging
 
-from .arguments_ciea import text_argument
+from .arguments_ciea import prompt_argument
 from .batches_ciea import batches_of_one_kind, load_at
 from .embeddings_ciea import (
     Embeddings,
@@ -24,8 +24,11 @@ from .embeddings_ciea import (
 )
 from .evaluation_mode_ciea import evaluating, input_device, usable_device
 from .inputs_ciea import ModelInput, is_batch, parse_inputs
+from .transfers_ciea import Lead, copy, pin
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from PIL import Image
     from transformers import BatchFeature
@@ -49,6 +52,7 @@ class EncodingMixin(Base):
         config: Any
         device: torch.device
         processor: CIEAProcessor
+        check_placeholders: Callable[[torch.Tensor, int], None]
 
     @overload
     def encode(
@@ -147,7 +151,7 @@ class EncodingMixin(Base):
         check_options(precision, batch_size, truncate_dim, self.config.hidden_size)
         single = not is_batch(inputs)
         parsed = parse_inputs([inputs] if single else inputs)
-        text_prompt = self._prompt(prompt_name, prompt)
+        text_prompt = prompt_argument(prompt_name, prompt, self.config.prompts)
         if device is not None:
             self.to(usable_device(device))
         show = show_progress_bar if show_progress_bar is not None else logger.isEnabledFor(INFO)
@@ -257,14 +261,6 @@ class EncodingMixin(Base):
             prompt_name = next((name for name in TASK_PROMPTS[role] if name in self.config.prompts), None)
         return self.encode(inputs, prompt_name, prompt, **kwargs)
 
-    def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
-        if prompt is not None or prompt_name is None:
-            return text_argument("prompt", prompt or "")
-        if prompt_name not in self.config.prompts:
-            known = ", ".join(map(repr, self.config.prompts)) or "none"
-            raise ValueError(f"`prompt_name` must be one of the configured prompts ({known}); got {prompt_name!r}")
-        return str(self.config.prompts[prompt_name])
-
     def _encode_inputs(
         self, inputs: list[ModelInput], prompt: str, batch_size: int, show_progress_bar: bool
     ) -> torch.Tensor:
@@ -276,14 +272,17 @@ class EncodingMixin(Base):
             return embeddings
         tqdm = importlib.import_module("tqdm.auto").tqdm  # not transformers' wrapper, which may be disabled globally
         progress = tqdm(total=len(inputs), desc="Encoding", unit="doc", disable=not show_progress_bar)
+        lead = Lead(device)
         with progress, ThreadPoolExecutor(max_workers=1) as loader:  # decodes the next batch while this one computes
             upcoming = loader.submit(self._preprocess, inputs, batches[0], prompt)
             for index, positions in enumerate(batches):
-                features = upcoming.result()
+                features = copy(upcoming.result(), device)
                 if index + 1 < len(batches):
                     upcoming = loader.submit(self._preprocess, inputs, batches[index + 1], prompt)
-                output = self(**features.to(device), return_dict=True)
-                embeddings[torch.tensor(positions, device=device)] = output.embeddings.float().to(device)
+                rows = features.pop("rows")
+                output = self(**features, return_dict=True, check_placeholders=False)
+                embeddings[rows] = output.embeddings.float().to(device)
+                lead.submitted()
                 progress.update(len(positions))
         return embeddings
 
@@ -294,4 +293,6 @@ class EncodingMixin(Base):
         if chosen[0].image is not None:  # a batch is of one kind
             images = (load_at(inputs[position].image, position) for position in positions)  # decoded when needed
             batch["pixel_values"] = self.processor.pixel_values(images)
-        return batch
+        self.check_placeholders(batch["input_ids"], len(chosen) if "pixel_values" in batch else 0)
+        batch["rows"] = torch.tensor(positions)
+        return pin(batch, input_device(self))

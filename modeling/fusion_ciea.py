@@ -27,12 +27,15 @@ class ModelBatch:
         attention_mask: 1 for tokens, 0 for padding, (batch, T).
         vision_features: Patch states of the vision tower for every row with placeholders, in row order, (images, P,
             vision width); `None` without images.
+        image_only_from: See [`CIEAModel.forward`].
+        check_placeholders: See [`CIEAModel.forward`].
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     vision_features: torch.Tensor | None = None
     image_only_from: PatchSource | None = None
+    check_placeholders: bool = True
 
 
 class FusionMixin(Base):
@@ -43,10 +46,20 @@ class FusionMixin(Base):
         projector: torch.nn.Linear
         extractor: torch.nn.Module | None
 
-    def _check_counts(self, input_ids: torch.Tensor, features: torch.Tensor | None) -> None:
+    def check_placeholders(self, input_ids: torch.Tensor, images: int, patches: int | None = None) -> None:
+        """Check that a batch has placeholders for its images, which makes the host wait for `input_ids` on a GPU.
+
+        Args:
+            input_ids: Token ids as written by [`CIEAProcessor`], (batch, T).
+            images: Number of images.
+            patches: Number of patches of an image; `image_seq_length` if `None`.
+
+        Raises:
+            ValueError: If the numbers of images and placeholders differ.
+        """
         if is_torchdynamo_exporting():  # ONNX has no operator for checks of values
             return
-        images, patches = (0, self.config.image_seq_length) if features is None else features.shape[:2]
+        patches = self.config.image_seq_length if patches is None else patches
         per_row = (input_ids == self.config.image_token_id).sum(dim=1)
         torch_compilable_check(
             (per_row.sum() == images * patches) & ((per_row == 0) | (per_row == patches)).all(),

@@ -139,6 +139,7 @@ class CIEAModel(EncodingMixin, FusionMixin, LanguageModelMixin, SerializationMix
         image_only_from: PatchSource | None = None,
         output_patches: bool = False,
         return_dict: bool | None = None,
+        check_placeholders: bool = True,
         **kwargs: Any,
     ) -> CIEAOutput | tuple[torch.Tensor, ...]:
         """Embed a batch of texts, captioned images and images.
@@ -153,6 +154,8 @@ class CIEAModel(EncodingMixin, FusionMixin, LanguageModelMixin, SerializationMix
                 figure) or its `"projected"` patches (the released code), as the complementary loss requires.
             output_patches: Whether to also return the patches and the complement weights.
             return_dict: Whether to return a [`CIEAOutput`] (the default) or a tuple.
+            check_placeholders: Whether to compare the numbers of images and placeholders, for which the host waits for
+                a GPU. `encode` does so itself, before it copies the inputs.
             **kwargs: Further arguments of the language model; `None` values are dropped.
 
         Returns:
@@ -163,7 +166,7 @@ class CIEAModel(EncodingMixin, FusionMixin, LanguageModelMixin, SerializationMix
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         features = self._features(pixel_values, vision_features)
-        batch = ModelBatch(input_ids, attention_mask, features, image_only_from)
+        batch = ModelBatch(input_ids, attention_mask, features, image_only_from, check_placeholders)
         (output,) = self.embed_batches([batch], output_patches, **kwargs)
         use_dict = return_dict if return_dict is not None else self.config.return_dict
         return output if use_dict else output.to_tuple()
@@ -227,7 +230,8 @@ class CIEAModel(EncodingMixin, FusionMixin, LanguageModelMixin, SerializationMix
         """
         output = CIEAOutput()
         features, image_only_from = batch.vision_features, batch.image_only_from
-        self._check_counts(batch.input_ids, features)
+        if batch.check_placeholders:
+            self.check_placeholders(batch.input_ids, *((0,) if features is None else features.shape[:2]))
         if features is None:
             return output, inputs_embeds, None
         weights, gates, projected, extracted = self._project_and_extract(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
+MOST_ROWS = 1 << 32  # of a corpus
 
 
 @dataclass
@@ -120,7 +121,7 @@ def membership(pairs: Tensor, queries: int, rows: Tensor) -> Tensor:
     """Mark the rows that are paired with each query.
 
     Pairs are encoded as single integers and looked up by binary search, so that memory grows with the pairs and with
-    the result, not with the size of the corpus.
+    the result, not with the size of the corpus. The host reads no value, so it need not wait for a GPU.
 
     Args:
         pairs: (pairs, 2) query and corpus row.
@@ -133,21 +134,18 @@ def membership(pairs: Tensor, queries: int, rows: Tensor) -> Tensor:
     wanted_rows = rows.expand(queries, -1)
     if not len(pairs) or not wanted_rows.numel():
         return torch.zeros(queries, len(rows), dtype=torch.bool, device=rows.device)
-    width = int(torch.maximum(pairs[:, 1].max(), rows.max())) + 1
-    known = (pairs[:, 0] * width + pairs[:, 1]).sort().values
-    wanted = torch.arange(queries, device=rows.device)[:, None] * width + wanted_rows
+    known = (pairs[:, 0] * MOST_ROWS + pairs[:, 1]).sort().values
+    wanted = torch.arange(queries, device=rows.device)[:, None] * MOST_ROWS + wanted_rows
     positions = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
     return known[positions] == wanted
 
 
 def first_occurrences(rows: Tensor) -> Tensor:
     """Mark the first occurrence of each value: (N,) bool."""
-    if not len(rows):
-        return torch.zeros(0, dtype=torch.bool, device=rows.device)
-    values, inverse = rows.unique(return_inverse=True)
-    positions = torch.arange(len(rows), device=rows.device)
-    first = torch.full((len(values),), len(rows), device=rows.device).scatter_reduce(0, inverse, positions, "amin")
-    return first[inverse] == positions
+    ordered, order = rows.sort(stable=True)  # equal values in their order; `unique` would make the host wait for a GPU
+    differs = torch.ones_like(rows, dtype=torch.bool)
+    differs[1:] = ordered[1:] != ordered[:-1]
+    return torch.empty_like(differs).scatter(0, order, differs)
 
 
 def _map_tensors(value: T, function: Callable[[Tensor], Tensor]) -> T:

@@ -73,7 +73,7 @@ class Embedder(nn.Module):
         # an output of this pass, not the parameter itself; fillers take part in the backward pass with gradients of 0
         logit_scale = self.model.logit_scale * 1.0 + 0.0 * sum(unused) + self._anchor()
         in_group_order = torch.cat(embeddings or [nothing])
-        order = torch.tensor(positions, dtype=torch.long).argsort().to(in_group_order.device)
+        order = torch.tensor(positions, dtype=torch.long).argsort().to(in_group_order.device, non_blocking=True)
         return in_group_order[order], torch.cat(image_only or [nothing]), logit_scale
 
     def _embed_groups(self, groups: Sequence[InputGroup]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -81,14 +81,22 @@ class Embedder(nn.Module):
         if not groups or self.gradient_cache or self.in_step or not torch.is_grad_enabled():
             yield from map(self._embed_group, groups)
             return
-        moved = [group.to(self.model.logit_scale.device) for group in groups]
+        moved = [self._check(group).to(self.model.logit_scale.device) for group in groups]
         batches = []
         for group, features in zip(moved, self._features_of_all(moved), strict=True):
-            batches.append(ModelBatch(group.input_ids, group.attention_mask, features, self._image_only_from(group)))
+            image_only_from = self._image_only_from(group)
+            batches.append(ModelBatch(group.input_ids, group.attention_mask, features, image_only_from, False))
         for output in self.model.embed_batches(batches):
             embeddings = cast("Tensor", output.embeddings)
             images = output.image_embeddings
             yield embeddings, embeddings[:0] if images is None else images
+
+    def _check(self, group: InputGroup) -> InputGroup:
+        """Compare images and placeholders of a group before it is copied to the device, and return it."""
+        given = group.pixel_values if group.vision_features is None else group.vision_features
+        patches = None if group.vision_features is None else group.vision_features.shape[1]
+        self.model.check_placeholders(group.input_ids, 0 if given is None else len(given), patches)
+        return group
 
     def _image_only_from(self, group: InputGroup) -> Literal["extracted", "projected"] | None:
         """Return the patches of the image-only embeddings of a group; queries and evaluations have none."""
@@ -106,7 +114,7 @@ class Embedder(nn.Module):
         return features
 
     def _embed_group(self, given: InputGroup) -> tuple[Tensor, Tensor]:
-        group = given.to(self.model.logit_scale.device)  # one by one, so that only its pixels take memory
+        group = self._check(given).to(self.model.logit_scale.device)  # one by one, so that only its pixels take memory
         features = self._vision_features(group)
         pixel_values = group.pixel_values if features is None else None
         tensors = (group.input_ids, group.attention_mask, pixel_values, features)
@@ -181,6 +189,7 @@ class Embedder(nn.Module):
             vision_features=vision_features,
             image_only_from=image_only_from,
             return_dict=True,
+            check_placeholders=False,
         )
         images = output.image_embeddings
         return output.embeddings, output.embeddings[:0] if images is None else images

@@ -49,7 +49,7 @@ class ContrastiveLoss(nn.Module):
         - positives (Q, N) bool: the documents each query is trained towards, at least one a row
         - logit_scale, a scalar
         - ignored (Q, N) bool, optional: documents that are neither positive nor negative for a query
-        - total, optional: number of queries that the sum is divided by; Q by default
+        - total, optional: number of queries that the sum is divided by, an integer or a scalar tensor; Q by default
 
     Examples:
         >>> loss = ContrastiveLoss()
@@ -69,7 +69,7 @@ class ContrastiveLoss(nn.Module):
         positives: Tensor,
         logit_scale: Tensor,
         ignored: Tensor | None = None,
-        total: int | None = None,
+        total: int | Tensor | None = None,
     ) -> Tensor:
         """Return the sum of the queries' losses divided by `total`, a scalar; 0 without queries."""
         if positives.shape != (len(queries), len(documents)):
@@ -82,7 +82,8 @@ class ContrastiveLoss(nn.Module):
         if self.false_negative_margin is not None:
             negatives = negatives & ~self._false_negatives(logits, positives, logit_scale)
         divisor = len(queries) if total is None else total
-        return _cross_entropy(logits, positives, negatives).sum() / max(divisor, 1)
+        at_least_one = divisor.clamp(min=1) if isinstance(divisor, Tensor) else max(divisor, 1)
+        return _cross_entropy(logits, positives, negatives).sum() / at_least_one
 
     def _false_negatives(self, logits: Tensor, positives: Tensor, logit_scale: Tensor) -> Tensor:
         margin = self.false_negative_margin or 0.0

@@ -114,7 +114,7 @@ class Objective(nn.Module):
             all_positives[:, own].T,
             logit_scale,
             all_ignored[:, own].T,
-            total=int(all_positives.any(dim=0).sum()),
+            total=all_positives.any(dim=0).sum(),
         )
         return loss
 

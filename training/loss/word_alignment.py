@@ -108,4 +108,4 @@ class WordObjective(nn.Module):
 
 
 def _order(positions: list[int], device: torch.device) -> Tensor:
-    return torch.tensor(positions, dtype=torch.long).argsort().to(device)
+    return torch.tensor(positions, dtype=torch.long).argsort().to(device, non_blocking=True)

@@ -1,0 +1,40 @@
+"""The host queues forward passes without waiting for the device; `tests/training/test_synchronisations.py` says how."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ciea_hf.modeling import encoding_ciea
+from tests.support.helpers import tiny_model, toy_image
+
+META = torch.device("meta")
+
+
+def test_encode_reads_no_value_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With T5; in transformers' code of other language models the host looks whether anything is padded."""
+    model = tiny_model().to(META)  # type: ignore[arg-type]
+    monkeypatch.setattr(encoding_ciea, "input_device", lambda _: META)
+    monkeypatch.setattr(encoding_ciea, "check_finite", lambda _: None)
+    inputs: list[Any] = ["a red cat", {"text": "the house", "image": toy_image(1)}, toy_image(2), "a dog"]
+    assert model.encode(inputs, batch_size=1, convert_to_tensor=True).shape == (4, 32)
+
+
+def test_forward_reads_no_value_if_its_inputs_have_been_checked() -> None:
+    model = tiny_model().to(META)  # type: ignore[arg-type]
+    inputs = model.processor(text=["a cat", None], images=[toy_image(1), toy_image(2)])
+    moved = {name: tensor.to(META) for name, tensor in inputs.items()}
+    options: dict[str, Any] = {"image_only_from": "extracted", "output_patches": True}
+    output = model(**moved, check_placeholders=False, **options)
+    assert output.embeddings.shape == output.image_embeddings.shape == (2, 32)
+    with pytest.raises(RuntimeError, match="meta"):
+        model(**moved, **options)
+
+
+def test_encode_checks_placeholders_before_it_copies() -> None:
+    model = tiny_model()
+    model.processor.image_seq_length -= 1
+    with pytest.raises(ValueError, match=r"images and placeholders do not match: 1 image\(s\) of 4 patches"):
+        model.encode({"text": "a cat", "image": toy_image(1)})
