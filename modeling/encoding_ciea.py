@@ -27,8 +27,6 @@ from .inputs_ciea import ModelInput, is_batch, parse_inputs
 from .transfers_ciea import Lead, copy, pin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
     from PIL import Image
     from transformers import BatchFeature
@@ -52,7 +50,7 @@ class EncodingMixin(Base):
         config: Any
         device: torch.device
         processor: CIEAProcessor
-        check_placeholders: Callable[[torch.Tensor, int], None]
+        check_placeholders: Any
 
     @overload
     def encode(
