@@ -118,14 +118,14 @@ def _training_step(
     def step() -> None:
         with autocast():
             value = loss()
-        value.item()  # loss, norm and scale are reported in every step
         value.backward()
+        shown = [value.detach()]
         if setting.system != "padded":
-            float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+            shown.append(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+        torch.stack(shown).tolist()  # reported in every step
         optimizer.step()
         optimizer.zero_grad()
         clamp_logit_scale(model.logit_scale)
-        model.logit_scale.item()
 
     return step, optimizer
 

@@ -6,8 +6,11 @@ value or asking for a size that depends on values, is an error there.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ciea_hf.retrieval.documents import DocumentInput
 from ciea_hf.training.data.batch import TrainingBatch, first_occurrences, membership
@@ -17,8 +20,15 @@ from ciea_hf.training.data.examples import Example
 from ciea_hf.training.loss.embedder import Embedder
 from ciea_hf.training.loss.objective import Objective
 from ciea_hf.training.run.optim import build_optimizer, freeze, parameter_groups
+from ciea_hf.training.run.stages import run_stages
+from ciea_hf.training.run.trainer import Trainer
 from tests.support.helpers import tiny_model, toy_image
+from tests.support.toy_training import configured
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+READING = {"tolist", "item", "__float__", "__bool__", "__int__", "numpy", "cpu"}
 META = torch.device("meta")
 
 
@@ -52,6 +62,33 @@ def test_a_training_step_reads_no_value() -> None:
     optimizer.step()
     assert model.projector.weight.grad is not None
     assert any(group.has_image for group in batch.groups)
+
+
+class Reads(TorchFunctionMode):
+    """Counts how often values are read from tensors of floating-point numbers, which are on the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in READING and args[0].is_floating_point():
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_of_several_batches_reads_once(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, counts = Trainer._step, []
+
+    def counted(self: Trainer, batches: Any) -> bool:
+        with Reads() as reads:
+            terminated = step(self, batches)
+        counts.append(reads.count)
+        return terminated
+
+    monkeypatch.setattr(Trainer, "_step", counted)
+    run_stages(configured(toy, tmp_path / "run", gradient_accumulation_steps=2, log_steps=3))
+    assert counts == [1, 1, 2, 1]  # the logarithm of the scale is read for the loss log
 
 
 def test_groups_are_checked_before_they_are_copied() -> None:

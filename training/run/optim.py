@@ -161,7 +161,7 @@ def build_optimizer(
     return torch.optim.AdamW(list(groups), betas=betas, eps=epsilon, fused=(fused and devices <= FUSED) or None)
 
 
-def clip_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter], limit: float | None) -> float:
+def clip_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor | float:
     """Scale the gradients to a maximum norm.
 
     Args:
@@ -170,13 +170,16 @@ def clip_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter],
         limit: Maximum norm, or `None`; without a limit nothing is written.
 
     Returns:
-        The norm before; 0 where the engine does not report it, as DeepSpeed in its first step.
+        The norm before, still on the device if the engine allows it; 0 where the engine does not report it, as
+        DeepSpeed in its first step.
     """
     if limit is None and accelerator.scaler is None and not is_sharded(accelerator):
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        return float(nn.utils.get_total_norm(gradients))
+        return nn.utils.get_total_norm(gradients)
     norm = accelerator.clip_grad_norm_(parameters, math.inf if limit is None else limit)
-    return 0.0 if norm is None else float(norm)
+    if norm is None:
+        return 0.0
+    return float(norm) if is_sharded(accelerator) else norm
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, warmup_steps: int, max_steps: int) -> LambdaLR:

@@ -58,20 +58,23 @@ class Reporter:
         with self._bar:
             yield
 
-    def step(self, step: int, losses: Mapping[str, float], record: Mapping[str, float], seconds: float) -> None:
-        """Report a step.
+    def step(self, losses: Mapping[str, float]) -> None:
+        """Show a step and its losses in the progress bar."""
+        self._bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()} | self._dev, refresh=False)
+        self._bar.update()
+
+    def logs(self, step: int) -> bool:
+        """Return whether the loss log and the trackers receive this step."""
+        return step % self.config.log_steps == 0
+
+    def log_step(self, step: int, values: Mapping[str, float], seconds: float) -> None:
+        """Write a step to the loss log and the trackers.
 
         Args:
             step: Number of the step, from 1.
-            losses: Losses by name.
-            record: Further values of the loss log, which are reproducible.
+            values: Losses and other reproducible values by name.
             seconds: Duration of the step.
         """
-        self._bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()} | self._dev, refresh=False)
-        self._bar.update()
-        if step % self.config.log_steps:
-            return
-        values = {**losses, **record}
         if self.accelerator.is_main_process:
             self.log.append({"step": step, **values})
         samples = self.config.batch_size * self.config.gradient_accumulation_steps

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 
 from ciea_hf.training.data.sampler import ResumableBatchSampler
 from ciea_hf.training.distributed import gather_objects
-from ciea_hf.training.loss.objective import mean_over_processes
 from ciea_hf.training.run.accelerator import full_tensor, is_sharded
 from ciea_hf.training.run.checkpoint import Checkpoints, Progress
 from ciea_hf.training.run.guard import Guard
@@ -27,6 +26,7 @@ from ciea_hf.training.run.optim import (
     resume_schedule,
 )
 from ciea_hf.training.run.preemption import Preempted, Preemption
+from ciea_hf.training.run.step_values import QUERIES, TERMINATED, StepValues
 from ciea_hf.training.run.tracking import Reporter
 
 if TYPE_CHECKING:
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
     from ciea_hf.training.run.word_evaluator import WordEvaluator
 
 logger = logging.getLogger(__name__)
-
-TERMINATED = "terminated"
-QUERIES = "queries"
 
 
 class Trainer:
@@ -165,11 +162,11 @@ class Trainer:
     def _step(self, batches: Iterator[TrainingBatch]) -> bool:
         """Take an optimiser step; return whether any process has received a SIGTERM."""
         start = time.perf_counter()
-        losses, read = self._backward(batches)
-        norm = clip_gradients(self.accelerator, self.embedder.parameters(), self.config.max_grad_norm)
-        terminated, queries = losses.pop(TERMINATED) > 0, losses.pop(QUERIES)
-        if self.accelerator.scaler is None:
-            self.guard.check_values(self.progress.step + 1, {**losses, "grad_norm": norm}, read)
+        values = self._backward(batches)
+        gradient_norm = clip_gradients(self.accelerator, self.embedder.parameters(), self.config.max_grad_norm)
+        scaled = self.accelerator.scaler is not None
+        losses = values.read(gradient_norm, self.guard, self.progress.step + 1, scaled)
+        terminated, queries, norm = losses.pop(TERMINATED) > 0, losses.pop(QUERIES), losses.pop("grad_norm")
         self.optimizer.step()
         self.optimizer.zero_grad()
         if not self.accelerator.optimizer_step_was_skipped:
@@ -177,46 +174,32 @@ class Trainer:
             self.progress.scheduled += 1
         clamp_logit_scale(self.model.logit_scale)
         self.progress.step += 1
-        self.progress.queries += queries * len(read)
+        self.progress.queries += queries * len(values.batches)
         self.guard.check_data(self.progress.step, queries)
         seconds = time.perf_counter() - start
         self.progress.seconds += seconds
-        record = {
-            "logit_scale": math.exp(full_tensor(self.model.logit_scale).item()),
-            "grad_norm": norm,
-            "learning_rate": float(max(self.schedule.get_last_lr())),
-        }
-        self.reporter.step(self.progress.step, losses, record, seconds)
+        self.reporter.step(losses)
+        if self.reporter.logs(self.progress.step):
+            record = {
+                "logit_scale": math.exp(full_tensor(self.model.logit_scale).item()),
+                "grad_norm": norm,
+                "learning_rate": float(max(self.schedule.get_last_lr())),
+            }
+            self.reporter.log_step(self.progress.step, {**losses, **record}, seconds)
         return terminated
 
-    def _backward(self, batches: Iterator[TrainingBatch]) -> tuple[dict[str, float], list[TrainingBatch]]:
-        """Accumulate the gradients of a step's batches.
-
-        Returns:
-            The losses by name, averaged over batches and processes, with the number of queries and the share of
-            processes that received a SIGTERM; and the batches.
-        """
-        sums: dict[str, float] = {}
-        read: list[TrainingBatch] = []
+    def _backward(self, batches: Iterator[TrainingBatch]) -> StepValues:
+        """Accumulate the gradients of a step's batches, and return their values."""
+        values = StepValues()
         for _ in range(self.config.gradient_accumulation_steps):
             batch = next(batches)
-            read.append(batch)
             with self.accelerator.accumulate(self.embedder):
                 losses = self.objective(*self.embedder(batch.groups), batch)
                 total = self.objective.total(losses)
-                found = self._averaged({**losses, "loss": total}, len(batch.query_ids))
-                shown = {name: value for name, value in found.items() if name not in (TERMINATED, QUERIES)}
-                self.guard.check_values(self.progress.step + 1, shown, [batch])
+                values.add(batch, {**losses, "loss": total}, self._preemption.requested)
                 if total.requires_grad:  # otherwise no trained parameter takes part
                     self.accelerator.backward(total)
-            sums = {name: sums.get(name, 0.0) + value for name, value in found.items()}
-        return {name: value / len(read) for name, value in sums.items()}, read
-
-    def _averaged(self, losses: dict[str, torch.Tensor], queries: int) -> dict[str, float]:
-        """Average over the processes: the losses, the number of queries, and whether a SIGTERM was received."""
-        values = torch.stack([value.detach().double() for value in losses.values()])
-        values = torch.cat([values, values.new_tensor([float(queries), float(self._preemption.requested)])])
-        return dict(zip([*losses, QUERIES, TERMINATED], mean_over_processes(values).tolist(), strict=True))
+        return values
 
     def _evaluation_is_due(self) -> bool:
         step, history = self.progress.step, self.progress.history
