@@ -7,6 +7,7 @@ atomically. Whoever finds all shards of the plan complete writes the manifest.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ciea_hf.data import RetrievalDataset
+
+logger = logging.getLogger(__name__)
 
 POLL = 1.0  # seconds between looks at the shards of other processes
 
@@ -165,6 +168,7 @@ def _take(plan: Plan, planned: PlannedShard, encode: Callable[[PlannedShard], Se
         if not mine or find_shard(plan.folder, planned.name) is not None:
             return False
         write_shard(plan.folder, planned.name, encode(planned))
+    logger.info("shard %s is encoded: %d documents", planned.name, len(planned.rows))
     return True
 
 
