@@ -47,7 +47,7 @@ test-slow: $(READY)
 
 # more cases of the fuzz targets than `make test` runs
 fuzz: $(READY)
-	CIEA_FUZZ_CASES=$(or $(CASES),200) $(BIN)/python -m pytest tests/fuzz tests/test_loading.py
+	CIEA_FUZZ_CASES=$(or $(CASES),200) $(BIN)/python -m pytest tests/fuzz
 
 # the same tests with the lowest versions that setup.cfg admits
 test-lowest:

@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf._version import __version__
@@ -69,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: that of the command (0 for success), 2 for invalid input, 130 if interrupted.
     """
+    if sys.stderr is None:  # closed by the caller; libraries write to it, too
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (used until the process ends)
+    if sys.stdout is None:
+        sys.stderr.write("ciea: error: standard output is closed: redirect it to a file, or to /dev/null\n")
+        return FAILED
     limit_spinning()
     parsed = _parse(build_parser(), arguments)
     logging.basicConfig(level=logging.INFO if parsed.verbose else logging.WARNING, format="%(levelname)s: %(message)s")

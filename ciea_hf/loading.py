@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from ciea_hf.data import RetrievalDataset
+    from ciea_hf.modeling.modeling_ciea import CIEAModel
     from ciea_hf.retrieval import DocumentView, EncodedCorpus
     from ciea_hf.retrieval.encoding import Encoder
 
@@ -94,71 +96,99 @@ def load_encoder(name: str, device: str | None = None) -> Encoder:
         ValueError: If the device is invalid, a file of the model cannot be read, or the model cannot embed a text or
             an image.
     """
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
     if not sys.stderr.isatty():
-        logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
+    from ciea_hf.model_files import check_model_folder
+
     chosen = _device(device)
     check_model_folder(Path(name))
+    if _model_type(name) == "ciea" and _has_no_further_modules(name):
+        return _load_ciea(name, chosen)
+    from ciea_hf.utils import import_optional
+
+    library = import_optional("sentence_transformers", extra="eval")
+    is_ciea = _model_type(name) == "ciea"
+    options = {"ignore_mismatched_sizes": True} if is_ciea else {}
+    with _explained(name), without_report():
+        encoder: Any = library.SentenceTransformer(name, device=chosen, model_kwargs=options)
+        refuse_random_weights(name, getattr(encoder[0], "auto_model", None))
+        kinds = getattr(encoder, "modalities", ["text"])
+        _check_encoding(encoder, kinds if is_ciea or "text" not in kinds else ["text"])
+    loaded: Encoder = encoder
+    return loaded
+
+
+def _load_ciea(name: str, device: str) -> CIEAModel:
+    """Load a CIEA model; an error names the files that caused it."""
+    from ciea_hf.modeling.configuration_ciea import CIEAConfig
+    from ciea_hf.modeling.modeling_ciea import CIEAModel
+
+    with _explained(name, "config.json"):
+        CIEAConfig.from_pretrained(name)
+    with _explained(name, "weights"), without_report():
+        model: CIEAModel = CIEAModel.from_pretrained(name, ignore_mismatched_sizes=True)
+        refuse_random_weights(name, model)
+    with _explained(name, "tokenizer or image processor"):
+        _ = model.processor
     with _explained(name):
-        if _model_type(name) == "ciea" and _has_no_further_modules(name):
-            from PIL import Image
-
-            from ciea_hf.modeling.modeling_ciea import CIEAModel
-
-            model, info = CIEAModel.from_pretrained(name, output_loading_info=True)
-            _refuse_random_weights(name, info)
-            encoder: Encoder = model.eval().to(chosen)
-            _check_encoding(encoder, ["a", Image.new("RGB", (64, 64))])
-            return encoder
-        from ciea_hf.utils import import_optional
-
-        encoder = import_optional("sentence_transformers", extra="eval").SentenceTransformer(name, device=chosen)
-        _check_encoding(encoder, ["a"])
-    return encoder
+        model.eval().to(device)  # type: ignore[no-untyped-call]
+        _check_encoding(model, ("text", "image"))
+    return model
 
 
-def _check_encoding(encoder: Encoder, inputs: Sequence[Any]) -> None:
-    """Embed inputs once, so that whatever is wrong with the files of a model is found while they are known."""
-    encoder.encode_document(inputs, show_progress_bar=False)
+def refuse_random_weights(name: str, model: Any, new: Sequence[str] = ()) -> None:
+    """Refuse a model whose files lack weights, because random ones have taken their place.
 
-
-def check_model_folder(folder: Path) -> None:
-    """Check that the files of a model's folder can be read; a folder that does not exist is not checked.
+    Args:
+        name: Folder or Hub id, for the error.
+        model: Model returned by `CIEAModel.from_pretrained`; others do not record what they lack.
+        new: Prefixes of weights that are meant to be new.
 
     Raises:
-        OSError: If a file of weights cannot be read; safetensors would report it as missing.
-        ValueError: If a file is not a JSON object or list, or names code or kernels from elsewhere; the message names
-            the file.
+        ValueError: If weights are missing.
     """
-    for file in folder.glob("*.safetensors") if folder.is_dir() else []:
-        if file.is_file():
-            file.open("rb").close()
-    for file in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{file} is not valid JSON: {error}") from error
-        if not isinstance(content, dict | list):
-            raise ValueError(f"{file} must hold a JSON object; got {str(content)[:80]}")  # noqa: TRY004
-        if file.name == "config.json":
-            for implementation in _attention_implementations(content):
-                if "/" in str(implementation):
-                    raise ValueError(f"{file}: `attn_implementation` {implementation!r} would fetch code from the Hub")
+    absent = [weight for weight in getattr(model, "missing_weights", ()) if not weight.startswith(tuple(new))]
+    if absent:
+        raise ValueError(
+            f"its weights lack {len(absent)} tensors that config.json asks for, such as {absent[0]!r}; random values "
+            f"would take their place in {name}"
+        )
 
 
-def _attention_implementations(content: Any) -> Iterator[Any]:
-    if isinstance(content, dict):
-        for key, value in content.items():
-            if key in ("attn_implementation", "_attn_implementation"):
-                yield value
-            else:
-                yield from _attention_implementations(value)
+def _check_encoding(encoder: Any, kinds: Sequence[str]) -> None:
+    """Embed an input of each kind once, so that what is wrong with the files of a model is found while they are known.
+
+    Args:
+        encoder: Encoder.
+        kinds: `"text"`, `"image"` or both; of other kinds, which some models of sentence-transformers take, none.
+    """
+    from PIL import Image
+
+    for kind, sample in (("text", "a"), ("image", Image.new("RGB", (64, 64)))):
+        if kind in kinds:
+            encoder.encode_document([sample], show_progress_bar=False)
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Turn any error while a user's model is loaded into one that names the model."""
+def without_report() -> Iterator[None]:
+    """Hide transformers' table of weights of a CIEA model; `CIEAModel.from_pretrained` warns in one line."""
+
+    def shown(record: logging.LogRecord) -> bool:
+        return "CIEAModel LOAD REPORT" not in record.getMessage()
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(shown)
+    try:
+        yield
+    finally:
+        logger.removeFilter(shown)
+
+
+@contextmanager
+def _explained(name: str, part: str = "") -> Iterator[None]:
+    """Turn any error while a user's model is loaded into one that names the model, and the part that is read."""
     try:
         yield
     except (FileNotFoundError, ImportError):
@@ -168,17 +198,8 @@ def _explained(name: str) -> Iterator[None]:
         kind = type(error).__name__
         hint = "; is a file truncated, or a Git LFS pointer?" if kind == "SafetensorError" else ""
         shown = reason if isinstance(error, ValueError | OSError) else f"{kind}: {reason}"
-        raise ValueError(f"the model {name} cannot be loaded: {shown}{hint}") from error
-
-
-def _refuse_random_weights(name: str, info: Mapping[str, Any]) -> None:
-    """Refuse a model some of whose weights its files lack, because random ones would take their place."""
-    absent = [*sorted(info.get("missing_keys") or ()), *(key[0] for key in info.get("mismatched_keys") or ())]
-    if absent:
-        raise ValueError(
-            f"its weights lack {len(absent)} tensors that config.json asks for, such as {absent[0]!r}; random values "
-            f"would take their place in {name}"
-        )
+        where = f" ({part})" if part else ""
+        raise ValueError(f"the model {name} cannot be loaded{where}: {shown}{hint}") from error
 
 
 def _device(name: str | None) -> str:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import logging
 
+from .errors_ciea import place
 from .inputs_ciea import check_text
+from .validation_ciea import check_image_processor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +40,7 @@ def merge_arguments(
         Arguments of texts, and arguments of images.
 
     Raises:
-        ValueError: If an argument is given twice with different values.
+        ValueError: If an argument is given twice with different values, or an image size or normalisation is invalid.
         TypeError: If nested arguments are something else than a dict.
     """
     given = dict(given)
@@ -60,6 +62,7 @@ def merge_arguments(
     text = {**defaults, **{name: value for name, value in common.items() if name in TEXT_ARGUMENTS}}
     text |= {name: value for name, value in {**flat, **nested["text_kwargs"]}.items() if name in TEXT_ARGUMENTS}
     images = {name: value for name, value in {**common, **flat}.items() if name in of_images} | nested["images_kwargs"]
+    check_image_processor(images)
     _warn({**common, **nested["text_kwargs"], **flat}, of_images)
     return text, images
 
@@ -77,7 +80,8 @@ def text_argument(name: str, value: Any) -> str:
     """Return an argument that must be a text; raises `TypeError` if it is something else."""
     if not isinstance(value, str):
         raise TypeError(f"`{name}` must be a str; got {value!r}")
-    return check_text(value)
+    with place(f"`{name}`"):
+        return check_text(value)
 
 
 def prompt_argument(prompt_name: str | None, prompt: str | None, prompts: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from .errors_ciea import shorten
+from .errors_ciea import place, shorten
 from .validation_ciea import check_sizes, check_types
 
 Pooling = Literal["decoder_start", "cls", "mean", "last_token"]
@@ -154,7 +154,9 @@ def _sub_config(value: Any, name: str, default: dict[str, Any]) -> PreTrainedCon
         raise TypeError(f"`{name}` must be a PreTrainedConfig or a dict; got {type(value).__name__}")
     settings = dict(value)
     model_type = settings.pop("model_type", default["model_type"])
-    return AutoConfig.for_model(model_type, **settings)
+    check_sizes(settings, name)
+    with place(f"`{name}`"):
+        return AutoConfig.for_model(model_type, **settings)
 
 
 def _patches_of(vision_config: PreTrainedConfig) -> int:

@@ -14,6 +14,7 @@ from transformers.utils import logging
 from .batches_ciea import LoadedLimit
 from .configuration_ciea import CIEAConfig
 from .layers_ciea import patch_states
+from .loaded_weights_ciea import missing_weights, warn_of_weights, weights_not_finite
 from .processing_ciea import CIEAProcessor
 from .text_encoder_ciea import positions_of, text_encoder_settings
 from .validation_ciea import check_weight_files
@@ -42,6 +43,8 @@ class SerializationMixin(Base):
     _hub_arguments: dict[str, Any] | None = None
     _folder: Path | None = None  # absolute path of the folder that the model was loaded from
     _loaded_prompts: dict[str, str] | None = None
+    missing_weights: tuple[str, ...] = ()
+    """Names of weights that the loaded checkpoint lacked, or had in another shape, and that are random now."""
 
     @property
     def processor(self) -> CIEAProcessor:
@@ -74,20 +77,27 @@ class SerializationMixin(Base):
 
     @classmethod
     def from_pretrained(cls: type[Model], pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a model from a folder or the Hub, as `PreTrainedModel` does; the processor is loaded on demand."""
+        """Load a model from a folder or the Hub, as `PreTrainedModel` does; the processor is loaded on demand.
+
+        A warning names weights that are missing, and therefore random, or not finite.
+        """
         hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
         folder = None
         if pretrained_model_name_or_path is not None:  # None if a configuration and a state dict are passed
             check_weight_files(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
             folder = Path(pretrained_model_name_or_path) if Path(pretrained_model_name_or_path).is_dir() else None
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        with_report = kwargs.pop("output_loading_info", False)
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        model, report = loaded
+        model.missing_weights = missing_weights(report)
+        not_finite = weights_not_finite(model.state_dict().items())
+        warn_of_weights(pretrained_model_name_or_path or "the state dict", model.missing_weights, not_finite)
         model._hub_arguments = hub_arguments
         model._loaded_prompts = dict(model.config.prompts)
         if folder is not None:  # a relative path would look like a Hub id
             model._folder = folder.resolve()
             model.config._name_or_path = str(model._folder)
-        return loaded
+        return (model, report) if with_report else model
 
     def save_pretrained(  # type: ignore[override]  # the other arguments are keyword arguments
         self,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .errors_ciea import shorten
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 MAX_IMAGE_SIDE = 2048  # pixels; current towers use 224 to 1024
@@ -22,6 +22,8 @@ MAX_SIZES = {  # pattern of a name -> limit of the value
     r"^vocab_size$": 10_000_000,
     r"^(max_position_embeddings|n_positions)$": 10_000_000,
 }
+DIVISORS = r"^(patch_size|image_size|num_channels|num_.*heads|n_head|.*attention_heads)$"  # at least 1
+MAX_PROMPT = 10_000  # characters; no model reads as many
 SIZES = ("size", "crop_size", "pad_size", "max_image_size")
 BOOLEANS = ("use_extractor", "extract_uncaptioned", "normalize_embeddings")
 INTEGERS = {  # fields of a configuration -> least value
@@ -60,7 +62,8 @@ def check_image_processor(settings: Mapping[str, Any]) -> None:
     """
     check_image_size(settings)
     for name in ("image_mean", "image_std", "rescale_factor"):
-        value = settings.get(name)
+        value: Any = settings.get(name)
+        value = getattr(value, "tolist", lambda found=value: found)()  # an array of a call
         for number in value if isinstance(value, list | tuple) else [value]:
             valid = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
             if number is not None and (not valid or (number == 0 and name != "image_mean")):
@@ -84,7 +87,7 @@ def check_types(config: Any) -> None:
 
     Raises:
         TypeError: If a field has another type.
-        ValueError: If an integer is too small or too large, or a number is not finite.
+        ValueError: If an integer is too small or too large, a number is not finite, or a prompt is too long.
     """
     for name in BOOLEANS:
         if not isinstance(getattr(config, name), bool):
@@ -99,12 +102,26 @@ def check_types(config: Any) -> None:
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"`{name}` must be a number; got {shorten(value)}")
-        if not math.isfinite(value):
-            raise ValueError(f"`{name}` must be finite; got {value}")
+        if not abs(value) < 2**31:  # written this way, the check also rejects NaN
+            raise ValueError(f"`{name}` must be finite and not extreme; got {shorten(value)}")
     if not isinstance(config.prompts, dict) or not all(
         isinstance(text, str) for pair in config.prompts.items() for text in pair
     ):
         raise TypeError(f"`prompts` must map names to texts; got {shorten(config.prompts)}")
+    check_prompts(config.prompts)
+
+
+def check_prompts(prompts: Mapping[str, Any]) -> None:
+    """Check the length of prompts, which are prepended to every text.
+
+    Raises:
+        ValueError: If one is longer than `MAX_PROMPT` characters.
+    """
+    for name, prompt in prompts.items():
+        if isinstance(prompt, str) and len(prompt) > MAX_PROMPT:
+            raise ValueError(
+                f"`prompts`: {shorten(name)} must have at most {MAX_PROMPT} characters; it has {len(prompt)}"
+            )
 
 
 def check_sizes(settings: Mapping[str, Any], where: str) -> None:
@@ -115,7 +132,7 @@ def check_sizes(settings: Mapping[str, Any], where: str) -> None:
         where: Name of the configuration, for the error.
 
     Raises:
-        ValueError: If a size is negative or larger than that of any tower.
+        ValueError: If a size is negative, 0 where it divides, or larger than that of any tower.
     """
     for name, value in settings.items():
         if not isinstance(value, int) or isinstance(value, bool):
@@ -123,6 +140,8 @@ def check_sizes(settings: Mapping[str, Any], where: str) -> None:
         limit = next((limit for pattern, limit in MAX_SIZES.items() if re.search(pattern, name)), None)
         if limit is not None and not 0 <= value <= limit:
             raise ValueError(f"`{where}.{name}` must be between 0 and {limit}; got {value}")
+        if value < 1 and re.search(DIVISORS, name):
+            raise ValueError(f"`{where}.{name}` must be positive; got {value}")
 
 
 def is_plain_name(name: Any) -> bool:
@@ -147,9 +166,9 @@ def check_weight_files(folder: Path) -> None:
 
 
 def _sides(size: Any) -> Iterator[Any]:
-    if isinstance(size, Mapping):
-        yield from (side for side in size.values() if side is not None)
-    elif isinstance(size, list | tuple):
+    if isinstance(size, list | tuple):
         yield from size
-    elif size is not None:
+    elif isinstance(size, int | float | str):
         yield size
+    elif size is not None:  # a mapping, or the `SizeDict` of transformers
+        yield from (side for side in dict(size).values() if side is not None)

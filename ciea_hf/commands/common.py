@@ -28,13 +28,7 @@ def describe(parser: argparse.ArgumentParser, description: str, examples: str) -
 
 
 def write(text: str) -> None:
-    """Write a line to standard output. Control characters, which a terminal would obey, are shown as escapes.
-
-    Raises:
-        BrokenPipeError: If standard output is closed.
-    """
-    if sys.stdout is None:
-        raise BrokenPipeError("standard output is closed")
+    """Write a line to standard output. Control characters, which a terminal would obey, are shown as escapes."""
     shown = printable(text)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     sys.stdout.write(shown.encode(encoding, "backslashreplace").decode(encoding) + "\n")

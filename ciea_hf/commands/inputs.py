@@ -44,6 +44,8 @@ def read_items(name: str) -> Iterator[Item]:
 def _read(name: str) -> Iterator[Item]:
     path = Path(name)
     if name == "-":
+        if sys.stdin is None:
+            raise ValueError("standard input is closed")
         yield from _texts(_decoded(getattr(sys.stdin, "buffer", sys.stdin)), "stdin")
     elif path.is_dir():
         for file in sorted(path.rglob("*")):

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from ciea_hf.loading import refuse_random_weights, without_report
+from ciea_hf.model_files import kernels_from_hub
+from ciea_hf.modeling.errors_ciea import describe
+from ciea_hf.modeling.loaded_weights_ciea import weights_not_finite
 from ciea_hf.modeling.validation_ciea import check_image_patches, check_image_size, is_plain_name
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ VOCABULARIES = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
+OBJECTS = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -59,6 +64,7 @@ def check_folder(folder: Path) -> None:
                 problems.append(f"{name} cannot be read: {error}")
     for check in (_config_problems, _code_problems, _weight_problems, _processor_problems, _module_problems):
         problems += check(folder, contents)
+    problems = problems or list(_model_problems(folder))
     if problems:
         raise ValueError(f"{folder}: not a complete, safe CIEA model: {'; '.join(problems)}")
 
@@ -95,6 +101,8 @@ def _config_problems(folder: Path, contents: dict[str, Any]) -> Iterator[str]:  
     elif not isinstance(config, dict) or config.get("model_type") != "ciea":
         found = config.get("model_type") if isinstance(config, dict) else type(config).__name__
         yield f"config.json is not a CIEA configuration: `model_type` must be 'ciea'; got {found!r}"
+    for kernel in kernels_from_hub(config):
+        yield f"config.json would fetch code from the Hub: `attn_implementation` is {kernel!r}"
 
 
 def _code_problems(folder: Path, contents: dict[str, Any]) -> Iterator[str]:
@@ -165,12 +173,32 @@ def _shard_problems(path: Path, expected: Iterable[str]) -> Iterator[str]:
         yield f"{path.name} lacks {', '.join(absent[:3])}{' ...' if len(absent) > 3 else ''}"
 
 
+def _model_problems(folder: Path) -> Iterator[str]:
+    """Load the model, which is safe by now: the weights must be finite and those that the configuration asks for."""
+    from ciea_hf.modeling.modeling_ciea import CIEAModel
+
+    try:
+        with without_report():
+            model = CIEAModel.from_pretrained(folder, ignore_mismatched_sizes=True)
+        refuse_random_weights(str(folder), model)
+        _ = model.processor
+    except Exception as error:  # transformers raises errors of any class for damaged files
+        yield f"the model cannot be loaded: {' '.join(describe(error).split())[:400]}"
+        return
+    if wrong := weights_not_finite(model.state_dict().items()):
+        yield f"weights contain NaN or infinity: {', '.join(wrong[:3])}"
+
+
 def _processor_problems(folder: Path, contents: dict[str, Any]) -> Iterator[str]:
     for name in ("processor_config.json", "tokenizer_config.json"):
         if name not in contents:
             yield f"{name} is missing"
     if not any((folder / name).is_file() for name in VOCABULARIES):
         yield f"the vocabulary of the tokenizer is missing: one of {', '.join(VOCABULARIES)} is required"
+    for name, content in contents.items():
+        if name in OBJECTS and not isinstance(content, dict):
+            yield f"{name} must hold a JSON object"
+            return
     processor = contents.get("processor_config.json") or {}
     settings = processor.get("image_processor") or contents.get("preprocessor_config.json") or {}
     try:

@@ -94,6 +94,20 @@ def test_output_into_a_closed_pipe_is_not_an_error() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("closed", "status", "last"),
+    [(">&-", 2, "ciea: error: standard output is closed"), ("2>&-", 2, ""), ("<&-", 2, "standard input is closed")],
+)
+def test_closed_streams_are_named_before_the_work(closed: str, status: int, last: str, model: str) -> None:
+    command = f'"{sys.executable}" -m ciea_hf.cli encode "{model}" - --output /tmp/never.npy {closed}'
+    done = subprocess.run(
+        ["bash", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status
+    assert last in (done.stderr.strip().splitlines() or [""])[-1]
+    assert "Traceback" not in done.stderr
+
+
 def commands() -> list[argparse.ArgumentParser]:
     """All commands and actions that run."""
     return [command for command in subparsers(build_parser()) if not subparsers(command)]

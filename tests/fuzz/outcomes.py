@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -14,9 +14,15 @@ CLEAR = (ValueError, TypeError, FileNotFoundError, NotADirectoryError, IsADirect
 MAX_MESSAGE = 3000
 
 
-def cases(few: int) -> Iterator[tuple[int, random.Random]]:
-    """Yield seeds with their random numbers: a few, or as many as the variable CIEA_FUZZ_CASES says."""
-    for seed in range(int(os.environ.get("CIEA_FUZZ_CASES", few))):
+def cases(few: int, seconds: int = 1) -> Iterator[tuple[int, random.Random]]:
+    """Yield seeds with their random numbers: a few, or as many as the variable CIEA_FUZZ_CASES says.
+
+    Args:
+        few: Number of cases without the variable.
+        seconds: Duration of a case, by which the number of the variable is divided.
+    """
+    chosen = os.environ.get("CIEA_FUZZ_CASES")
+    for seed in range(few if chosen is None else max(1, int(chosen) // seconds)):
         yield seed, random.Random(seed)
 
 
@@ -74,9 +80,13 @@ def mutated_json(value: Any, random_numbers: random.Random) -> Any:
 class Tally:
     """Counts of outcomes, and descriptions of the unclear ones."""
 
+    of_tests: ClassVar[dict[str, Counter[str]]] = {}
+    """Counts by test, of which `conftest.py` makes the summary."""
+
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.unclear: list[str] = []
+        self.of_tests[os.environ["PYTEST_CURRENT_TEST"].removesuffix(" (call)")] = self.counts
 
     def add(self, found: str, description: str) -> None:
         """Count an outcome."""

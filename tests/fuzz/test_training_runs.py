@@ -48,7 +48,7 @@ def train(toy: Path, output: Path, values: dict[str, Any]) -> None:
 
 def test_short_runs_end_with_finite_weights_or_a_clear_error(toy: Path, tmp_path: Path) -> None:
     tally = Tally()
-    for seed, rng in cases(CASES):
+    for seed, rng in cases(CASES, seconds=5):
         reset_engine()
         values = random_values(rng)
         output = tmp_path / str(seed)

@@ -245,3 +245,39 @@ def test_another_model_type_is_rejected(folder: Path) -> None:
     (folder / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json cannot be read"):
         check_folder(folder)
+
+
+def test_a_model_that_does_not_load_is_not_published(folder: Path) -> None:
+    check_folder(folder)
+    change(folder / "config.json", lambda config: config["text_config"].update(num_decoder_layers=3))
+    with pytest.raises(ValueError, match=r"its weights lack 13 tensors that config\.json asks for"):
+        check_folder(folder)
+    change(folder / "config.json", lambda config: config["text_config"].update(num_decoder_layers="two"))
+    with pytest.raises(ValueError, match=r"the model cannot be loaded: .*num_decoder_layers"):
+        check_folder(folder)
+
+
+def test_weights_that_are_not_finite_are_not_published(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.projector.bias.data[3] = float("inf")
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"weights contain NaN or infinity: projector\.bias"):
+        check_folder(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_kernels_from_the_hub_are_refused(folder: Path, key: str, nested: bool) -> None:
+    def name_kernel(config: dict[str, Any]) -> None:
+        (config["vision_config"] if nested else config)[key] = {"": "someone/kernel"} if nested else "someone/kernel"
+
+    change(folder / "config.json", name_kernel)
+    with pytest.raises(ValueError, match=r"config\.json would fetch code from the Hub: .*'someone/kernel'"):
+        check_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["processor_config.json", "tokenizer_config.json", "config.json"])
+def test_a_file_of_another_form_is_named(folder: Path, name: str) -> None:
+    (folder / name).write_text("5")
+    with pytest.raises(ValueError, match=f"{name} (must hold a JSON object|is not a CIEA configuration)"):
+        check_folder(folder)

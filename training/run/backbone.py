@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ciea_hf.loading import load_dataset
+from ciea_hf.loading import load_dataset, refuse_random_weights, without_report
 from ciea_hf.training.run.optim import freeze, set_dropout, train_token_rows
 from ciea_hf.training.values import lora_options
 from ciea_hf.utils import import_optional
@@ -41,8 +41,9 @@ def load_model(config: TrainingConfig, previous: Path | None, work: Path) -> CIE
 
     Raises:
         FileNotFoundError: If the path of a model does not exist.
-        ValueError: If the configuration names neither a model nor two backbones.
+        ValueError: If the configuration names neither a model nor two backbones, or the model lacks weights.
     """
+    from ciea_hf.modeling.configuration_ciea import CIEAConfig
     from ciea_hf.modeling.modeling_ciea import CIEAModel
 
     torch.manual_seed(config.seed)
@@ -56,7 +57,11 @@ def load_model(config: TrainingConfig, previous: Path | None, work: Path) -> CIE
     if start is not None and Path(start).suffix == ".pt":
         model = _from_authors(Path(start), config, overrides)
     elif start is not None:
-        model = CIEAModel.from_pretrained(start, dtype=torch.float32, **overrides)
+        with without_report():
+            model = CIEAModel.from_pretrained(start, dtype=torch.float32, ignore_mismatched_sizes=True, **overrides)
+        saved = CIEAConfig.from_pretrained(start)
+        changed = any(getattr(saved, name) != value for name, value in overrides.items())
+        refuse_random_weights(start, model, new=("extractor.",) if changed else ())
         if not model.config.use_extractor and config.use_extractor is None:
             logger.warning("%s has no extractor (MARVEL); set `use_extractor: true` to add a new one", start)
     elif config.vision_model and config.text_model:
