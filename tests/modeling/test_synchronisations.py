@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ciea_hf.modeling import encoding_ciea
+from ciea_hf.modeling.transfers_ciea import Lead, pin
 from tests.support.helpers import tiny_model, toy_image
 
 META = torch.device("meta")
@@ -38,3 +39,42 @@ def test_encode_checks_placeholders_before_it_copies() -> None:
     model.processor.image_seq_length -= 1
     with pytest.raises(ValueError, match=r"images and placeholders do not match: 1 image\(s\) of 4 patches"):
         model.encode({"text": "a cat", "image": toy_image(1)})
+
+
+def test_inputs_of_a_gpu_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[torch.Tensor] = []
+
+    def pin_memory(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    inputs = tiny_model().processor(text=["a cat"], images=[toy_image(1)])
+    assert pin(inputs, torch.device("cpu")) is inputs
+    assert not pinned
+    assert {id(tensor) for tensor in pin(inputs, torch.device("cuda")).values()} == {id(tensor) for tensor in pinned}
+    assert len(pinned) == len(inputs) == 3
+
+
+def test_the_host_is_at_most_two_batches_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[FakeEvent] = []
+
+    class FakeEvent:
+        def __init__(self) -> None:
+            self.waited = False
+            events.append(self)
+
+        def record(self, _stream: object) -> None:
+            pass
+
+        def synchronize(self) -> None:
+            self.waited = True
+
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: None)
+    lead = Lead(torch.device("cuda"))
+    for number in range(1, 6):
+        lead.submitted()
+        assert [event.waited for event in events] == [True] * max(number - 2, 0) + [False] * min(number, 2)
+    Lead(torch.device("cpu")).submitted()
+    assert len(events) == 5
