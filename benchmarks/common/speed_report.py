@@ -47,7 +47,7 @@ def page(results: Mapping[str, Any]) -> str:
     """Generate the result page.
 
     Args:
-        results: Machine and values by section.
+        results: Machine, values and an optional remark by section.
 
     Returns:
         The page in Markdown.
@@ -91,7 +91,8 @@ def _gpu(section: Mapping[str, Any]) -> str:
         rows.append([*named, *figures, *shares, f"{found['memory_gb']:.1f}", str(found["synchronisations"])])
     head = _GPU_HEAD.format(**section["machine"], **values["card"], rate=rates["square"])
     profiles = [_profile(task, found) for task, found in values["profiles"].items()]
-    return "\n\n".join([head, text_table(rows), *profiles])
+    remarks = [section["remark"]] if "remark" in section else []
+    return "\n\n".join([head, text_table(rows), *remarks, *profiles])
 
 
 def _profile(task: str, found: Mapping[str, Any]) -> str:
