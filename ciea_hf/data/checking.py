@@ -228,7 +228,8 @@ def _examined(job: _Job) -> _Outcome:
     try:
         content = job.image.image() if isinstance(job.image, TsvLine) else image_bytes(job.image)
     except FileNotFoundError as error:
-        return _Outcome(job, "missing-image", f"file {error.filename} not found", b"")
+        message = f"file {error.filename} not found" if error.filename else str(error)
+        return _Outcome(job, "missing-image", message, b"")
     except (OSError, ValueError) as error:
         return _Outcome(job, "unreadable-image", str(error).removeprefix(f"{job.location}: "), b"")
     digest = hashlib.blake2b(content, digest_size=16).digest()

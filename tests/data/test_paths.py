@@ -6,6 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -32,12 +33,14 @@ def lines(folder: Path, image: Any) -> Path:
     return folder
 
 
-def tables(folder: Path, image: Any) -> Path:
+def tables(folder: Path, image: Any, as_texts: bool = False) -> Path:
     """Write the same data set as parquet files."""
     for config in ("corpus", "queries", "qrels"):
         (folder / config).mkdir(parents=True)
     (folder / "good.png").write_bytes(png((1, 2, 3)))
-    images = [{"bytes": None, "path": "good.png"}, {"bytes": None, "path": image}]
+    images: list[Any] = [{"bytes": None, "path": "good.png"}, {"bytes": None, "path": image}]
+    if as_texts:
+        images = ["good.png", image]
     pq.write_table(
         pa.table({"id": ["a", "b"], "text": ["a", "b"], "image": images}), folder / "corpus" / "train.parquet"
     )
@@ -46,7 +49,12 @@ def tables(folder: Path, image: Any) -> Path:
     return folder
 
 
-forms = pytest.mark.parametrize("write", [lines, tables])
+def tables_of_paths(folder: Path, image: Any) -> Path:
+    """Write the same data set as parquet files whose column of images has paths alone."""
+    return tables(folder, image, as_texts=True)
+
+
+forms = pytest.mark.parametrize("write", [lines, tables, tables_of_paths])
 
 
 @forms
@@ -132,3 +140,37 @@ def test_a_file_that_is_no_image_is_not_published(tmp_path: Path, write: Any) ->
     with pytest.raises(ValueError, match="the image of document 'b' cannot be read: cannot identify image file"):
         convert_dataset(open_reader(folder), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("image", [{"url": "http://127.0.0.1:9/x.png"}, {"url": "x.png", "alt": "a cat"}])
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_an_image_under_another_key_is_an_issue(tmp_path: Path, form: str, image: dict[str, str]) -> None:
+    folder = (lines if form == "jsonl" else tables)(tmp_path / "data", "good.png")
+    if form == "jsonl":
+        lines(tmp_path / "other", image)
+        (folder / "corpus.jsonl").write_text((tmp_path / "other" / "corpus.jsonl").read_text())
+    else:
+        columns = {"id": ["a", "b"], "text": ["a", "b"], "image": [None, image]}
+        pq.write_table(pa.table(columns), folder / "corpus" / "train.parquet")
+    (issue,) = Checker(open_reader(folder)).run().issues.of("unreadable")
+    assert issue.id == "b"
+    with pytest.raises(ValueError, match=r"image.* must be .*path"):
+        load_retrieval_dataset(folder, "train")
+
+
+@pytest.mark.parametrize("as_texts", [False, True])
+def test_a_data_set_on_the_hub_opens_no_local_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_texts: bool
+) -> None:
+    folder = tables(tmp_path / "data", "good.png", as_texts)
+    monkeypatch.chdir(folder)
+
+    def load(_path: str, config: str, split: str) -> datasets.Dataset:
+        return datasets.Dataset(pq.read_table(folder / config / f"{split}.parquet"))
+
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda _path: ["corpus", "queries", "qrels"])
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda _path, _config: ["train"])
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(ValueError, match=r"image 'good\.png' is a path, and a data set on the Hub has no folder"):
+        load_retrieval_dataset("org/name", "train")
+    assert load_retrieval_dataset("org/name", "train", image_root=folder).document_kinds == {"a": "image", "b": "image"}

@@ -79,7 +79,7 @@ class JsonlReader(DatasetReader):
         """Return the image at a path, given as a string or in the encoded form; other values are missing images."""
         value = entry.value.get("image")
         path = value.get("path") if isinstance(value, dict) else value
-        if not value or (isinstance(value, dict) and not path and not value.get("bytes")):
+        if not value or (isinstance(value, dict) and not any(value.values())):
             return None
         if isinstance(path, str) and path:
             return local_image(entry, name, self.image_root or Path(self.path).resolve(), path, self.report)

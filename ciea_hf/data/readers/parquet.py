@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ciea_hf.data import judgements
 from ciea_hf.data.dataset import further_columns
+from ciea_hf.data.images import UNAVAILABLE
 from ciea_hf.data.issues import IssueHandler, Location, raise_on_error
 from ciea_hf.data.parsing import Entry, Judgement
 from ciea_hf.data.readers.base import DatasetReader, in_order
@@ -27,6 +28,7 @@ from ciea_hf.data.readers.fields import (
     only_text_query,
     own_document,
     required_id,
+    short,
 )
 from ciea_hf.data.readers.mapped import mapped, mapped_corpus, same_columns
 from ciea_hf.data.readers.tables import encoded_image, rows, shards_by_split
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import datasets
+
+    from ciea_hf.data.images import EncodedImage
 
 NAMES = {"corpus": ("corpus",), "queries": ("queries", "query"), "qrels": ("qrels", "default")}
 """Possible names of each configuration."""
@@ -172,8 +176,7 @@ class ParquetReader(DatasetReader):
             self.report("unreadable", entry.location, name, str(error))
             return None
         if image is not None and image["bytes"] is None:
-            root = self.image_root or (self._folder or Path()).resolve()
-            image = local_image(entry, name, root, image["path"], self.report)
+            image = self._image_file(entry, name, image["path"])
         modality = entry.value.get("modality")
         if isinstance(modality, str) and ("image" in modality) == (image is None):
             held = "no image" if image is None else "an image"
@@ -182,6 +185,15 @@ class ParquetReader(DatasetReader):
         if modality == "image":  # written for images without a caption
             entry.value["text"] = entry.value.get("text") or None
         return own_document(entry, name, image, self.report)
+
+    def _image_file(self, entry: Entry, name: str, path: Any) -> EncodedImage:
+        """Return the image at a path in the folder; a data set on the Hub has none, unless its root is given."""
+        root = self.image_root or (None if self._folder is None else self._folder.resolve())
+        if root is not None:
+            return local_image(entry, name, root, path, self.report)
+        message = f"image {short(path)} is a path, and a data set on the Hub has no folder: set `image_root`"
+        self.report("unreadable", entry.location, name, message)
+        return UNAVAILABLE
 
     def queries(self, split: str) -> Iterator[Query]:
         """Yield the queries."""
@@ -213,6 +225,8 @@ class ParquetReader(DatasetReader):
         if self._folder is not None and not same_columns(self._splits("corpus")[corpus], columns):
             return super().corpus(corpus)
         table = self._table("corpus", corpus)
+        if "image" in table.column_names and getattr(table.features["image"], "dtype", None) == "string":
+            return super().corpus(corpus)  # paths, each of which is checked when its row is read
         own = [column for column in table.column_names if column in columns]
         image = "image" if "image" in table.column_names else None
         where = self._where("corpus", corpus)

@@ -212,4 +212,8 @@ def encoded_image(value: Any) -> dict[str, Any] | None:
             raise ValueError("the bytes of an image must be numbers from 0 to 255") from None
     if content is not None and not isinstance(content, bytes):
         raise ValueError(f"an image must be bytes, or have bytes or a path; got {type(content).__name__}")
-    return None if content is None and path is None else {"bytes": content, "path": path}
+    if content is None and path is None:
+        if isinstance(value, dict) and any(item is not None for item in value.values()):
+            raise ValueError(f"an image must be bytes, or have bytes or a path; got {', '.join(map(str, value))}")
+        return None
+    return {"bytes": content, "path": path}
