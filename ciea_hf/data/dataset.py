@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import logging
 from dataclasses import dataclass
 from functools import cached_property
@@ -149,7 +150,7 @@ class RetrievalDataset:
         The bytes of only 64 images, spread over the corpus, are hashed, so that it is fast for a large corpus.
         """
         digest = hashlib.sha256()
-        for column in ("id", "text", "modality", *further_columns(self.corpus)):
+        for column in ("id", "text", "modality", *further_columns(self.corpus.features.arrow_schema)):
             digest.update(repr(column_values(self.corpus, column)).encode())
         _hash_images(self.corpus, digest)
         return digest.hexdigest()[:32]
@@ -194,19 +195,31 @@ def column_values(dataset: datasets.Dataset, column: str) -> list[Any]:
     return values
 
 
-def further_columns(corpus: datasets.Dataset) -> list[str]:
+def further_columns(schema: pa.Schema) -> list[str]:
     """Return the columns of a corpus that are metadata: all further ones, except binary data and images."""
-    schema = corpus.features.arrow_schema
     return [
         name for name in schema.names if name not in CORPUS_COLUMNS and "binary" not in str(schema.field(name).type)
     ]
 
 
-def corpus_features() -> datasets.Features:
+def unpack_metadata(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge a field `metadata` that holds a JSON object with the other fields."""
+    packed = row.get(METADATA_COLUMN)
+    try:
+        content = json.loads(packed) if isinstance(packed, str) else None
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        return dict(row)
+    return content | {name: value for name, value in row.items() if name != METADATA_COLUMN}
+
+
+def corpus_features(with_metadata: bool = False) -> datasets.Features:
     """Return the columns of a corpus as `datasets.Features`."""
     datasets = import_optional("datasets", extra="eval")
     text = datasets.Value("string")
-    return datasets.Features({"id": text, "text": text, "image": datasets.Image(), "modality": text})
+    features = {"id": text, "text": text, "image": datasets.Image(), "modality": text}
+    return datasets.Features(features | ({METADATA_COLUMN: text} if with_metadata else {}))
 
 
 def corpus_from_columns(ids: Sequence[str], texts: Sequence[str | None], images: Sequence[Any]) -> datasets.Dataset:
@@ -240,8 +253,15 @@ def corpus_from_columns(ids: Sequence[str], texts: Sequence[str | None], images:
     return import_optional("datasets", extra="eval").Dataset.from_dict(columns, features=corpus_features())
 
 
-def corpus_table(rows: Sequence[tuple[str, str | None, Mapping[str, Any] | None]]) -> pa.Table:
-    """Create rows of a corpus from ids, texts and encoded images (dicts of bytes and path)."""
+def corpus_table(
+    rows: Sequence[tuple[str, str | None, Mapping[str, Any] | None]], metadata: Sequence[str | None] | None = None
+) -> pa.Table:
+    """Create rows of a corpus.
+
+    Args:
+        rows: Ids, texts and encoded images (dicts of bytes and path).
+        metadata: Further fields of the rows, as JSON objects; without the column if `None`.
+    """
     from ciea_hf.modeling.inputs_ciea import input_kind  # late: it imports torch
 
     arrow = import_optional("pyarrow", extra="eval")
@@ -250,8 +270,9 @@ def corpus_table(rows: Sequence[tuple[str, str | None, Mapping[str, Any] | None]
         [row[1] for row in rows],
         [row[2] for row in rows],
         [input_kind(row[1], row[2]) for row in rows],
+        *([] if metadata is None else [list(metadata)]),
     ]
-    schema = corpus_features().arrow_schema
+    schema = corpus_features(metadata is not None).arrow_schema
     return arrow.Table.from_arrays(
         [arrow.array(values, type=kind) for values, kind in zip(columns, schema.types, strict=True)], schema=schema
     )

@@ -17,6 +17,7 @@ from ciea_hf.data.dataset import (
     QUERY_COLUMNS,
     SHARED_SPLIT,
     corpus_features,
+    further_columns,
     qrels_table,
     queries_from_columns,
 )
@@ -136,13 +137,16 @@ class DatasetWriter:
 
 
 def _tables(corpus: datasets.Dataset) -> Iterator[pa.Table]:
-    plain = corpus.select_columns(list(CORPUS_COLUMNS))
-    if plain.features != corpus_features():
-        plain = plain.cast(corpus_features())
+    further = further_columns(corpus.features.arrow_schema)
+    plain = corpus.select_columns([*CORPUS_COLUMNS, *further])
+    features = corpus_features()
+    features.update({name: corpus.features[name] for name in further})
+    if plain.features != features:
+        plain = plain.cast(features)
     if len(plain):
         yield from plain.with_format("arrow").iter(batch_size=ROWS_PER_BATCH)
     else:
-        yield corpus_features().arrow_schema.empty_table()
+        yield features.arrow_schema.empty_table()
 
 
 def _chunks(tables: Iterable[pa.Table], rows: int) -> Iterator[Iterator[pa.Table]]:
@@ -220,7 +224,8 @@ def convert_dataset(reader: DatasetReader, folder: str | Path, splits: Iterable[
         for corpus in dict.fromkeys(map(reader.corpus_name, chosen)):
             known[corpus] = set()
             documents = _noting(unique_documents(reader, corpus), known[corpus])
-            writer.write_corpus(corpus, document_tables(documents, ROWS_PER_BATCH))
+            tables = document_tables(documents, ROWS_PER_BATCH, reader.has_metadata(corpus))
+            writer.write_corpus(corpus, tables)
             counts[_title(corpus)] = len(known[corpus])
         for split in chosen:
             queries = list(unique_queries(reader, split))
@@ -257,7 +262,8 @@ def write_cleaned(reader: DatasetReader, result: CheckResult, folder: str | Path
         for corpus, unusable in result.unusable.items():
             kept: set[str] = set()
             documents = _noting(_sound(reader, corpus, unusable, result.offsets), kept)
-            writer.write_corpus(corpus, document_tables(documents, ROWS_PER_BATCH))
+            tables = document_tables(documents, ROWS_PER_BATCH, reader.has_metadata(corpus))
+            writer.write_corpus(corpus, tables)
             counts[_title(corpus)] = len(kept)
         for split, content in result.splits.items():
             ids = [query for query in content.positives if query not in result.leaked.get(split, ())]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
-import json
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ciea_hf.data.dataset import METADATA_COLUMN, column_values, further_columns
+from ciea_hf.data.dataset import column_values, further_columns, unpack_metadata
 
 if TYPE_CHECKING:
     import datasets
@@ -53,24 +52,11 @@ def metadata_rows(corpus: datasets.Dataset) -> list[dict[str, Any]]:
     Returns:
         One dict per document.
     """
-    names = further_columns(corpus)
+    names = further_columns(corpus.features.arrow_schema)
     if not names:
         return [{} for _ in range(len(corpus))]
     rows = corpus.select_columns(names).with_format("arrow")[:].to_pylist()
-    return [_plain(_merged(row)) for row in rows]
-
-
-def _merged(row: dict[str, Any]) -> dict[str, Any]:
-    packed = row.get(METADATA_COLUMN)
-    if not isinstance(packed, str):
-        return row
-    try:
-        content = json.loads(packed)
-    except ValueError:
-        return row
-    if not isinstance(content, dict):
-        return row
-    return content | {name: value for name, value in row.items() if name != METADATA_COLUMN}
+    return [_plain(unpack_metadata(row)) for row in rows]
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ciea_hf.data.checking import Checker
 from ciea_hf.data.export import convert_dataset
 from ciea_hf.data.loading import open_reader
 from ciea_hf.evaluation.runs import read_qrels, read_run
+from ciea_hf.retrieval.records import metadata_rows
 from tests.fuzz.outcomes import VALUES, Tally, cases, mutated_bytes, mutated_json, outcome
 from tests.support.sample_datasets import SAMPLES
 
@@ -104,7 +105,7 @@ def _load(folder: Path, form: str) -> dict[str, Any]:
         data = load_retrieval_dataset(folder, split, form)
         if data.query_texts:  # convert writes no empty split
             corpus = list(zip(data.corpus_ids, data.corpus["text"], data.document_kinds.values(), strict=True))
-            found[split] = corpus, data.query_texts, data.qrels
+            found[split] = corpus, metadata_rows(data.corpus), data.query_texts, data.qrels
     return found
 
 

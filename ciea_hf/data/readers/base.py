@@ -72,6 +72,10 @@ class DatasetReader(ABC):
     def documents(self, corpus: str) -> Iterator[CorpusEntry]:
         """Yield the documents of a corpus."""
 
+    def has_metadata(self, corpus: str) -> bool:  # noqa: ARG002
+        """Return whether documents of a corpus have further fields; only some formats do."""
+        return False
+
     @abstractmethod
     def queries(self, split: str) -> Iterator[Query]:
         """Yield the queries of a split."""
@@ -193,17 +197,22 @@ def qrels_of(reader: DatasetReader, split: str, queries: Iterable[str], knows: C
     return {query: judged for query, judged in qrels.items() if judged}
 
 
-def document_tables(documents: Iterable[CorpusEntry], size: int) -> Iterator[pa.Table]:
-    """Yield documents as tables of a corpus, with `size` rows each."""
+def document_tables(documents: Iterable[CorpusEntry], size: int, with_metadata: bool = False) -> Iterator[pa.Table]:
+    """Yield documents as tables of a corpus, with `size` rows each, and a column of their metadata if requested."""
+
+    def table() -> pa.Table:
+        metadata = [row.metadata for row in rows] if with_metadata else None
+        return corpus_table([(row.id, row.text, row.image) for row in rows], metadata)
+
     rows: list[CorpusEntry] = []
     given = False
     for document in documents:
         rows.append(document)
         if len(rows) == size:
-            yield corpus_table([(row.id, row.text, row.image) for row in rows])
+            yield table()
             rows, given = [], True
     if rows or not given:  # an empty corpus is one empty table
-        yield corpus_table([(row.id, row.text, row.image) for row in rows])
+        yield table()
 
 
 def no_split(reader: DatasetReader, split: str) -> ValueError:

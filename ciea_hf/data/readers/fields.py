@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ciea_hf.data.dataset import unpack_metadata
 from ciea_hf.data.images import UNAVAILABLE, path_inside
 
 if TYPE_CHECKING:
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
 TEXTS = ("text", "caption", "contents")  # keys of a document's text
 IDS = ("id", "_id", "corpus-id", "corpus_id", "docid", "doc_id", "query_id")
 OWN_FIELDS = frozenset((*IDS, *TEXTS, "title", "image", "modality"))  # all other fields of a document are metadata
+OTHER_IMAGES = ("images", "img", "image_path", "img_path", "image_file", "img_file")  # an image, but not by our name
 QUERY_TEXTS = ("text", "query", "question")
-QUERY_PARTS = ("image", "images", "instruction")  # keys of queries that are more than a text
+QUERY_PARTS = ("image", "query_image", *OTHER_IMAGES, "instruction")  # keys of queries that are more than a text
 
 
 class CorpusEntry(NamedTuple):
@@ -101,6 +104,9 @@ def own_document(entry: Entry, name: str, image: EncodedImage | None, report: Is
     Further fields are its metadata.
     """
     metadata = _further_fields(entry)
+    other = next((key for key in OTHER_IMAGES if image is None and entry.value.get(key)), None)
+    if other is not None:
+        report("unreadable", entry.location, name, f"the image is under {other!r}; its name must be 'image'")
     text = _only_one(entry, TEXTS, name, report)
     title = entry.value.get("title")
     if image is not None and text is None and not title and all(entry.value.get(key) is None for key in TEXTS):
@@ -115,7 +121,12 @@ def own_document(entry: Entry, name: str, image: EncodedImage | None, report: Is
 def _further_fields(entry: Entry) -> str | None:
     """Return the fields of a document that have no meaning of their own, as a JSON object; `None` without any."""
     further = {key: value for key, value in entry.value.items() if key not in OWN_FIELDS and value is not None}
-    return json.dumps(further, ensure_ascii=False, sort_keys=True, default=str) if further else None
+    return json.dumps(unpack_metadata(further), ensure_ascii=False, sort_keys=True, default=_text) if further else None
+
+
+def _text(value: Any) -> str:
+    """Return a value that JSON has no form for, such as a date, as text."""
+    return str(value.isoformat()) if isinstance(value, dt.date | dt.time) else str(value)
 
 
 def _only_one(entry: Entry, keys: tuple[str, ...], name: str, report: IssueHandler) -> Any:

@@ -55,6 +55,10 @@ class JsonlReader(DatasetReader):
             if name is not None:
                 yield own_document(entry, name, self._image(entry, name), self.report)
 
+    def has_metadata(self, corpus: str) -> bool:
+        """Return whether a document has further fields, which only its line tells."""
+        return any(document.metadata for document in self.documents(corpus))
+
     def queries(self, split: str) -> Iterator[Query]:
         """Yield the queries of a split: its own file, or those of the common file that it judges."""
         own = _file(Path(self.path) / "queries", split)

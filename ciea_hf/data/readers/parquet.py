@@ -8,6 +8,7 @@ supported: `query` for `queries`, `default` for `qrels`, `_id` for `id`.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from ciea_hf.data.issues import IssueHandler, Location, raise_on_error
 from ciea_hf.data.parsing import Entry, Judgement
 from ciea_hf.data.readers.base import DatasetReader, in_order
 from ciea_hf.data.readers.fields import (
+    OTHER_IMAGES,
     QUERY_PARTS,
     QUERY_TEXTS,
     TEXTS,
@@ -31,7 +33,7 @@ from ciea_hf.data.readers.fields import (
     short,
 )
 from ciea_hf.data.readers.mapped import mapped, mapped_corpus, same_columns
-from ciea_hf.data.readers.tables import encoded_image, rows, shards_by_split
+from ciea_hf.data.readers.tables import encoded_image, rows, schema_of, shards_by_split
 from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ NAMES = {"corpus": ("corpus",), "queries": ("queries", "query"), "qrels": ("qrel
 CORPUS_IDS = ("id", "_id", "corpus-id", "corpus_id", "docid", "doc_id")
 QUERY_IDS = ("id", "_id", "query-id", "query_id", "qid")
 OWN_COLUMNS = (*TEXTS, "title", "image", "modality")
+READ_COLUMNS = (*CORPUS_IDS, *OWN_COLUMNS, *OTHER_IMAGES)
 ALONE = ["queries", "qrels"]  # missing from a corpus that can only be searched
 
 
@@ -161,10 +164,26 @@ class ParquetReader(DatasetReader):
 
     def documents(self, corpus: str) -> Iterator[CorpusEntry]:
         """Yield the rows of a corpus."""
-        for entry in self._rows("corpus", corpus, (*CORPUS_IDS, *OWN_COLUMNS)):
+        columns = dict.fromkeys((*READ_COLUMNS, *self._further(corpus)))
+        for entry in self._rows("corpus", corpus, tuple(columns)):
             document = self._document(entry)
             if document is not None:
                 yield document
+
+    def has_metadata(self, corpus: str) -> bool:
+        """Return whether the corpus has further columns."""
+        return bool(self._further(corpus))
+
+    def _further(self, corpus: str) -> list[str]:
+        """Return the columns that are metadata; files that cannot be read are reported with their rows."""
+        if self._folder is None:
+            names = further_columns(self._table("corpus", corpus).features.arrow_schema)
+        else:
+            names = []
+            for file in self._splits("corpus")[corpus]:
+                with suppress(ValueError):
+                    names += further_columns(schema_of(file))
+        return [name for name in dict.fromkeys(names) if name not in (*CORPUS_IDS, *OWN_COLUMNS)]
 
     def _document(self, entry: Entry) -> CorpusEntry | None:
         name = self._name(entry, CORPUS_IDS)
@@ -221,7 +240,7 @@ class ParquetReader(DatasetReader):
         Raises:
             ValueError: If the data are invalid.
         """
-        columns = (*CORPUS_IDS, *OWN_COLUMNS)
+        columns = READ_COLUMNS
         if self._folder is not None and not same_columns(self._splits("corpus")[corpus], columns):
             return super().corpus(corpus)
         table = self._table("corpus", corpus)
@@ -230,7 +249,7 @@ class ParquetReader(DatasetReader):
         own = [column for column in table.column_names if column in columns]
         image = "image" if "image" in table.column_names else None
         where = self._where("corpus", corpus)
-        further = [column for column in further_columns(table) if column not in columns]
+        further = self._further(corpus)
         return mapped_corpus(
             table.select_columns(own), image, self._document, where, self.report, table.select_columns(further)
         )
