@@ -136,6 +136,7 @@ def _add_images(target: Path, index: str, dataset: str | None) -> str:
 def _add_pair(target: Path, model: str, index: str, images: str, number: int) -> _Part:
     """Copy a model and its index, if they are on this machine."""
     from ciea_hf.retrieval import load_corpus
+    from ciea_hf.retrieval.location import is_url
 
     local = Path(model).exists() or not is_repository_id(model)
     corpus = load_corpus(index_folder(index), loading.load_encoder(model) if local else None)
@@ -144,7 +145,7 @@ def _add_pair(target: Path, model: str, index: str, images: str, number: int) ->
     if local:
         model_name = f"models/{number}/{name}"
         shutil.copytree(model, target / model_name, ignore=shutil.ignore_patterns(".*", "checkpoints"))
-    if Path(index).exists():
+    if is_url(index) or Path(index).exists():
         index_name = f"indexes/{number}"
         corpus.settings["source"] = {"path": images, "split": _split(corpus)}
         corpus.save(target / index_name)

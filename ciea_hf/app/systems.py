@@ -78,14 +78,18 @@ def open_system(model: str, index: str, dataset: str | None = None, device: str 
 
 
 def index_folder(index: str) -> Path:
-    """Return the folder of an index; an index on the Hub is downloaded to the cache.
+    """Return the folder of an index; an index on the Hub, or at a URL, is downloaded to the cache.
 
     Raises:
         FileNotFoundError: If it is neither an index folder nor in the form of a Hub id.
         HubError: If the Hub rejects the request or is unreachable.
     """
     from ciea_hf.retrieval.folder import is_encoded_corpus
+    from ciea_hf.retrieval.location import is_url
+    from ciea_hf.retrieval.mirror import local_folder
 
+    if is_url(index):
+        return local_folder(index)
     folder = Path(index)
     if folder.exists() or not is_repository_id(index):
         if not is_encoded_corpus(folder):

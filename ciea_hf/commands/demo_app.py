@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_system_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that name models, indexes and images."""
     parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP)
-    parser.add_argument("index", metavar="INDEX", help="folder written by `ciea index`, or its Hub id (a data set)")
+    parser.add_argument("index", metavar="INDEX", help="folder or URL that `ciea index` has written, or a Hub id")
     parser.add_argument("--compare", nargs=2, metavar=("MODEL", "INDEX"), help="second model, with its own index")
     parser.add_argument(
         "--corpus", help="data set with the images, as a folder, a Hub id or 'demo' (default: that of the index)"

@@ -18,6 +18,7 @@ from ciea_hf.commands import common
 
 if TYPE_CHECKING:
     from ciea_hf.retrieval import DocumentView, Encoder
+    from ciea_hf.retrieval.location import Location
 
 HELP = "encode a corpus for search"
 EXAMPLES = """
@@ -25,6 +26,7 @@ EXAMPLES = """
   torchrun --nproc-per-node 4 -m ciea_hf.cli index runs/ciea big-data --output big.index
   ciea index runs/ciea big-data --output big.index --append --prune   # what is new, what has changed, what is gone
   ciea index runs/ciea big-data --output /shared/big.index --engine ray --address auto --num-gpus-per-worker 1
+  ciea index runs/ciea big-data --output s3://bucket/big.index     # credentials as fsspec finds them
   ciea index --verify big.index
   ciea index --output big.index --export vectors.parquet
   ciea index runs/ciea demo --output demo.index --index-type lancedb --uri demo.lance
@@ -36,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", metavar="MODEL", nargs="?", help=common.MODEL_HELP)
     parser.add_argument("dataset", metavar="DATASET", nargs="?", help=common.DATASET_HELP)
-    parser.add_argument("--output", type=Path, metavar="INDEX", help="index folder")
+    parser.add_argument(
+        "--output", metavar="INDEX", help="index folder, or its URL: s3://, gs:// and whatever else fsspec supports"
+    )
     parser.add_argument(
         "--shard",
         type=_shard,
@@ -45,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--append", action="store_true", help="add new documents and replace changed ones")
     parser.add_argument("--prune", action="store_true", help="remove documents that are not in the data set any more")
-    parser.add_argument("--verify", type=Path, metavar="INDEX", help="compare an index with its checksums")
+    parser.add_argument("--verify", metavar="INDEX", help="compare an index with its checksums")
     parser.add_argument("--hybrid", action="store_true", help="index texts and captions with BM25, too")
     parser.add_argument(
         "--index-type",
@@ -75,12 +79,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Encode the corpus, or check an index."""
+    from ciea_hf.retrieval import encode_shards, prune
+    from ciea_hf.retrieval.location import open_location
+
     if arguments.verify is not None:
         return _verify(arguments.verify)
     common.check_output("--export", arguments.export)
     if arguments.export is not None and arguments.output is not None and arguments.model is None:
-        _finish(arguments)  # of an index that exists
+        _finish(arguments, open_location(arguments.output))  # of an index that exists
         return 0
+    _check(arguments)
+    output = open_location(arguments.output)  # fails for an unknown protocol, before anything is loaded
+    load = functools.partial(_load, _picklable(arguments))
+    options = common.encoding_options(arguments)
+    source = {"path": loading.lasting_name(arguments.dataset), "format": arguments.format}
+    if arguments.engine == "ray":
+        from ciea_hf.retrieval.ray_engine import RayOptions, encode_with_ray
+
+        resources = RayOptions(arguments.address, arguments.num_cpus_per_worker, arguments.num_gpus_per_worker)
+        missing = encode_with_ray(load, output, options, source, resources, arguments.append)
+        dataset = None
+    else:
+        model, view = load()
+        dataset = view.dataset
+        shard, append = arguments.shard, arguments.append
+        missing = encode_shards(model, dataset, output, view, options, source, shard, append)
+    if missing:
+        common.write(f"{output}: {missing} shards are missing")
+        return 0
+    if arguments.prune:
+        removed = prune(output, load()[1].dataset if dataset is None else dataset)
+        common.write(f"{removed} documents removed")
+    _finish(arguments, output)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Check the arguments of an encoding."""
     for name in ("model", "dataset", "output"):
         if getattr(arguments, name) is None:
             option = "--output" if name == "output" else name.upper()
@@ -89,30 +124,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("--prune cannot be combined with --shard: prune once, after all shards are complete")
     if arguments.shard is not None and arguments.engine == "ray":
         raise ValueError("--shard cannot be combined with --engine ray, which distributes the shards itself")
-    from ciea_hf.retrieval import encode_shards, prune
-
-    load = functools.partial(_load, _picklable(arguments))
-    options = common.encoding_options(arguments)
-    source = {"path": loading.lasting_name(arguments.dataset), "format": arguments.format}
-    if arguments.engine == "ray":
-        from ciea_hf.retrieval.ray_engine import RayOptions, encode_with_ray
-
-        resources = RayOptions(arguments.address, arguments.num_cpus_per_worker, arguments.num_gpus_per_worker)
-        missing = encode_with_ray(load, arguments.output, options, source, resources, arguments.append)
-        dataset = None
-    else:
-        model, view = load()
-        dataset = view.dataset
-        shard, append = arguments.shard, arguments.append
-        missing = encode_shards(model, dataset, arguments.output, view, options, source, shard, append)
-    if missing:
-        common.write(f"{arguments.output}: {missing} shards are missing")
-        return 0
-    if arguments.prune:
-        removed = prune(arguments.output, load()[1].dataset if dataset is None else dataset)
-        common.write(f"{removed} documents removed")
-    _finish(arguments)
-    return 0
 
 
 def _picklable(arguments: argparse.Namespace) -> dict[str, str | None]:
@@ -129,26 +140,34 @@ def _load(names: dict[str, Any]) -> tuple[Encoder, DocumentView]:
     return model, DocumentView(dataset, names["content"], on_broken_image=names["on_broken_image"])
 
 
-def _finish(arguments: argparse.Namespace) -> None:
+def _finish(arguments: argparse.Namespace, output: Location) -> None:
     from ciea_hf.retrieval import load_corpus
+    from ciea_hf.retrieval.folder import count_documents
     from ciea_hf.retrieval.indexes.syncing import sync_index
+    from ciea_hf.retrieval.location import RemotePath
 
-    sync_index(arguments.output, arguments.index, arguments.uri)
-    corpus = load_corpus(arguments.output)
+    sync_index(output, arguments.index, arguments.uri)
+    if isinstance(output, RemotePath) and not arguments.hybrid and arguments.export is None:
+        # a worker has no use for a local copy of the index
+        common.write(f"{output}: {count_documents(output)} documents, complete")
+        return
+    corpus = load_corpus(output)
     if arguments.hybrid:
         from ciea_hf.retrieval.bm25 import KeywordIndex
 
-        KeywordIndex(corpus, arguments.output)
+        KeywordIndex(corpus, output)
     if arguments.export is not None:
         from ciea_hf.retrieval.export import export_parquet
 
         common.write(f"{arguments.export}: {export_parquet(corpus, arguments.export)} documents")
-    common.write(f"{arguments.output}: {len(corpus)} documents, complete")
+    common.write(f"{output}: {len(corpus)} documents, complete")
 
 
-def _verify(folder: Path) -> int:
+def _verify(index: str) -> int:
     from ciea_hf.retrieval import verify_corpus
+    from ciea_hf.retrieval.location import open_location
 
+    folder = open_location(index)
     damaged = verify_corpus(folder)
     if damaged:
         further = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""

@@ -45,7 +45,7 @@ class Query(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP)
-    parser.add_argument("dataset", metavar="DATASET", help=f"{common.DATASET_HELP}; or an index folder")
+    parser.add_argument("dataset", metavar="DATASET", help=f"{common.DATASET_HELP}; or an index: folder or URL")
     parser.add_argument("text", metavar="QUERY", nargs="*", help="text of a query")
     parser.set_defaults(rest="text")
     parser.add_argument("--image", type=Path, metavar="FILE", help="image of a query, alone or with each QUERY")
@@ -83,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Search, print the hits and write the files."""
     from ciea_hf.retrieval.filters import parse_filter, parse_where
     from ciea_hf.retrieval.folder import is_encoded_corpus
+    from ciea_hf.retrieval.location import is_url
 
     common.check_output("--output", arguments.output)
     common.check_output("--contact-sheet", arguments.contact_sheet)
@@ -95,6 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not queries and not arguments.query_id:
         raise ValueError("give at least one QUERY, --image, --queries or --query-id")
     indexed = is_encoded_corpus(arguments.dataset)
+    if not indexed and is_url(arguments.dataset):
+        raise FileNotFoundError(f"{arguments.dataset} is not an index")
     if indexed:
         _reject_index_options(arguments)
     model = loading.load_encoder(arguments.model, arguments.device)
@@ -121,11 +124,12 @@ def _open(model: Encoder, arguments: argparse.Namespace, indexed: bool) -> tuple
     from ciea_hf.retrieval import DocumentView, Retriever, encode_corpus, load_corpus
     from ciea_hf.retrieval.bm25 import KeywordIndex
     from ciea_hf.retrieval.indexes.syncing import open_index
+    from ciea_hf.retrieval.location import local_path
 
     view = None
     device = getattr(model, "device", None)
     if indexed:
-        folder: Path | None = Path(arguments.dataset)
+        folder: Path | None = local_path(arguments.dataset)
         corpus = load_corpus(arguments.dataset, model)
         index = open_index(arguments.dataset, model, arguments.index, device)
         if arguments.contact_sheet or arguments.query_id or arguments.explain:

@@ -29,7 +29,9 @@ SERVER_MODULES = ("fastapi", "fastapi_offline", "uvicorn", "orjson", "prometheus
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help=common.MODEL_HELP)
-    parser.add_argument("--index", metavar="INDEX", help="folder written by `ciea index`, for POST /search")
+    parser.add_argument(
+        "--index", metavar="INDEX", help="folder or URL that `ciea index` has written, for POST /search"
+    )
     common.add_address_arguments(parser, port=8000)
     parser.add_argument(
         "--api-key-file",

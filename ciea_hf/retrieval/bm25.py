@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ciea_hf.files import atomic_folder, file_checksum
 from ciea_hf.retrieval.checksums import changed_files, read_checked, write_checked
+from ciea_hf.retrieval.location import local_path
 from ciea_hf.retrieval.results import SearchResult, best_of, check_top_k
 from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -39,7 +40,7 @@ class KeywordIndex:
 
     Args:
         corpus: Corpus, whose later changes are not seen.
-        folder: Index folder, next to whose shards the BM25 index is kept; in memory if `None`.
+        folder: Index folder, next to whose shards the BM25 index is kept; for a URL, in the cache. In memory if `None`.
 
     Raises:
         ImportError: If bm25s is not installed.
@@ -50,7 +51,7 @@ class KeywordIndex:
         self._library = import_optional("bm25s", extra="hybrid")
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs at DEBUG by default
         self._version = corpus.version
-        path = None if folder is None else Path(folder) / f"{_FOLDER}{corpus.state}"
+        path = None if folder is None else local_path(folder) / f"{_FOLDER}{corpus.state}"
         self._index: Any = None
         if path is not None and path.is_dir():
             if _is_sound(path):

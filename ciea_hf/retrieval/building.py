@@ -2,7 +2,8 @@
 
 A plan lists the shards to encode; it follows from the data set and the index alone, so every process has the same one.
 A process takes a shard by its lock, which the operating system releases if the process dies, and writes the shard
-atomically. Whoever finds all shards of the plan complete writes the manifest.
+atomically. Whoever finds all shards of the plan complete writes the manifest. A remote folder has no locks between
+machines: each takes its own share first, and two that encode the same shard write the same bytes.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ def encode_corpus(
     Args:
         model: Encoder.
         dataset: Data set whose corpus is encoded.
-        folder: Index folder, which an interrupted call continues to fill. Several processes, also on several machines,
-            may fill it at once. In memory if `None`.
+        folder: Index folder, or its URL, such as `s3://bucket/data.index`, which an interrupted call continues to fill.
+            Several processes, also on several machines, may fill it at once. In memory if `None`.
         view: Documents as inputs; whole documents if `None`.
         options: Batch size, precision, shard size and so on.
         source: Origin of the data set, such as `{"path": ..., "format": ...}`. It is kept in the manifest, so that a
             search can find the images again.
 
     Returns:
-        The embeddings with their records; memory-mapped if `folder` is given.
+        The embeddings with their records; memory-mapped if `folder` is given, for a URL from a copy in the cache.
 
     Raises:
         ValueError: If the folder holds embeddings of another model, corpus or precision, or an embedding is not finite.
@@ -85,7 +86,7 @@ def encode_shards(
     Args:
         model: Encoder.
         dataset: Data set whose corpus is encoded.
-        folder: Index folder. Complete shards are kept.
+        folder: Index folder, or its URL. Complete shards are kept.
         view: Documents as inputs; whole documents if `None`.
         options: Batch size, precision, shard size and so on.
         source: Origin of the data set, kept in the manifest.
@@ -110,8 +111,10 @@ def encode_shards(
             return encode_shard(model, view, planned.rows, options, progress.advance)
 
         if shard is not None:
+            absent = {planned.name for planned in plan.missing}
             for planned in plan.shards[shard[0] :: shard[1]]:
-                _take(plan, planned, encode)
+                if planned.name in absent:
+                    _take(plan, planned, encode)
         else:
             _take_all(plan, encode, progress)
     missing = len(plan.missing)
@@ -150,11 +153,10 @@ def encode_shard(
 def _take_all(plan: Plan, encode: Callable[[PlannedShard], Segment], progress: ShardProgress) -> None:
     """Encode all missing shards that no other process is working on, until none is missing."""
     rank, world = launched_as()
-    order = plan.shards[rank::world] + [shard for i, shard in enumerate(plan.shards) if i % world != rank]
-    while True:
-        worked = [_take(plan, planned, encode) for planned in order]
-        if not plan.missing:
-            return
+    others = [shard for i, shard in enumerate(plan.shards) if i % world != rank]
+    order = plan.shards[rank::world] + others[::-1]  # backwards, to meet their owners as late as possible
+    while missing := {shard.name for shard in plan.missing}:
+        worked = [_take(plan, planned, encode) for planned in order if planned.name in missing]
         progress.look()
         if not any(worked):
             time.sleep(POLL)

@@ -11,10 +11,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf.files import file_checksum, write_json
+from ciea_hf.retrieval.location import replace_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from ciea_hf.retrieval.location import Location
 
 logger = logging.getLogger(__name__)
 
@@ -22,12 +25,12 @@ SEEN = ".checked.json"
 CHECKSUM = "checksum"
 
 
-def write_checked(path: Path, content: Mapping[str, Any]) -> None:
+def write_checked(path: Location, content: Mapping[str, Any]) -> None:
     """Write a JSON object atomically, with the checksum of its content as a further key."""
-    write_json(path, {**content, CHECKSUM: _content_checksum(content)})
+    replace_json(path, {**content, CHECKSUM: _content_checksum(content)})
 
 
-def read_checked(path: Path) -> dict[str, Any]:
+def read_checked(path: Location) -> dict[str, Any]:
     """Read a JSON object that [`write_checked`] has written.
 
     Raises:

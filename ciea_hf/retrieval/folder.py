@@ -9,20 +9,18 @@ import numpy as np
 
 from ciea_hf.retrieval.corpus import SETTINGS, EncodedCorpus
 from ciea_hf.retrieval.fingerprint import model_fingerprint
+from ciea_hf.retrieval.location import Location, make_folder, open_location
+from ciea_hf.retrieval.manifests import FORMAT, MANIFEST, Entry, Manifest, read_manifest, write_manifest
+from ciea_hf.retrieval.mirror import RETRIES, local_folder, require_complete
 from ciea_hf.retrieval.shards import (
-    FORMAT,
-    MANIFEST,
     SHARDS,
-    Entry,
     check_shards,
     damaged_files,
     find_shard,
     locked,
-    read_manifest,
     read_shard,
     remove_unlisted,
     segment_digest,
-    write_manifest,
     write_shard,
 )
 
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
     from ciea_hf.retrieval.encoding import Encoder
 
-_RETRIES = 10
 _DEFAULTS: dict[str, Any] = {
     "model": "", "corpus": "", "normalized": True, "on_broken_image": "fail", "truncate_dim": None,
     "shard_size": 10_000,
@@ -39,15 +36,17 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def is_encoded_corpus(folder: str | os.PathLike[str]) -> bool:
-    """Return whether a folder is an index, complete or not."""
-    return (Path(folder) / MANIFEST).is_file() and (Path(folder) / SHARDS).is_dir()
+    """Return whether a folder, or a URL, is an index, complete or not."""
+    target = open_location(folder)
+    return (target / MANIFEST).is_file() and (not isinstance(target, Path) or (target / SHARDS).is_dir())
 
 
 def load_corpus(folder: str | os.PathLike[str], model: Encoder | None = None) -> EncodedCorpus:
     """Open an encoded corpus, memory-mapped.
 
     Args:
-        folder: Index folder.
+        folder: Index folder, or its URL, such as `s3://bucket/data.index`: files that have changed since the last call
+            are downloaded to the cache.
         model: Model that will encode the queries: checked against the one that encoded the documents.
 
     Returns:
@@ -57,18 +56,20 @@ def load_corpus(folder: str | os.PathLike[str], model: Encoder | None = None) ->
         FileNotFoundError: If the folder is not an index.
         ValueError: If shards are missing or do not match the manifest and its checksums, or another model encoded them.
     """
-    target = Path(folder)
-    for attempt in range(_RETRIES):
+    remote = open_location(folder)
+    if model is not None:  # before anything is downloaded
+        _require_model(remote, read_manifest(remote), model)
+    target = local_folder(remote)
+    for attempt in range(RETRIES):
         manifest = read_manifest(target)
-        if model is not None and manifest["model"] != model_fingerprint(model):
-            raise ValueError(f"{target} was encoded by another model than the one given")
-        if manifest["shards"] is None:
-            raise ValueError(f"{target} is incomplete: {_progress(target, manifest)}")
+        if model is not None:
+            _require_model(remote, manifest, model)
+        require_complete(target, manifest)
         try:
             check_shards(target, manifest)
             segments = [read_shard(target, entry, manifest["precision"]) for entry in manifest["shards"]]
         except FileNotFoundError as error:
-            if attempt + 1 == _RETRIES or read_manifest(target) == manifest:
+            if attempt + 1 == RETRIES or read_manifest(target) == manifest:
                 raise ValueError(f"{target} is incomplete: {error}") from error
             continue  # the index was replaced in between
         break
@@ -88,16 +89,29 @@ def verify_corpus(folder: str | os.PathLike[str]) -> list[str]:
         FileNotFoundError: If the folder is not an index.
         ValueError: If the manifest cannot be read or the index is incomplete.
     """
-    manifest = read_manifest(Path(folder))
-    if manifest["shards"] is None:
-        raise ValueError(f"{folder} is incomplete: {_progress(Path(folder), manifest)}")
-    return damaged_files(Path(folder), manifest)
+    target = open_location(folder)
+    manifest = read_manifest(target)
+    require_complete(target, manifest)
+    return damaged_files(target, manifest)
+
+
+def count_documents(folder: str | os.PathLike[str]) -> int:
+    """Return the number of documents of a complete index, from its manifest alone.
+
+    Raises:
+        FileNotFoundError: If the folder is not an index.
+        ValueError: If the manifest cannot be read or the index is incomplete.
+    """
+    target = open_location(folder)
+    manifest = read_manifest(target)
+    require_complete(target, manifest)
+    return sum(entry["documents"] - len({*entry["deleted"]}) for entry in manifest["shards"])
 
 
 def save_corpus(corpus: EncodedCorpus, folder: str | os.PathLike[str]) -> None:
     """Write a corpus as an index folder; see [`EncodedCorpus.save`]."""
-    target = Path(folder)
-    (target / SHARDS).mkdir(parents=True, exist_ok=True)
+    target = open_location(folder)
+    make_folder(target / SHARDS)
     with locked(target, "manifest"):
         manifest = {"format": FORMAT, **_DEFAULTS, **corpus.settings}
         if (target / MANIFEST).exists() and read_manifest(target)["model"] != manifest["model"]:
@@ -110,7 +124,7 @@ def save_corpus(corpus: EncodedCorpus, folder: str | os.PathLike[str]) -> None:
         remove_unlisted(target, manifest)
 
 
-def _saved_entry(corpus: EncodedCorpus, folder: Path, number: int) -> Entry:
+def _saved_entry(corpus: EncodedCorpus, folder: Location, number: int) -> Entry:
     segment, start = corpus.segments[number], int(corpus.starts[number])
     name = corpus.shard_names[number] or f"{number:05d}-{segment.digest or segment_digest(segment)}"
     entry = find_shard(folder, name) or write_shard(folder, name, segment)
@@ -118,7 +132,6 @@ def _saved_entry(corpus: EncodedCorpus, folder: Path, number: int) -> Entry:
     return {**entry, "deleted": deleted}
 
 
-def _progress(folder: Path, manifest: dict[str, Any]) -> str:
-    planned = manifest.get("planned") or []
-    absent = [name for name in planned if find_shard(folder, name) is None]
-    return f"{len(absent)} of {len(planned)} shards are missing; repeat `ciea index` to continue"
+def _require_model(folder: Location, manifest: Manifest, model: Encoder) -> None:
+    if manifest["model"] != model_fingerprint(model):
+        raise ValueError(f"{folder} was encoded by another model than the one given")

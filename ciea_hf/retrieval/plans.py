@@ -7,27 +7,27 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ciea_hf.retrieval.encoding import Encoder, EncodingOptions, normalizes
 from ciea_hf.retrieval.fingerprint import model_fingerprint
+from ciea_hf.retrieval.location import Location, children, local_path, make_folder, open_location
+from ciea_hf.retrieval.manifests import FORMAT, MANIFEST, Manifest, read_manifest, write_manifest
+from ciea_hf.retrieval.mirror import local_files, local_folder, require_complete
 from ciea_hf.retrieval.segment import HASH
 from ciea_hf.retrieval.shards import (
-    FORMAT,
     LOCKS,
-    MANIFEST,
     SHARDS,
-    Manifest,
     check_shards,
     find_shard,
+    find_shards,
     locked,
-    read_manifest,
     read_shard,
+    read_table,
     remove_unlisted,
-    write_manifest,
+    shard_files,
     write_shard,
 )
 from ciea_hf.utils import short_hash
@@ -62,7 +62,7 @@ class Plan:
         settings: Settings of the manifest that the commit writes.
     """
 
-    folder: Path
+    folder: Location
     base: Manifest
     shards: list[PlannedShard]
     replaced: dict[str, list[int]]
@@ -71,7 +71,8 @@ class Plan:
     @property
     def missing(self) -> list[PlannedShard]:
         """Shards that are not complete yet."""
-        return [shard for shard in self.shards if find_shard(self.folder, shard.name) is None]
+        complete = find_shards(self.folder, [shard.name for shard in self.shards])
+        return [shard for shard in self.shards if shard.name not in complete]
 
 
 def make_plan(
@@ -88,10 +89,10 @@ def make_plan(
     Raises:
         ValueError: If the folder holds embeddings of another model, corpus or precision, or other files.
     """
-    target = Path(folder)
+    target = open_location(folder)
     settings = index_settings(model, dataset, view, options, source)
     _refuse_foreign_folder(target)
-    (target / SHARDS).mkdir(parents=True, exist_ok=True)
+    make_folder(target / SHARDS)
     with locked(target, "manifest"):
         if not (target / MANIFEST).exists():
             planned = _whole(view, options, settings)
@@ -118,9 +119,10 @@ def commit(plan: Plan) -> None:
         current = read_manifest(plan.folder)
         names = [shard.name for shard in plan.shards]
         committed = {entry["name"]: entry for entry in plan.base["shards"] or []}
-        entries = []
-        for name in sorted({*committed, *names}):
-            found = find_shard(plan.folder, name)
+        entries, everything = [], sorted({*committed, *names})
+        complete = find_shards(plan.folder, everything)
+        for name in everything:
+            found = complete.get(name)
             if found is None and name in names:
                 raise ValueError(f"shard {name} disappeared from {plan.folder}: repeat the command")
             if found is not None:  # the documents of a lost shard are in the new ones
@@ -134,7 +136,7 @@ def commit(plan: Plan) -> None:
             raise ValueError(f"{plan.folder} was changed by another process meanwhile: repeat the command")
         write_manifest(plan.folder, manifest)
         remove_unlisted(plan.folder, manifest)
-    for path in (plan.folder / LOCKS).glob("*-*.lock"):
+    for path in (local_path(plan.folder) / LOCKS).glob("*-*.lock"):
         path.unlink(missing_ok=True)
 
 
@@ -153,15 +155,15 @@ def prune(folder: str | os.PathLike[str], dataset: RetrievalDataset) -> int:
     Raises:
         ValueError: If the index is incomplete.
     """
-    target, known = Path(folder), set(dataset.corpus_ids)
+    target, known = open_location(folder), set(dataset.corpus_ids)
     with locked(target, "manifest"):
         manifest = read_manifest(target)
-        if manifest["shards"] is None:
-            raise ValueError(f"{target} is incomplete: repeat `ciea index` to continue")
-        check_shards(target, manifest)
+        require_complete(target, manifest)
+        local = local_folder(target)
+        check_shards(local, manifest)
         entries, removed = [], 0
         for entry in manifest["shards"]:
-            segment = read_shard(target, entry, manifest["precision"])
+            segment = read_shard(local, entry, manifest["precision"])
             deleted = set(entry["deleted"])
             rows = [row for row, name in enumerate(segment.column("id")) if row not in deleted and name in known]
             removed += len(segment) - len(deleted) - len(rows)
@@ -196,11 +198,11 @@ def index_settings(
     }
 
 
-def _refuse_foreign_folder(folder: Path) -> None:
+def _refuse_foreign_folder(folder: Location) -> None:
     """Refuse a folder that holds other files than those of an index; hidden ones do not count."""
-    if (folder / MANIFEST).exists() or not folder.is_dir():
+    if (folder / MANIFEST).exists():
         return
-    foreign = sorted(path.name for path in folder.iterdir() if path.name != SHARDS and not path.name.startswith("."))
+    foreign = sorted(path.name for path in children(folder) if path.name != SHARDS and not path.name.startswith("."))
     if foreign:
         raise ValueError(f"{folder} is not an index, but contains {foreign[0]!r}: choose a new folder")
 
@@ -209,7 +211,7 @@ def _only_settings(content: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in ("format", "planned", "dimension", "shards")}
 
 
-def _checked(folder: Path, settings: dict[str, Any], append: bool) -> Manifest:
+def _checked(folder: Location, settings: dict[str, Any], append: bool) -> Manifest:
     """Return the manifest of a folder after comparing its settings with those of this call.
 
     Embeddings made under the policy `"fail"` contain no broken image, so any other policy may continue them.
@@ -245,13 +247,14 @@ def _whole(view: DocumentView, options: EncodingOptions, settings: Mapping[str, 
     return planned
 
 
-def _lost(folder: Path, base: Manifest, whole: Sequence[PlannedShard]) -> list[PlannedShard]:
+def _lost(folder: Location, base: Manifest, whole: Sequence[PlannedShard]) -> list[PlannedShard]:
     """Plan the shards of a complete index whose files are gone.
 
     Raises:
         ValueError: If one of them was appended, so that its documents are known to a plan of changes alone.
     """
-    names = {entry["name"] for entry in base["shards"] if find_shard(folder, entry["name"]) is None}
+    listed = [entry["name"] for entry in base["shards"]]
+    names = {*listed} - find_shards(folder, listed).keys()
     lost = [shard for shard in whole if shard.name in names]
     if len(lost) < len(names):
         raise ValueError(f"{folder} has lost shards that were appended: add `--append` to encode their documents again")
@@ -259,16 +262,17 @@ def _lost(folder: Path, base: Manifest, whole: Sequence[PlannedShard]) -> list[P
 
 
 def _changes(
-    folder: Path, base: Manifest, view: DocumentView, settings: Mapping[str, Any]
+    folder: Location, base: Manifest, view: DocumentView, settings: Mapping[str, Any]
 ) -> tuple[list[PlannedShard], dict[str, list[int]]]:
     """Plan the shards of the documents whose content is not in an index, and find the rows that they replace."""
     known: dict[str, tuple[str, str, int]] = {}
-    for entry in base["shards"]:
-        if find_shard(folder, entry["name"]) is None:  # lost: its documents are encoded again
-            continue
-        segment = read_shard(folder, entry, base["precision"])
+    complete = find_shards(folder, [entry["name"] for entry in base["shards"]])
+    entries = [entry for entry in base["shards"] if entry["name"] in complete]  # others are lost, and encoded again
+    local = local_files(folder, shard_files(entries, [".arrow"]))
+    for entry in entries:
+        table = read_table(local, entry)
         deleted = set(entry["deleted"])
-        for row, (name, content) in enumerate(zip(segment.column("id"), segment.column(HASH), strict=True)):
+        for row, (name, content) in enumerate(zip(*(table[name].to_pylist() for name in ("id", HASH)), strict=True)):
             if row not in deleted:
                 known[name] = (content, entry["name"], row)
     changed: list[int] = []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ciea_hf.retrieval.shards import find_shard
+from ciea_hf.retrieval.shards import find_shards
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
+    from ciea_hf.retrieval.location import Location
     from ciea_hf.retrieval.plans import PlannedShard
 
 
@@ -22,7 +22,7 @@ class ShardProgress:
         shown: Whether to show the bar.
     """
 
-    def __init__(self, folder: Path, shards: Sequence[PlannedShard], shown: bool) -> None:
+    def __init__(self, folder: Location, shards: Sequence[PlannedShard], shown: bool) -> None:
         self._folder = folder
         self._shards = shards
         self._shown = shown
@@ -55,7 +55,7 @@ class ShardProgress:
             self._bar.refresh()
 
     def _completed(self) -> int:
-        for shard in self._shards:
-            if shard.name not in self._counted and find_shard(self._folder, shard.name) is not None:
-                self._counted.add(shard.name)
+        self._counted |= find_shards(
+            self._folder, [shard.name for shard in self._shards if shard.name not in self._counted]
+        ).keys()
         return sum(len(shard.rows) for shard in self._shards if shard.name in self._counted)

@@ -1,7 +1,7 @@
 """Encoding of an index folder on a Ray cluster: Ray Data maps the missing shards over a pool of actors.
 
 Dead workers, retries, unlike speeds, autoscaling and the dashboard are Ray's. A shard's bytes do not depend on who
-encodes it, so the index equals that of one process. The folder must be shared by all nodes.
+encodes it, so the index equals that of one process. The folder must be shared by all nodes, or be a URL.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def encode_with_ray(
 
     Args:
         load: Function without arguments that returns model and view; every worker calls it once.
-        folder: Index folder, shared by all nodes.
+        folder: Index folder, shared by all nodes, or its URL.
         options: Batch size, precision, shard size and so on.
         source: Origin of the data set, kept in the manifest.
         ray_options: Cluster and resources.

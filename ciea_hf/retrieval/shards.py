@@ -1,8 +1,7 @@
-"""Files of an index folder: shards with their checksums, and the manifest that lists them.
+"""Shards of an index folder, with their checksums; the manifest lists them.
 
 A shard is the files `shards/NAME.npy` (embeddings), `.codes.npy` (signs), `.arrow` (records), `.scales.npy` (int8
-alone) and `.json` (sizes and checksums of the others), which is written last. The manifest is replaced atomically, so a
-reader sees the index as it was before a change or after it.
+alone) and `.json` (sizes and checksums of the others), which is written last.
 """
 
 from __future__ import annotations
@@ -17,33 +16,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ciea_hf.choices import PRECISIONS
-from ciea_hf.files import atomic_write, file_checksum, write_json
-from ciea_hf.retrieval.checksums import changed_files, read_checked, write_checked
+from ciea_hf.files import file_checksum
+from ciea_hf.retrieval.checksums import changed_files
+from ciea_hf.retrieval.location import RemotePath, children, local_path, replace_json, replaced_file
+from ciea_hf.retrieval.manifests import MANIFEST
 from ciea_hf.retrieval.precision import StoredVectors
 from ciea_hf.retrieval.segment import Segment
-from ciea_hf.utils import import_optional, short_hash
+from ciea_hf.utils import import_optional, prefetch_map, short_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    import pyarrow as pa
+
+    from ciea_hf.retrieval.location import Location
+    from ciea_hf.retrieval.manifests import Entry, Manifest
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 SHARDS = "shards"
 LOCKS = ".locks"
-FORMAT = 2
-_REQUIRED = {
-    "format": int, "model": str, "corpus": str, "normalized": bool, "on_broken_image": str, "precision": str,
-    "shard_size": int, "source": dict,
-}  # fmt: skip
-
-Entry = dict[str, Any]
-Manifest = dict[str, Any]
+REQUESTS = 8  # to a remote file system at once
 
 
-def write_shard(folder: Path, name: str, segment: Segment) -> Entry:
+def write_shard(folder: Location, name: str, segment: Segment) -> Entry:
     """Write a shard into an index folder; it counts once its `.json` exists.
 
     Args:
@@ -56,7 +53,7 @@ def write_shard(folder: Path, name: str, segment: Segment) -> Entry:
     """
     contents = _contents(segment)
     for suffix, content in contents.items():
-        with atomic_write(folder / SHARDS / f"{name}{suffix}") as temporary:
+        with replaced_file(folder / SHARDS / f"{name}{suffix}") as temporary:
             temporary.write_bytes(content)
     entry = {
         "name": name,
@@ -65,7 +62,7 @@ def write_shard(folder: Path, name: str, segment: Segment) -> Entry:
         "missing": list(segment.missing),
         "files": _checksums(contents),
     }
-    write_json(folder / SHARDS / f"{name}.json", entry, indent=None)
+    replace_json(folder / SHARDS / f"{name}.json", entry, indent=None)
     return entry
 
 
@@ -74,12 +71,40 @@ def segment_digest(segment: Segment) -> str:
     return _digest(_checksums(_contents(segment)))
 
 
-def find_shard(folder: Path, name: str) -> Entry | None:
+def find_shard(folder: Location, name: str) -> Entry | None:
     """Return the entry of a complete shard; `None` if it is missing or a file of it has another size."""
+    shards = folder / SHARDS
     try:
-        entry: Entry = json.loads((folder / SHARDS / f"{name}.json").read_text(encoding="utf-8"))
-        sizes = [((folder / SHARDS / f"{name}{suffix}").stat().st_size, file["bytes"])
-                 for suffix, file in entry["files"].items()]  # fmt: skip
+        content = (shards / f"{name}.json").read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+    return _complete_entry(content, name, lambda file: (shards / file).stat().st_size)
+
+
+def find_shards(folder: Location, names: Sequence[str]) -> dict[str, Entry]:
+    """Return the entries of the complete shards among some; see [`find_shard`]. A remote folder is listed once."""
+    if not isinstance(folder, RemotePath):
+        found = {name: find_shard(folder, name) for name in names}
+        return {name: entry for name, entry in found.items() if entry is not None}
+    shards = folder / SHARDS
+    sizes = shards.sizes() if names else {}
+
+    def read(name: str) -> tuple[str, Entry | None]:
+        try:
+            content = (shards / f"{name}.json").read_text()
+        except (FileNotFoundError, UnicodeDecodeError):
+            return name, None
+        return name, _complete_entry(content, name, sizes.__getitem__)
+
+    listed = [name for name in names if f"{name}.json" in sizes]
+    return {name: entry for name, entry in prefetch_map(read, listed, REQUESTS) if entry is not None}
+
+
+def _complete_entry(content: str, name: str, size_of: Callable[[str], int]) -> Entry | None:
+    """Parse the entry of a shard; `None` if it is invalid, or a file is missing or has another size."""
+    try:
+        entry: Entry = json.loads(content)
+        sizes = [(size_of(f"{name}{suffix}"), file["bytes"]) for suffix, file in entry["files"].items()]
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return entry if all(found == expected for found, expected in sizes) else None
@@ -103,13 +128,7 @@ def read_shard(folder: Path, entry: Entry, precision: str) -> Segment:
                 if isinstance(error, FileNotFoundError):
                     raise
                 raise ValueError(f"{path}{suffix} cannot be read: {error}; run `ciea index --verify`") from error
-    arrow = import_optional("pyarrow", extra="search")
-    try:
-        table = arrow.ipc.open_file(arrow.memory_map(f"{path}.arrow")).read_all()
-    except (arrow.ArrowInvalid, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{path}.arrow cannot be read: {error}; run `ciea index --verify`") from error
+    table = read_table(folder, entry)
     counts = {len(table), *map(len, arrays.values())}
     if counts != {entry["documents"]}:
         raise ValueError(
@@ -127,42 +146,38 @@ def read_shard(folder: Path, entry: Entry, precision: str) -> Segment:
     )
 
 
-def damaged_files(folder: Path, manifest: Manifest) -> list[str]:
+def read_table(folder: Path, entry: Entry) -> pa.Table:
+    """Open the records of a shard, memory-mapped; raises the errors of [`read_shard`]."""
+    arrow = import_optional("pyarrow", extra="search")
+    path = folder / SHARDS / f"{entry['name']}.arrow"
+    try:
+        return arrow.ipc.open_file(arrow.memory_map(str(path))).read_all()
+    except (arrow.ArrowInvalid, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path} cannot be read: {error}; run `ciea index --verify`") from error
+
+
+def damaged_files(folder: Location, manifest: Manifest) -> list[str]:
     """Compare the files of an index with the checksums in its manifest.
 
     Returns:
         One line per file that is missing or differs.
     """
-    found = []
-    for entry in manifest["shards"] or []:
-        for suffix, expected in entry["files"].items():
-            path = folder / SHARDS / f"{entry['name']}{suffix}"
-            if not path.is_file():
-                found.append(f"{path} is missing")
-            elif file_checksum(path) != expected["sha256"]:
-                found.append(f"{path} differs from its checksum")
-    return found
+
+    def damage(file: tuple[str, str]) -> str | None:
+        path, expected = folder / file[0], file[1]
+        if not path.is_file():
+            return f"{path} is missing"
+        return None if _checksum(path) == expected else f"{path} differs from its checksum"
+
+    workers = REQUESTS if isinstance(folder, RemotePath) else 0
+    lines = prefetch_map(damage, shard_files(manifest["shards"] or []).items(), workers)
+    return [line for line in lines if line is not None]
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of an index.
-
-    Raises:
-        FileNotFoundError: If the folder has none.
-        ValueError: If it cannot be read or has an unexpected format.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} is not an index: {MANIFEST} not found")
-    manifest: Manifest = read_checked(path)
-    if not _is_manifest(manifest):
-        raise ValueError(f"{folder} is not an index: {MANIFEST} has an unexpected format")
-    return manifest
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Replace the manifest of an index, atomically."""
-    write_checked(folder / MANIFEST, manifest)
+def _checksum(path: Location) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if isinstance(path, RemotePath) else file_checksum(path)
 
 
 def check_shards(folder: Path, manifest: Manifest) -> None:
@@ -172,19 +187,32 @@ def check_shards(folder: Path, manifest: Manifest) -> None:
         FileNotFoundError: If a file is missing.
         ValueError: If a file differs.
     """
-    expected = {
-        f"{SHARDS}/{entry['name']}{suffix}": file["sha256"]
-        for entry in manifest["shards"]
-        for suffix, file in entry["files"].items()
-    }
+    expected = shard_files(manifest["shards"])
     changed = changed_files(folder, expected)
     if changed:
         raise ValueError(f"{folder / changed[0]} differs from its checksum; run `ciea index --verify`")
 
 
+def shard_files(entries: Sequence[Entry], suffixes: Sequence[str] | None = None) -> dict[str, str]:
+    """Return the checksums of the files of some shards, by path in the index folder.
+
+    Args:
+        entries: Entries of the shards.
+        suffixes: Suffixes of the files, such as `".arrow"`; all if `None`.
+    """
+    return {
+        f"{SHARDS}/{entry['name']}{suffix}": file["sha256"]
+        for entry in entries
+        for suffix, file in entry["files"].items()
+        if suffixes is None or suffix in suffixes
+    }
+
+
 @contextmanager
-def locked(folder: Path, name: str, wait: bool = True) -> Iterator[bool]:
+def locked(folder: Location, name: str, wait: bool = True) -> Iterator[bool]:
     """Hold a lock of an index folder; the operating system releases the locks of a killed process.
+
+    The locks of a remote folder are in the cache, so that they exclude processes of the same machine alone.
 
     Args:
         folder: Index folder.
@@ -199,7 +227,7 @@ def locked(folder: Path, name: str, wait: bool = True) -> Iterator[bool]:
     """
     from filelock import FileLock, Timeout
 
-    path = folder / LOCKS / f"{name}.lock"
+    path = local_path(folder) / LOCKS / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -219,10 +247,10 @@ def locked(folder: Path, name: str, wait: bool = True) -> Iterator[bool]:
         lock.release()
 
 
-def remove_unlisted(folder: Path, manifest: Manifest) -> None:
+def remove_unlisted(folder: Location, manifest: Manifest) -> None:
     """Remove the shards that a manifest does not list; processes that have mapped them keep them until they end."""
     names = {entry["name"] for entry in manifest["shards"] or []}
-    for path in (folder / SHARDS).iterdir():
+    for path in children(folder / SHARDS):
         if path.name.split(".")[0] not in names and not path.name.startswith("."):
             path.unlink(missing_ok=True)
 
@@ -262,25 +290,3 @@ def _arrow(table: Any) -> bytes:
     with arrow.ipc.new_file(buffer, table.schema) as writer:
         writer.write_table(table)
     return buffer.getvalue()
-
-
-def _is_manifest(content: Any) -> bool:
-    if not isinstance(content, dict) or any(type(content.get(name)) is not kind for name, kind in _REQUIRED.items()):
-        return False
-    if content["format"] != FORMAT or content["precision"] not in PRECISIONS or content["shard_size"] < 1:
-        return False
-    shards = content.get("shards")
-    return shards is None or (isinstance(shards, list) and all(map(_is_entry, shards)))
-
-
-def _is_entry(entry: Any) -> bool:
-    kinds = {"name": str, "documents": int, "dimension": int, "missing": list, "files": dict, "deleted": list}
-    if not isinstance(entry, dict) or any(type(entry.get(name)) is not kind for name, kind in kinds.items()):
-        return False
-    rows = [*entry["missing"], *entry["deleted"]]
-    return (
-        not {"/", "\\", "."} & set(entry["name"])
-        and {".npy", ".codes.npy", ".arrow"} <= entry["files"].keys() <= {".npy", ".codes.npy", ".arrow", ".scales.npy"}
-        and all(isinstance(file, dict) and {"bytes", "sha256"} <= file.keys() for file in entry["files"].values())
-        and all(type(row) is int and 0 <= row < entry["documents"] for row in rows)
-    )

@@ -18,7 +18,7 @@ def open_retriever(model: Encoder, index: str) -> Retriever:
 
     Args:
         model: Model that encodes the queries.
-        index: Folder written by `ciea index`.
+        index: Folder written by `ciea index`, or its URL.
 
     Raises:
         FileNotFoundError: If the folder is not an index.

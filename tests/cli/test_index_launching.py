@@ -45,14 +45,23 @@ def test_two_processes_of_torchrun_write_the_bytes_of_one(model: str, tmp_path: 
     data = tmp_path / "data"
     save_retrieval_dataset({"test": dataset_of({f"d{n}": f"a red cat {n}" for n in range(SHARDS)})}, data, "# Words")
     command = ["index", model, str(data), "--shard-size", "1", "--device", "cpu"]
-    one, two = tmp_path / "one", tmp_path / "two"
-    run("ciea_hf.cli", *command, "--output", str(one))
-    run("torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()), "--redirects", "3",
-        "--log-dir", str(tmp_path / "logs"), "-m", "ciea_hf.cli",
-        *command, "--output", str(two), "--verbose")  # fmt: skip
-    assert folder_content(two) == folder_content(one)
-    first, second = encoded_by_rank(tmp_path / "logs")
-    assert first
-    assert second
-    assert not first & second
-    assert first | second == {name for name in load_corpus(two).shard_names if name}
+    run("ciea_hf.cli", *command, "--output", str(tmp_path / "one"))
+    for name, output in (("two", str(tmp_path / "two")), ("remote", f"file://{tmp_path}/remote")):
+        logs = tmp_path / f"logs-{name}"
+        launcher = [
+            "--nproc-per-node",
+            "2",
+            "--master-port",
+            str(free_port()),
+            "--redirects",
+            "3",
+            "--log-dir",
+            str(logs),
+        ]
+        run("torch.distributed.run", *launcher, "-m", "ciea_hf.cli", *command, "--output", output, "--verbose")
+        assert folder_content(tmp_path / name) == folder_content(tmp_path / "one")
+        first, second = encoded_by_rank(logs)
+        assert first
+        assert second
+        assert not first & second
+        assert first | second == {name for name in load_corpus(output).shard_names if name}

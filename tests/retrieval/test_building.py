@@ -25,7 +25,8 @@ from ciea_hf.retrieval import (
 )
 from ciea_hf.retrieval.building import launched_as
 from ciea_hf.retrieval.checksums import read_checked, write_checked
-from ciea_hf.retrieval.shards import MANIFEST, SHARDS, read_manifest
+from ciea_hf.retrieval.manifests import MANIFEST, read_manifest
+from ciea_hf.retrieval.shards import SHARDS
 from tests.support.processes import start
 from tests.support.toy_retrieval import ToyEncoder, folder_content, toy_dataset
 

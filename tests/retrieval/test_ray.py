@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SHARDS = 16
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cache")]
 
 
 class SlowEncoder(ToyEncoder):
@@ -51,7 +51,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         made.shutdown()
 
 
-def test_a_killed_node_changes_no_byte(tmp_path: Path, cluster: Any) -> None:
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_a_killed_node_changes_no_byte(tmp_path: Path, cluster: Any, prefix: str) -> None:
+    output = f"{prefix}{tmp_path}/ray"
     second = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
     killed_at: list[int] = []
@@ -66,11 +68,11 @@ def test_a_killed_node_changes_no_byte(tmp_path: Path, cluster: Any) -> None:
     options = EncodingOptions(shard_size=1)
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    assert encode_with_ray(load, tmp_path / "ray", options, ray_options=RayOptions(address=cluster.address)) == 0
+    assert encode_with_ray(load, output, options, ray_options=RayOptions(address=cluster.address)) == 0
     killer.join(60)
     assert killed_at
     assert killed_at[0] < SHARDS
     model, view = load()
     encode_corpus(model, view.dataset, tmp_path / "one", options=options)
     assert folder_content(tmp_path / "ray") == folder_content(tmp_path / "one")
-    assert len(load_corpus(tmp_path / "ray")) == SHARDS
+    assert len(load_corpus(output)) == SHARDS

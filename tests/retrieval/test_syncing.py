@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ciea_hf.retrieval import EncodingOptions, FlatIndex, ScanIndex, encode_shards, load_corpus, prune
-from ciea_hf.retrieval.indexes.engine import DESCRIPTION
 from ciea_hf.retrieval.indexes.faiss import FaissIndex
 from ciea_hf.retrieval.indexes.lancedb import LanceIndex
 from ciea_hf.retrieval.indexes.syncing import open_index, sync_index
+from ciea_hf.retrieval.manifests import DESCRIPTION
 from tests.support.toy_retrieval import ToyEncoder, dataset_of
 
 if TYPE_CHECKING:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import uuid
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 
 from ciea_hf.retrieval.checksums import read_checked, write_checked
 from ciea_hf.retrieval.filters import OWN_FIELDS, check_fields, parse_filter
+from ciea_hf.retrieval.location import open_location
+from ciea_hf.retrieval.manifests import DESCRIPTION
 from ciea_hf.retrieval.results import SearchResult, as_matrix, best_of, check_new_ids, check_top_k, exact_scores
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ciea_hf.retrieval.records import DocumentRecord
     from ciea_hf.retrieval.results import Matrix
 
-DESCRIPTION = "engine.json"
 FEW = 20_000
 """Number of documents that a filter may leave for an exact search among them."""
 BATCH = 1000  # documents per request
@@ -112,7 +112,7 @@ class EngineIndex(ABC):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write where the index is stored; the documents are already there."""
         content = {"kind": self.kind, "uri": self.uri, "collection": self.collection}
-        write_checked(Path(folder) / DESCRIPTION, content)
+        write_checked(open_location(folder) / DESCRIPTION, content)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> EngineIndex:
@@ -122,7 +122,7 @@ class EngineIndex(ABC):
             FileNotFoundError: If the folder describes none.
             ValueError: If it describes an index of another kind.
         """
-        path = Path(folder) / DESCRIPTION
+        path = open_location(folder) / DESCRIPTION
         if not path.is_file():
             raise FileNotFoundError(f"{folder} does not describe an index: {DESCRIPTION} not found")
         content = read_checked(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from ciea_hf.files import atomic_write, file_checksum
 from ciea_hf.retrieval.checksums import changed_files, read_checked, write_checked
 from ciea_hf.retrieval.folder import load_corpus
 from ciea_hf.retrieval.indexes.base import CorpusIndex
+from ciea_hf.retrieval.location import local_path
 from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class FaissIndex(CorpusIndex):
         super().save(folder)
         if len(self.corpus.live):
             self._refresh()
-            path = Path(folder) / f"faiss-{self.method}.index"
+            path = local_path(folder) / f"faiss-{self.method}.index"
             with atomic_write(path) as temporary:
                 self._faiss.write_index(self._index, str(temporary))
             content = {"method": self.method, "state": load_corpus(folder).state, "sha256": file_checksum(path)}
@@ -105,7 +105,7 @@ class FaissIndex(CorpusIndex):
         """Open an index folder; a FAISS index of other documents is built again at the first search."""
         corpus = load_corpus(folder)
         for method in METHODS:
-            path = Path(folder) / f"faiss-{method}.index"
+            path = local_path(folder) / f"faiss-{method}.index"
             described = path.with_suffix(".json")
             if path.is_file() and described.is_file():
                 index = cls(corpus, method=method)

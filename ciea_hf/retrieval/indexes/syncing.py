@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,9 @@ from ciea_hf.choices import INDEXES
 from ciea_hf.retrieval.checksums import read_checked, write_checked
 from ciea_hf.retrieval.folder import load_corpus
 from ciea_hf.retrieval.indexes import ENGINES, corpus_index, index_class
-from ciea_hf.retrieval.indexes.engine import DESCRIPTION, engine_errors
+from ciea_hf.retrieval.indexes.engine import engine_errors
+from ciea_hf.retrieval.location import Location, local_path, open_location
+from ciea_hf.retrieval.manifests import DESCRIPTION
 
 if TYPE_CHECKING:
     import os
@@ -62,11 +63,11 @@ def sync_index(
         description |= {"uri": uri, "collection": collection, "model": corpus.settings["model"]}
         is_same = all(before.get(name) == value for name, value in description.items())
         with engine_errors(kind, str(uri)):
-            copied = _copy(corpus, Path(folder), description, before.get("copied", []) if is_same else [])
+            copied = _copy(corpus, open_location(folder), description, before.get("copied", []) if is_same else [])
         description["copied"] = [name for name in copied if name in corpus.shard_names]
     elif kind == "faiss":
         corpus_index(corpus, "faiss").save(folder)
-    write_checked(Path(folder) / DESCRIPTION, {**description, "state": corpus.state})
+    write_checked(open_location(folder) / DESCRIPTION, {**description, "state": corpus.state})
 
 
 def open_index(
@@ -78,7 +79,7 @@ def open_index(
     """Open the index that an index folder is searched with.
 
     Args:
-        folder: Index folder.
+        folder: Index folder, or its URL.
         model: Model that will encode the queries: checked against the one that encoded the documents.
         kind: Kind of index; `"auto"` is the recorded one, else `"flat"` for up to 50,000 documents and `"scan"`
             beyond. An engine that has not been brought to the state of the folder is not searched.
@@ -89,6 +90,7 @@ def open_index(
         ValueError: If files are missing or damaged, or another model encoded the documents.
     """
     corpus = load_corpus(folder, model)
+    folder = local_path(folder)
     found = _description(folder)
     if kind == "auto" and found:
         kind = found["kind"]
@@ -105,7 +107,7 @@ def open_index(
         return index_class(kind).load(folder)
 
 
-def _copy(corpus: EncodedCorpus, folder: Path, description: dict[str, Any], copied: list[str]) -> list[str]:
+def _copy(corpus: EncodedCorpus, folder: Location, description: dict[str, Any], copied: list[str]) -> list[str]:
     """Copy the shards that an engine does not have, and delete the documents that are not in the corpus."""
     make: Any = index_class(description["kind"])
     engine = make(description["uri"], description["collection"])
@@ -133,7 +135,7 @@ def _description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ValueError: If the file is damaged.
     """
-    path = Path(folder) / DESCRIPTION
+    path = open_location(folder) / DESCRIPTION
     if not path.is_file():
         return {}
     content = read_checked(path)
