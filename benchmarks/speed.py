@@ -2,13 +2,14 @@
 
 Section `released`: each value is the median of repetitions in several processes, which take turns, so that ratios hold
 while other programs run. With one thread, times are processor times. Section `gpu`: bf16 on a GPU by batch size, in one
-process. Models have the sizes of CLIP ViT-B/32 and T5-base and random weights; queries have 16 tokens on average and
-captions 24.
+process. Section `jpegs`: `ciea encode` of a folder of photographs. Models have random weights and the sizes of CLIP
+ViT-B/32 and T5-base; queries have 16 tokens on average and captions 24.
 
 Examples:
   python -m benchmarks.speed --rounds 5
   python -m benchmarks.speed --sections gpu --batches 256 64 1024         # bf16 on a GPU, in two minutes
   python -m benchmarks.speed --sections released --against build/before   # a third system: an older version
+  python -m benchmarks.speed --sections jpegs --images 2000 --against build/before
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.common.files import make_parser, say, write_page
 from benchmarks.common.memory import measure_in_child
 from benchmarks.common.speed_gpu import measure_gpu
+from benchmarks.common.speed_jpegs import measure_jpegs
 from benchmarks.common.speed_report import machine, page
 from benchmarks.common.speed_sample import SIZES
 from benchmarks.common.speed_tasks import TASKS, Result, Setting, measure
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 MODULE = "benchmarks.speed"
 NAME = "speed"
-SECTIONS = ("released", "gpu")
+SECTIONS = ("released", "gpu", "jpegs")
 ENCODED = 4  # batches of an encoding
 
 
@@ -53,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stored = parsed.output / f"{NAME}.json"
     results: dict[str, Any] = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else {}
     for section in parsed.sections:
-        for values in {"released": _released, "gpu": _gpu}[section](parsed):
-            results[section] = {"machine": machine(parsed.size), "values": values}
+        for values in MEASURES[section](parsed):
+            results[section] = {"machine": machine(_size(parsed, section)), "values": values}
             write_json(stored, results)  # after each measurement, so that none is lost
     write_page(parsed.output / f"{NAME}.md", page(results))
     return 0
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("speed", __doc__)
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=["released"], help="default: released")
-    parser.add_argument("--size", choices=SIZES, default="base", help="size of the model (default: base)")
+    parser.add_argument("--size", choices=SIZES, help="size of the model (default: base; demo in section jpegs)")
     parser.add_argument("--batch", type=int, default=8, help="inputs of each kind per step (default: 8)")
     parser.add_argument("--rounds", type=int, default=3, help="processes per system and task (default: 3)")
     parser.add_argument("--repeats", type=int, default=3, help="repetitions per process (default: 3)")
@@ -77,20 +79,38 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=110, help="section gpu starts no measurement afterwards (default: 110)"
     )
+    parser.add_argument("--images", type=int, default=200, help="of section jpegs, up to 2000 (default: 200)")
     parser.add_argument("--child", help=f"internal: measure one setting, a JSON list of {', '.join(Setting._fields)}")
     return parser.parse_args(arguments)
 
 
 def _gpu(parsed: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    return measure_gpu(parsed.size, parsed.batches, parsed.seconds)
+    return measure_gpu(_size(parsed, "gpu"), parsed.batches, parsed.seconds)
+
+
+def _jpegs(parsed: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    environments = {"ciea": {**os.environ}}
+    if parsed.against:
+        environments["before"] = os.environ | _environment(parsed.against)
+    return measure_jpegs(_size(parsed, "jpegs"), parsed.images, parsed.rounds, environments)
+
+
+def _size(parsed: argparse.Namespace, section: str) -> str:
+    size: str = parsed.size or ("demo" if section == "jpegs" else "base")
+    return size
+
+
+def _environment(version: Path) -> dict[str, str]:
+    """Return the environment variables with which another version of the package is imported."""
+    return {"PYTHONPATH": os.pathsep.join([str(version.resolve()), str(Path.cwd())]), "PYTHONSAFEPATH": "1"}
 
 
 def _released(parsed: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measure training steps and encoding of all systems in turns; yield values by task and system so far."""
+    size = _size(parsed, "released")
     systems: dict[str, tuple[str, Mapping[str, str]]] = {"padded": ("padded", {}), "ciea": ("ciea", {})}
     if parsed.against:
-        path = os.pathsep.join([str(parsed.against.resolve()), str(Path.cwd())])
-        systems["before"] = ("ciea", {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"})
+        systems["before"] = ("ciea", _environment(parsed.against))
     found: dict[str, dict[str, Any]] = {}
     for task in parsed.tasks:
         batches = 1 if task.startswith("train") else ENCODED
@@ -99,7 +119,7 @@ def _released(parsed: argparse.Namespace) -> Iterator[dict[str, Any]]:
         runs: dict[str, list[Result]] = {name: [] for name in measured}
         for _ in range(parsed.rounds):
             for name, (system, environment) in measured.items():
-                setting = Setting(system, task, parsed.size, parsed.batch, batches, repeats=parsed.repeats)
+                setting = Setting(system, task, size, parsed.batch, batches, repeats=parsed.repeats)
                 runs[name].append(Result(*measure_in_child(MODULE, setting, environment)))
         found[task] = {name: _summary(results, parsed.batch * batches) for name, results in runs.items()}
         if known is not None:
@@ -122,6 +142,8 @@ def _summary(results: Sequence[Result], items: int) -> dict[str, float]:
         "memory_mb": round(sorted(result.memory for result in results)[len(results) // 2] / 2**20),
     }
 
+
+MEASURES = {"released": _released, "gpu": _gpu, "jpegs": _jpegs}
 
 if __name__ == "__main__":
     sys.exit(main())

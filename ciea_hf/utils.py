@@ -101,13 +101,22 @@ def short_hash(content: str | bytes, length: int = 32) -> str:
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:length]
 
 
-def prefetch_map(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Map in order while threads compute the next results, at most one per thread ahead.
+def usable_cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prefetch_map(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int | None = None
+) -> Iterator[Result]:
+    """Map in order while threads compute the next results.
 
     Args:
         function: Function of one item.
         items: Items, taken as they are needed.
         workers: Number of threads; 0 computes each result when it is requested.
+        ahead: Maximum number of results that are computed or finished before they are requested; one per thread if
+            `None`.
 
     Yields:
         Results in the order of the items.
@@ -119,7 +128,7 @@ def prefetch_map(function: Callable[[Item], Result], items: Iterable[Item], work
         waiting: deque[Future[Result]] = deque()
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) > workers:
+            if len(waiting) > (workers if ahead is None else max(ahead, workers)):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

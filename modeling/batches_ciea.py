@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
 from .errors_ciea import place
 from .images_ciea import PreprocessedImage, load_image
 from .inputs_ciea import ModelInput, check_text
@@ -81,6 +84,15 @@ def image_groups(images: Iterable[Any]) -> Iterator[list[Any]]:
             group, pixels = [], 0
     if group:
         yield group
+
+
+def join_blocks(blocks: list[Any]) -> Any:
+    """Join the pixel values of several groups: tensors, arrays or lists of one array per image."""
+    if len(blocks) == 1:
+        return blocks[0]
+    if isinstance(blocks[0], torch.Tensor):
+        return torch.cat(blocks)
+    return np.concatenate(blocks) if isinstance(blocks[0], np.ndarray) else [row for block in blocks for row in block]
 
 
 def batches_of_one_kind(inputs: list[ModelInput], batch_size: int) -> Iterator[list[int]]:

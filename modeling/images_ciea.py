@@ -74,9 +74,9 @@ def load_image(image: ImageInput) -> Image.Image:
         if isinstance(image, np.ndarray):
             image = _image_from_array(image)
         if isinstance(image, Image.Image):
-            return _decode(image)
+            return _decode(image, owned=False)
         with Image.open(_source(image)) as opened:
-            return _decode(opened)
+            return _decode(opened, owned=True)
     except Exception as error:  # Pillow's decoders raise errors of any class for corrupt files
         reason = describe(error)
         if isinstance(image, Image.Image) and _is_closed(image):
@@ -142,14 +142,18 @@ def _source(image: Any) -> Any:
     return image
 
 
-def _decode(image: Image.Image) -> Image.Image:
+def _decode(image: Image.Image, owned: bool) -> Image.Image:
+    """Decode an image; `owned` says that this module has opened it, so that its pixels may be used without a copy."""
     limit = Image.MAX_IMAGE_PIXELS
     if image.width * image.height == 0 or (limit is not None and image.width * image.height > limit):
         raise ValueError(f"{image.width} x {image.height} pixels; `PIL.Image.MAX_IMAGE_PIXELS` is {limit}")
     image.load()
     method = TRANSPOSITIONS.get(_orientation(image))
-    decoded = _to_rgb(_limit_aspect_ratio(image if method is None else image.transpose(method)))
-    decoded = decoded.copy() if decoded is image else decoded
+    upright = _limit_aspect_ratio(image if method is None else image.transpose(method))
+    if owned and upright.mode == "RGB" and "transparency" not in upright.info:
+        decoded = upright._new(upright.im)  # shares the pixels with an object that nobody else has: copies are slow
+    else:
+        decoded = _to_rgb(upright)  # a copy, also of an image in mode RGB
     decoded.info = {}  # an orientation that is left here would rotate the image again
     return decoded
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
@@ -15,6 +14,7 @@ from .batches_ciea import (
     clean_text,
     cut_tokens,
     image_groups,
+    join_blocks,
     load_at,
     pair_inputs,
     remove_missing_images,
@@ -22,6 +22,7 @@ from .batches_ciea import (
 from .errors_ciea import place
 from .images_ciea import PreprocessedImage
 from .inputs_ciea import input_from_messages
+from .resizing_ciea import resize_early
 from .validation_ciea import check_image_patches, check_image_processor
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ class CIEAProcessor(ProcessorMixin):
     def pixel_values(self, images: Iterable[Any], return_tensors: str | None = "pt", **images_kwargs: Any) -> Any:
         """Stack the pixel values of images: (images, 3, height, width).
 
-        Images are drawn in groups of at most `PIXELS_AT_ONCE` pixels, so that few are held at full size.
+        Images are drawn and resized one after the other if the image processor resizes with Pillow, else in groups of
+        at most `PIXELS_AT_ONCE` pixels, so that few are held at full size.
 
         Args:
             images: Images in mode RGB, or preprocessed images.
@@ -158,19 +160,13 @@ class CIEAProcessor(ProcessorMixin):
             **images_kwargs: Arguments of the image processor.
         """
         blocks: list[Any] = []
-        for group in image_groups(images):
+        for group in image_groups(images if images_kwargs else resize_early(images, self.image_processor)):
             if isinstance(group[0], PreprocessedImage):
                 blocks.append(torch.stack([image.pixel_values for image in group]))
             else:
                 values = self.image_processor(group, return_tensors=return_tensors, **images_kwargs)
                 blocks.append(values["pixel_values"])
-        if len(blocks) == 1:
-            return blocks[0]
-        if isinstance(blocks[0], torch.Tensor):
-            return torch.cat(blocks)
-        return (
-            np.concatenate(blocks) if isinstance(blocks[0], np.ndarray) else [row for block in blocks for row in block]
-        )
+        return join_blocks(blocks)
 
     def tokenize(
         self,

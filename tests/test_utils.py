@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ciea_hf.utils import limit_spinning
+from ciea_hf.utils import limit_spinning, prefetch_map
 
 NAMES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
@@ -46,3 +46,19 @@ sys.exit("torch" in sys.modules or os.environ.get("GOMP_SPINCOUNT") != "1000")
 """
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert finished.returncode == 0, finished.stderr.decode()
+
+
+@pytest.mark.parametrize(("workers", "ahead", "most"), [(2, None, 3), (2, 5, 6), (3, 1, 4), (0, 5, 1)])
+def test_prefetch_map_keeps_the_order_and_its_lead(workers: int, ahead: int | None, most: int) -> None:
+    started: list[int] = []
+
+    def double(item: int) -> int:
+        started.append(item)
+        return 2 * item
+
+    results = prefetch_map(double, range(20), workers, ahead)
+    found = []
+    for number, result in enumerate(results):
+        assert len(started) <= number + most
+        found.append(result)
+    assert found == [2 * item for item in range(20)]

@@ -52,7 +52,7 @@ def page(results: Mapping[str, Any]) -> str:
     Returns:
         The page in Markdown.
     """
-    sections = {"released": _released, "gpu": _gpu}
+    sections = {"released": _released, "gpu": _gpu, "jpegs": _jpegs}
     parts = [_HEAD.format(**next(iter(results.values()))["machine"])]
     parts += [make(results[name]) for name, make in sections.items() if name in results]
     return "\n\n".join(parts) + "\n"
@@ -74,6 +74,21 @@ def _released(section: Mapping[str, Any]) -> str:
                 [TITLES[task], SYSTEMS[system], *figures, f"{value['gemm_share']:.2f}", f"{value['memory_mb']:,}"]
             )
     return f"## Against the padded loop\n\n{text_table(rows)}"
+
+
+def _jpegs(section: Mapping[str, Any]) -> str:
+    values = section["values"]
+    rows = [["version", "s", "of which start", "images/s", "ratio", "processor time per image, ms", "ratio"]]
+    for system in (name for name in SYSTEMS if name in values["systems"]):
+        value = values["systems"][system]
+        first = values["systems"].get("before", value)
+        row = [f"{value[name]:.1f}" for name in ("seconds", "start_seconds", "per_second")]
+        row.append(f"{first['seconds'] / value['seconds']:.2f}")
+        row.append(f"{value['processor_ms_per_image']:.1f}")
+        row.append(f"{first['processor_ms_per_image'] / max(value['processor_ms_per_image'], 0.01):.2f}")
+        rows.append([SYSTEMS[system], *row])
+    head = _JPEGS_HEAD.format(**section["machine"], **values)
+    return "\n\n".join([head, text_table(rows), *([section["remark"]] if "remark" in section else [])])
 
 
 def _gpu(section: Mapping[str, Any]) -> str:
@@ -105,6 +120,13 @@ def _profile(task: str, found: Mapping[str, Any]) -> str:
     )
 
 
+_JPEGS_HEAD = """## A folder of JPEGs
+
+`ciea encode` of {images:,} random photographs of 1 to 12 megapixels ({megapixels} on average, {megabytes} MB each, from
+a cache of the file system), from the start of the command to its end, with all {cores} cores; size `{size}`. Medians of
+wall times; versions take turns. *Start* is the time for one small image, which the processor time per image does not
+include. The largest difference between the embeddings
+of the versions is {difference:.0e}. Command: `python -m benchmarks.speed --sections jpegs --images {images}`"""
 _GPU_HEAD = """## On a GPU
 
 {name}, {cores} cores; Python {python}, torch {torch}, transformers {transformers}; size `{size}`. Encoding with weights

@@ -23,6 +23,13 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "text": {"vocab_size": 32128, "d_model": 768, "d_kv": 64, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
     },
+    "demo": {
+        "vision": {
+            "image_size": 112, "patch_size": 16, "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+        },
+        "text": {"vocab_size": 2100, "d_model": 128, "d_kv": 32, "d_ff": 256, "num_layers": 2, "num_heads": 4},
+    },
     "tiny": {
         "vision": {
             "image_size": 32, "patch_size": 16, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
@@ -31,7 +38,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "text": {"vocab_size": 2100, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
     },
 }  # fmt: skip
-"""CLIP ViT-B/32 and T5-base, and a model for tests."""
+"""CLIP ViT-B/32 and T5-base, the demonstration's towers, and a model for tests."""
 WORDS = [f"w{number}" for number in range(2000)]
 QUERY_WORDS, CAPTION_WORDS = (7, 23), (12, 30)  # least and most; a word is a token
 SHARED = 0.3  # share of a query's words that its caption contains

@@ -136,9 +136,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, default=64, help="inputs per forward pass (default: 64)")
 
 
-def add_workers_argument(parser: argparse.ArgumentParser, default: int = 1) -> None:
-    """Add `--workers`."""
-    parser.add_argument("--workers", type=count, default=default, help=f"decoding threads (default: {default})")
+def add_workers_argument(parser: argparse.ArgumentParser, default: int | None = None) -> None:
+    """Add `--workers`, whose default of `None` is that of `EncodingOptions`."""
+    shown = "one per core, at most 4" if default is None else default
+    parser.add_argument("--workers", type=count, default=default, help=f"decoding threads (default: {shown})")
 
 
 def add_encoding_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
+
+from ciea_hf.utils import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +29,8 @@ def launch_training(folder: Path, arguments: Sequence[str], preset: str = "demo"
     Raises:
         SystemExit: If the training fails, with its exit status.
     """
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     launch = ("accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no",
-              "--dynamo_backend", "no", "--num_cpu_threads_per_process", str(threads))  # fmt: skip
+              "--dynamo_backend", "no", "--num_cpu_threads_per_process", str(usable_cores()))  # fmt: skip
     command = (*launch, "-m", "ciea_hf.training.train", "--preset", preset, "--output-dir", str(folder), "--resume")
     status = subprocess.run([sys.executable, "-m", *command, *arguments], check=False).returncode
     if status:

@@ -11,7 +11,7 @@ import torch
 from ciea_hf.modeling.images_ciea import names_image
 from ciea_hf.modeling.inputs_ciea import input_kind
 from ciea_hf.retrieval.precision import check_precision, truncate
-from ciea_hf.utils import prefetch_map
+from ciea_hf.utils import prefetch_map, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from ciea_hf.retrieval.documents import DocumentView
 
+DOCUMENTS_PER_TASK = 4  # few, so that threads that decode large images finish at the same time
+MAX_WORKERS = 4  # each holds an image at full size
 BATCHES_PER_CHUNK = 4  # enough to group inputs by kind and length, few enough to stay in memory
 
 
@@ -47,7 +49,8 @@ class EncodingOptions:
             `"binary"` (signs). Scores are computed from what is stored, in full precision.
         truncate_dim: Number of dimensions to store, from the first; all if `None`. Queries are truncated likewise.
         shard_size: Number of documents per shard, the unit of work and of resuming.
-        num_workers: Number of threads that decode images ahead of the model; 0 decodes between batches.
+        num_workers: Number of threads that decode images ahead of the model, by default one per core, up to
+            `MAX_WORKERS`; 0 decodes between batches.
         show_progress_bar: Whether to show a progress bar over the documents.
         normalize: Whether to scale embeddings to unit length; if `None`, unless the model scores by dot product.
 
@@ -59,7 +62,7 @@ class EncodingOptions:
     precision: str = "float32"
     truncate_dim: int | None = None
     shard_size: int = 10_000
-    num_workers: int = 1
+    num_workers: int | None = None
     show_progress_bar: bool = False
     normalize: bool | None = None
 
@@ -69,6 +72,11 @@ class EncodingOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {value}")
+
+    @property
+    def decoding_threads(self) -> int:
+        """Number of threads that decode images."""
+        return min(usable_cores(), MAX_WORKERS) if self.num_workers is None else self.num_workers
 
     @property
     def chunk_size(self) -> int:
@@ -167,9 +175,8 @@ def _encode_chunk(
 def _chunks(
     view: DocumentView, start: int, stop: int, options: EncodingOptions, report: Callable[[int], None] | None
 ) -> Iterator[list[Any]]:
-    """Yield decoded inputs in chunks of a few batches."""
-    bounds = [(first, min(first + options.chunk_size, stop)) for first in range(start, stop, options.chunk_size)]
-    chunks = prefetch_map(lambda bound: view.batch(*bound), bounds, options.num_workers)
+    """Yield decoded inputs in chunks of a few batches, with a progress bar if the options ask for one."""
+    chunks = _decoded_chunks(view, start, stop, options)
     if report is not None or not options.show_progress_bar:
         for inputs in chunks:
             yield inputs
@@ -182,6 +189,23 @@ def _chunks(
         for inputs in chunks:
             yield inputs
             bar.update(len(inputs))
+
+
+def _decoded_chunks(view: DocumentView, start: int, stop: int, options: EncodingOptions) -> Iterator[list[Any]]:
+    """Yield chunks of inputs while threads decode the next chunk."""
+    size = options.chunk_size
+    tasks = []
+    for first in range(start, stop, size):
+        end = min(first + size, stop)
+        tasks += [(row, min(row + DOCUMENTS_PER_TASK, end)) for row in range(first, end, DOCUMENTS_PER_TASK)]
+    ahead = -(-size // DOCUMENTS_PER_TASK)
+    decoded = prefetch_map(lambda task: view.batch(*task), tasks, options.decoding_threads, ahead)
+    chunk: list[Any] = []
+    for (_, end), inputs in zip(tasks, decoded, strict=True):
+        chunk += inputs
+        if end == stop or (end - start) % size == 0:
+            yield chunk
+            chunk = []
 
 
 def encode_inputs(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import speed
-from benchmarks.common import device_measures, speed_gpu
+from benchmarks.common import device_measures, speed_gpu, speed_jpegs
 from benchmarks.common.speed_gpu import PROFILED, Case, cases, measure_gpu
 from benchmarks.common.speed_sample import build_model, make_sample
 from benchmarks.common.speed_tasks import (
@@ -23,6 +23,7 @@ from benchmarks.common.speed_tasks import (
     training_loss,
 )
 from benchmarks.common.synchronisations import synchronisations
+from ciea_hf import cli
 from ciea_hf.training.run.optim import freeze
 
 if TYPE_CHECKING:
@@ -121,3 +122,19 @@ def test_synchronisations_are_counted_by_site() -> None:
     found = synchronisations(task, values.device)
     assert sorted(found.values()) == [1, 1, 2]
     assert {site.split()[0] for site in found} == {"_local_scalar_dense", "index", "nonzero"}
+
+
+def test_section_of_jpegs_measures_every_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def encode_here(model: Path, photos: Path, output: Path, _environment: object) -> list[float]:
+        assert cli.main(["encode", str(model), str(photos), "--output", str(output)]) == 0
+        return [1.0 + len(list(photos.iterdir())), 2.0]
+
+    monkeypatch.setattr(speed_jpegs, "MEGAPIXELS", (0.02, 0.05))
+    monkeypatch.setattr(speed_jpegs, "_encode", encode_here)
+    options = ["--sections", "jpegs", "--size", "tiny", "--images", "3", "--rounds", "1", "--output", str(tmp_path)]
+    assert speed.main(options) == 0
+    values = json.loads((tmp_path / "speed.json").read_text())["jpegs"]["values"]
+    assert values["systems"]["ciea"]["seconds"] == 4.0
+    assert values["systems"]["ciea"]["start_seconds"] == 2.0
+    assert 0.02 <= values["megapixels"] <= 0.05
+    assert "| ciea " in (tmp_path / "speed.md").read_text()
