@@ -178,8 +178,8 @@ class EncodedCorpus:
         numbers = np.searchsorted(self.starts, positions, side="right") - 1
         for number in np.unique(numbers):
             places = np.flatnonzero(numbers == number)
-            column = self.segments[number].table["id"].take(positions[places] - self.starts[number])
-            for place, name in zip(places.tolist(), column.to_pylist(), strict=True):
+            ids = self.segments[number].ids(positions[places] - self.starts[number])
+            for place, name in zip(places.tolist(), ids, strict=True):
                 found[place] = name
         return [name for name in found if name is not None]
 
@@ -205,7 +205,7 @@ class EncodedCorpus:
             column = segment.table["id"]
             rows = np.flatnonzero(compute.is_in(column, value_set=wanted).to_numpy())
             rows = rows[there[start + rows]]
-            found |= dict(zip(column.take(rows).to_pylist(), (start + rows).tolist(), strict=True))
+            found |= dict(zip(segment.ids(rows), (start + rows).tolist(), strict=True))
         return found
 
     def allowed(self, filter: Filter | None) -> NDArray[np.bool_] | None:  # noqa: A002

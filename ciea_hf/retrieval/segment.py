@@ -71,6 +71,15 @@ class Segment:
         values: list[Any] = self.table[name].to_pylist()
         return values
 
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """Return the ids of some rows."""
+        arrow = import_optional("pyarrow", extra="search")
+        # From a buffer, because pyarrow imports pandas to convert an array, which takes longer than a search.
+        buffer = arrow.py_buffer(np.ascontiguousarray(rows, dtype=np.int64))
+        chosen = arrow.Array.from_buffers(arrow.int64(), len(rows), [None, buffer])
+        found: list[str] = self.table["id"].take(chosen).to_pylist()
+        return found
+
     def record(self, row: int) -> DocumentRecord:
         """Return the record of a row."""
         (content,) = self.table.slice(row, 1).to_pylist()
