@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shlex
 from pathlib import Path
@@ -21,6 +22,7 @@ from ciea_hf.model_cards.run_files import (
     read_model_facts,
     save_record,
 )
+from ciea_hf.reporting import printable
 from ciea_hf.utils import import_optional
 
 if TYPE_CHECKING:
@@ -165,14 +167,14 @@ def _section(evaluation: Evaluation) -> dict[str, str]:
     rows = {}
     for kind, metrics in {"all": evaluation.metrics, **evaluation.by_kind}.items():
         label = kind if "/" in kind else f"{kind}{_count(evaluation, kind)}"
-        rows[label] = metrics
+        rows[_inline(label)] = metrics
     totals = [f"{number:,} {name}" for name, number in evaluation.counts.items() if "/" not in name]
     settings = [f"{name}: {value}" for name, value in evaluation.settings.items()]
     notes = ", ".join([*totals, *settings])
     return {
-        "title": evaluation.dataset + (f", {evaluation.split}" if evaluation.split else ""),
+        "title": _inline(evaluation.dataset + (f", {evaluation.split}" if evaluation.split else "")),
         "table": metrics_table(rows, label="queries"),
-        "notes": f"{notes}." if notes else "",
+        "notes": f"{_inline(notes)}." if notes else "",
     }
 
 
@@ -187,7 +189,7 @@ def _license_text(data: ModelCardData) -> str:
         origin = f" They derive from {', '.join(base)}, whose terms apply." if base else ""
         weights = f"The licence of the weights is unknown.{origin}"
     else:
-        weights = f"The weights are licensed under `{data.license}`."
+        weights = f"The weights are licensed under {_code(data.license)}."
     return f"{weights} The code (`.py`) is licensed under Apache-2.0. The training data has its own terms."
 
 
@@ -215,23 +217,38 @@ def _model_values(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _training_values(record: Mapping[str, Any]) -> dict[str, Any]:
     versions = ", ".join(f"{package} {version}" for package, version in (record.get("versions") or {}).items())
     seconds = record.get("seconds")
+    dataset = _inline(record["dataset"]) if record.get("dataset") is not None else None
     facts = {
-        "Dataset": record.get("dataset"),
+        "Dataset": dataset,
         "Data fingerprint": _fingerprint(record.get("data_fingerprint")),
         "Seed": record.get("seed"),
         "Steps": record.get("steps"),
         "Duration": None if seconds is None else f"{seconds / 60:.1f} minutes",
         "Git revision": _code(record.get("git_revision")),
-        "Versions": versions or None,
+        "Versions": _inline(versions) or None,
     }
     command = _command(record.get("command"))
     config = record.get("config")
+    configuration = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip() if config else None
     return {
         "facts": [(name, value) for name, value in facts.items() if value is not None],
         "command": command,
-        "configuration": yaml.safe_dump(config, sort_keys=False, allow_unicode=True).rstrip() if config else None,
-        "dataset": record.get("dataset"),
+        "command_fence": _fence(command),
+        "configuration": configuration,
+        "configuration_fence": _fence(configuration),
+        "dataset": dataset,
     }
+
+
+def _inline(value: Any) -> str:
+    """Return a value as Markdown text of one line: no HTML, and nothing that ends a cell of a table, code or a link."""
+    text = html.escape(printable(" ".join(str(value).split()), keep=""), quote=False)
+    return re.sub(r"([|`\[\]\\])", r"\\\1", text)
+
+
+def _fence(text: str | None) -> str:
+    """Return a fence for a block of code that no line of its content closes."""
+    return "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text or ""))])
 
 
 def _command(command: Any) -> str | None:
@@ -241,13 +258,13 @@ def _command(command: Any) -> str | None:
     words = [str(word) for word in command]
     if words[0] in ("train.py", "training/train.py"):
         words[:1] = ["accelerate", "launch", "training/train.py"]
-    return shlex.join(words)
+    return printable(shlex.join(words))
 
 
 def _fingerprint(value: Any) -> str | None:
     """Format one fingerprint, or one for each split."""
     if isinstance(value, dict):
-        return ", ".join(f"{split} `{fingerprint}`" for split, fingerprint in value.items())
+        return ", ".join(f"{_inline(split)} {_code(fingerprint)}" for split, fingerprint in value.items())
     return _code(value)
 
 
@@ -256,4 +273,4 @@ def _link(value: Any) -> str | None:
 
 
 def _code(value: Any) -> str | None:
-    return None if value is None else f"`{value}`"
+    return None if value is None else f"`{printable(str(value), keep='').replace('`', '')}`"

@@ -211,13 +211,17 @@ def test_a_checkpoint_with_a_changed_byte_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_what_belongs_to_a_model_is_uploaded(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("id_rsa", "notes.ipynb", "notes.txt", "checkpoint-5/optimizer.json"):
+    foreign = {"id_rsa", "notes.ipynb", "notes.txt", "checkpoint-5/optimizer.json", "secrets.yaml", "credentials.json"}
+    for name in foreign:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("{}")
     with staged(folder, None, {}) as files:
-        assert not {"id_rsa", "notes.ipynb", "notes.txt", "checkpoint-5/optimizer.json"} & set(files.contents)
+        assert not foreign & set(files.contents)
         assert {"config.json", "model.safetensors", "README.md", "modeling_ciea.py"} <= set(files.contents)
-    assert "not uploaded, because they do not belong to a model: checkpoint-5/optimizer.json, id_rsa" in caplog.text
+    assert (
+        "not uploaded, because they do not belong to a model: checkpoint-5/optimizer.json, credentials.json, id_rsa"
+        in caplog.text
+    )
 
 
 def test_links_out_of_the_folder_are_not_uploaded(folder: Path, tmp_path: Path) -> None:

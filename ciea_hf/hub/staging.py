@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ciea_hf.files import atomic_folder
-from ciea_hf.hub.checks import check_folder
+from ciea_hf.hub.checks import SENTENCE_TRANSFORMERS_FILES, check_folder
 from ciea_hf.model_cards.card import CARD_FILE, is_generated, is_hub_id, render_model_card
+from ciea_hf.model_cards.run_files import CONFIGURATION_FILES, RESULTS_FILE, RUN_FILE
 
 if TYPE_CHECKING:
     import os
@@ -29,9 +30,12 @@ ORIGIN = "_name_or_path"
 IGNORED = ("__pycache__", "*.pyc", "*.tmp", "*.lock", "*.log")  # hidden files are ignored too
 
 BELONGING = (
-    "*.safetensors", "*.json", "*.py", "*.model", "vocab.txt", "merges.txt", "*.jinja", "*.jsonl", "README.md",
-    "LICENSE*", "NOTICE*", "CITATION*", "*.yaml", "*.yml", "*.png", "*.run",
+    "*.safetensors", "*.safetensors.index.json", "*.py", "*.model", "vocab.txt", "merges.txt", "*.jinja", "README.md",
+    "LICENSE*", "NOTICE*", "CITATION*", "*.png", *CONFIGURATION_FILES, RUN_FILE, RESULTS_FILE, "result.json",
+    "config.json", "generation_config.json", "*processor_config.json", "tokenizer*.json", "vocab.json",
+    "added_tokens.json", "special_tokens_map.json", "chat_template.json", *SENTENCE_TRANSFORMERS_FILES,
 )  # fmt: skip
+"""Names of files that loading or the model card reads. Others may hold keys, data or notes, and are not uploaded."""
 
 
 @dataclass(frozen=True)

@@ -246,3 +246,23 @@ def test_hub_ids_are_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 )
 def test_absolute_paths_are_shortened(value: Any, expected: Any) -> None:
     assert without_private_paths(value) == expected
+
+
+def test_values_of_a_run_cannot_leave_their_place(folder: Path) -> None:
+    """Neither HTML, nor ends of a code block, a cell, a line or a code span, reach the page."""
+    forged = "x\n```\n<script>alert(1)</script>\n| a | b |\n# Forged `code`\x1b[31m"
+    evaluation = {**RESULTS, "dataset": forged, "settings": {"content": forged}, "by_kind": {forged: {"mrr@10": 0.5}}}
+    run = {**RUN, "command": ["train.py", "--output_dir", forged], "config": {"output_dir": forged}, "dataset": forged}
+    run |= {"versions": {"torch": forged}, "git_revision": forged, "data_fingerprint": {forged: forged}}
+    text = write_model_card(folder, run=run, results=evaluation, repo_id="org/ciea-demo").read_text()
+    body = text.partition("\n---\n")[2]
+    blocks = re.compile(r"^(`{3,})\w*\n.*?^\1$", re.DOTALL | re.MULTILINE)
+    outside = blocks.sub("", body)
+    assert len(blocks.findall(body)) == 7
+    assert "<script>" in body
+    assert "<script>" not in re.sub(r"(?<!\\)`[^`\n]*`", "", outside)
+    assert "\x1b" not in text
+    assert not re.search(r"^#+ Forged", outside, re.MULTILINE)
+    rows = [line for line in outside.splitlines() if line.startswith(("| queries", "| all", "| x"))]
+    assert len(rows) == 3
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
