@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ciea_hf.retrieval import DocumentView, EncodedCorpus
     from ciea_hf.retrieval.encoding import Encoder
 
+KINDS = ("text", "image")
+"""Kinds of inputs with which a model is tried."""
+
 
 def load_dataset(name: str, split: str, data_format: str = "auto", corpus_is_enough: bool = False) -> RetrievalDataset:
     """Load a data set by path or Hub id, or the embedded benchmark by the name `demo`.
@@ -81,7 +84,7 @@ def lasting_name(name: str) -> str:
     return str(Path(name).resolve()) if name not in BUILT_IN and Path(name).exists() else name
 
 
-def load_encoder(name: str, device: str | None = None) -> Encoder:
+def load_encoder(name: str, device: str | None = None, kinds: Sequence[str] = KINDS) -> Encoder:
     """Load a CIEA model, or any other model through sentence-transformers.
 
     A CIEA model followed by further modules of sentence-transformers is also loaded through sentence-transformers.
@@ -89,6 +92,7 @@ def load_encoder(name: str, device: str | None = None) -> Encoder:
     Args:
         name: Folder or Hub id.
         device: Device of the model; the first GPU, or else the CPU, if `None`.
+        kinds: Kinds of inputs that will be embedded, of which a CIEA model embeds one each to check its files.
 
     Raises:
         FileNotFoundError: If `name` is a folder without a model, or a path that does not exist.
@@ -105,7 +109,7 @@ def load_encoder(name: str, device: str | None = None) -> Encoder:
     chosen = _device(device)
     check_model_folder(Path(name))
     if _model_type(name) == "ciea" and _has_no_further_modules(name):
-        return _load_ciea(name, chosen)
+        return _load_ciea(name, chosen, kinds)
     from ciea_hf.utils import import_optional
 
     library = import_optional("sentence_transformers", extra="eval")
@@ -114,13 +118,13 @@ def load_encoder(name: str, device: str | None = None) -> Encoder:
     with _explained(name), without_report():
         encoder: Any = library.SentenceTransformer(name, device=chosen, model_kwargs=options)
         refuse_random_weights(name, getattr(encoder[0], "auto_model", None))
-        kinds = getattr(encoder, "modalities", ["text"])
-        _check_encoding(encoder, kinds if is_ciea or "text" not in kinds else ["text"])
+        taken = getattr(encoder, "modalities", ["text"])
+        _check_encoding(encoder, taken if is_ciea or "text" not in taken else ["text"])
     loaded: Encoder = encoder
     return loaded
 
 
-def _load_ciea(name: str, device: str) -> CIEAModel:
+def _load_ciea(name: str, device: str, kinds: Sequence[str]) -> CIEAModel:
     """Load a CIEA model; an error names the files that caused it."""
     from ciea_hf.modeling.configuration_ciea import CIEAConfig
     from ciea_hf.modeling.modeling_ciea import CIEAModel
@@ -134,7 +138,7 @@ def _load_ciea(name: str, device: str) -> CIEAModel:
         _ = model.processor
     with _explained(name):
         model.eval().to(device)  # type: ignore[no-untyped-call]
-        _check_encoding(model, ("text", "image"))
+        _check_encoding(model, kinds)
     return model
 
 

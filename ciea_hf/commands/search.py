@@ -100,7 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise FileNotFoundError(f"{arguments.dataset} is not an index")
     if indexed:
         _reject_index_options(arguments)
-    model = loading.load_encoder(arguments.model, arguments.device)
+    texts_alone = indexed and not arguments.explain and all(isinstance(query.content, str) for query in queries)
+    model = loading.load_encoder(arguments.model, arguments.device, ("text",) if texts_alone else loading.KINDS)
     retriever, view = _open(model, arguments, indexed)
     dataset = None if view is None else view.dataset
     queries += _queries_of(dataset, arguments.query_id)
@@ -131,7 +132,7 @@ def _open(model: Encoder, arguments: argparse.Namespace, indexed: bool) -> tuple
     if indexed:
         folder: Path | None = local_path(arguments.dataset)
         corpus = load_corpus(arguments.dataset, model)
-        index = open_index(arguments.dataset, model, arguments.index, device)
+        index = open_index(arguments.dataset, None, arguments.index, device)  # the model has just been compared
         if arguments.contact_sheet or arguments.query_id or arguments.explain:
             view = loading.indexed_view(corpus)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ciea_hf.loading import load_encoder
+from ciea_hf.modeling.errors_ciea import place
 from ciea_hf.modeling.images_ciea import load_image
 from ciea_hf.retrieval import DocumentRecord, EncodedCorpus, Retriever
 from ciea_hf.retrieval.documents import model_input
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from ciea_hf.retrieval.encoding import Encoder
 
-CHUNK = 256  # documents whose images are decoded at once
+CHUNK = 256  # documents that are read before they are embedded
 
 
 class Entry(NamedTuple):
@@ -62,7 +63,7 @@ def embed_entries(model: Encoder, entries: Sequence[Entry], batch_size: int = 32
 
     blocks = []
     for start in range(0, len(entries), CHUNK):
-        inputs = [_input(entry) for entry in entries[start : start + CHUNK]]
+        inputs = [_input(model, entry) for entry in entries[start : start + CHUNK]]
         blocks.append(encode_inputs(model.encode_document, inputs, batch_size, normalizes(model)))
     return np.concatenate(blocks) if blocks else np.empty((0, 0), dtype=np.float32)
 
@@ -118,12 +119,12 @@ def _filterable_fields(entries: Sequence[Entry]) -> list[str]:
     return [name for name, found in types.items() if len(found) == 1 and found <= {str, int, float, bool}]
 
 
-def _input(entry: Entry) -> Any:
-    try:
-        found = model_input(entry.text, None if entry.image is None else load_image(entry.image))
-    except (ValueError, FileNotFoundError) as error:
-        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-        raise kind(f"document {entry.id!r}: {error}") from error
-    if found is None:
-        raise ValueError(f"document {entry.id!r}: needs a text or an image; got neither")
+def _input(model: Encoder, entry: Entry) -> Any:
+    """Return the input of a document, whose image is held in the size of the vision tower if the model can do that."""
+    preprocess = getattr(model, "preprocess_image", None)
+    with place(f"document {entry.id!r}"):
+        image = None if entry.image is None else load_image(entry.image)
+        found = model_input(entry.text, image if image is None or preprocess is None else preprocess(image))
+        if found is None:
+            raise ValueError("needs a text or an image; got neither")
     return found

@@ -290,4 +290,6 @@ def _bytes_of(image: Any) -> bytes:
 
 
 def _text_or_none(text: str | None) -> str | None:
+    if text is not None and not isinstance(text, str):
+        raise TypeError(f"a text must be a str; got {type(text).__name__}")
     return text if text and text.strip() else None

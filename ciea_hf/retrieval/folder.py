@@ -57,13 +57,14 @@ def load_corpus(folder: str | os.PathLike[str], model: Encoder | None = None) ->
         ValueError: If shards are missing or do not match the manifest and its checksums, or another model encoded them.
     """
     remote = open_location(folder)
-    if model is not None:  # before anything is downloaded
-        _require_model(remote, read_manifest(remote), model)
+    fingerprint = None if model is None else model_fingerprint(model)  # of all weights: a second per gigabyte
+    if fingerprint is not None:  # before anything is downloaded
+        _require_model(remote, read_manifest(remote), fingerprint)
     target = local_folder(remote)
     for attempt in range(RETRIES):
         manifest = read_manifest(target)
-        if model is not None:
-            _require_model(remote, manifest, model)
+        if fingerprint is not None:
+            _require_model(remote, manifest, fingerprint)
         require_complete(target, manifest)
         try:
             check_shards(target, manifest)
@@ -132,6 +133,6 @@ def _saved_entry(corpus: EncodedCorpus, folder: Location, number: int) -> Entry:
     return {**entry, "deleted": deleted}
 
 
-def _require_model(folder: Location, manifest: Manifest, model: Encoder) -> None:
-    if manifest["model"] != model_fingerprint(model):
+def _require_model(folder: Location, manifest: Manifest, fingerprint: str) -> None:
+    if manifest["model"] != fingerprint:
         raise ValueError(f"{folder} was encoded by another model than the one given")

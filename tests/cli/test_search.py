@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 import ciea_hf.data.dataset as dataset_module
+from ciea_hf import CIEAModel
 from ciea_hf.cli import main
-from ciea_hf.retrieval import load_corpus
+from ciea_hf.retrieval import folder, load_corpus
 from ciea_hf.retrieval.indexes.lancedb import LanceIndex
 from tests.support.commands import fails
 from tests.support.helpers import tiny_model, toy_image
@@ -92,6 +93,21 @@ def folder_of_images(folder: Path, count: int = 4) -> str:
     (folder / "queries.jsonl").write_text(json.dumps({"id": "q", "text": "a red cat"}))
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\tp1\t1\n")
     return str(folder)
+
+
+def test_a_search_of_texts_in_an_index_hashes_the_weights_once_and_runs_no_vision_tower(
+    model: str, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["index", model, dataset, "--output", str(tmp_path / "index")]) == 0
+    hashed, seen = [], []
+    original, tower = folder.model_fingerprint, CIEAModel.get_vision_features
+    monkeypatch.setattr(folder, "model_fingerprint", lambda model: (hashed.append(1), original(model))[1])
+    monkeypatch.setattr(CIEAModel, "get_vision_features", lambda *args: (seen.append(1), tower(*args))[1])
+    assert main(["search", model, str(tmp_path / "index"), "a cup"]) == 0
+    assert (len(hashed), len(seen)) == (1, 0)
+    toy_image().save(tmp_path / "a.png")
+    assert main(["search", model, str(tmp_path / "index"), "--image", str(tmp_path / "a.png")]) == 0
+    assert seen
 
 
 def test_replaced_images_are_embedded_again(

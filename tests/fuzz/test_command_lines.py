@@ -24,8 +24,12 @@ ODD = tuple(text for text in TEXTS if "\0" not in text)  # no system passes a nu
 
 
 def words(actions: list[argparse.Action], numbers: random.Random, values: list[str]) -> list[str]:
-    """Random values of some arguments of a command; positional ones are always given."""
+    """Random values of some arguments of a command; positional ones are always given.
+
+    In half of the cases all values but those of one argument are valid.
+    """
     chosen: list[str] = []
+    odd = numbers.choice(actions).dest if numbers.random() < 0.5 else None
     for action in actions:
         if action.dest in ("help", "debug", "verbose", "device", "engine", "uri", "index", "push", "token", "revision"):
             continue
@@ -33,7 +37,8 @@ def words(actions: list[argparse.Action], numbers: random.Random, values: list[s
         if numbers.random() > likely:
             continue
         count = action.nargs if isinstance(action.nargs, int) else numbers.choice((1, 1, 2)) if action.nargs else 1
-        given = [value_of(action, numbers, values) for _ in range(count)]
+        is_valid = odd is not None and action.dest != odd
+        given = [(valid_value if is_valid else value_of)(action, numbers, values) for _ in range(count)]
         if action.nargs == 0:
             given = []
         chosen += [*action.option_strings[:1], *given]
@@ -51,6 +56,29 @@ def value_of(action: argparse.Action, numbers: random.Random, values: list[str])
     if action.type is not None and "Path" not in str(action.type) and kind < 0.8:
         return numbers.choice(NUMBERS)
     return numbers.choice([*values, *ODD])
+
+
+VALID = {
+    "text": "a cat", "image": "a.png", "queries": "a.txt", "query_id": "q-pic", "split": "test", "runs": "a.run",
+    "run_a": "a.run", "run_b": "a.run", "where": "kind=text", "filter": '{"kind": "text"}', "inputs": "a.jsonl",
+}  # fmt: skip
+
+
+def valid_value(action: argparse.Action, numbers: random.Random, values: list[str]) -> str:
+    """A value of an argument that is usually valid."""
+    if action.choices:
+        return numbers.choice([str(choice) for choice in action.choices])
+    if action.dest == "model":
+        return values[0]
+    if action.dest in ("dataset", "path", "qrels"):
+        return values[1]
+    if action.dest in VALID:
+        return VALID[action.dest]
+    if action.type is not None and "Path" not in str(action.type):
+        return numbers.choice(("1", "2", "8"))
+    return {"contact_sheet": "new.png", "embeddings": "new"}.get(
+        action.dest, "o.npy" if action.dest == "output" else "new"
+    )
 
 
 def ran(arguments: list[str]) -> tuple[int | str, str]:

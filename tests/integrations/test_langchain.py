@@ -12,7 +12,9 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from ciea_hf.integrations.langchain import CIEAEmbeddings, CIEARetriever
+from ciea_hf.modeling import load_image
 from ciea_hf.retrieval import Retriever
+from tests.support.helpers import tiny_model, toy_image
 from tests.support.toy_retrieval import ToyEncoder, coloured_image, toy_dataset
 
 if TYPE_CHECKING:
@@ -92,3 +94,33 @@ def test_invalid_documents_are_named(document: Any, message: str) -> None:
         CIEAEmbeddings(ToyEncoder()).embed([Document("a", metadata={"image": "/gone.png"})])
     with pytest.raises(ValueError, match="must not be empty"):
         CIEARetriever.from_documents([], ToyEncoder())
+
+
+def test_values_of_other_types_are_named() -> None:
+    embeddings = CIEAEmbeddings(ToyEncoder())
+    with pytest.raises(
+        TypeError, match="document '0': an image must be a PIL image, a path, bytes or an array; got int"
+    ):
+        embeddings.embed([Document("a", metadata={"image": 5})])
+    query: Any = 5
+    with pytest.raises(TypeError, match="a text must be a str; got int"):
+        embeddings.embed_query(query)
+
+
+def test_photos_become_pixel_values_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    events: list[str] = []
+
+    def noted(name: str, function: Any) -> Any:
+        return lambda *args: (events.append(name), function(*args))[1]
+
+    monkeypatch.setattr("ciea_hf.integrations.common.load_image", noted("decode", load_image))
+    monkeypatch.setattr(model, "preprocess_image", noted("resize", model.preprocess_image))
+    documents = []
+    for number in range(3):
+        toy_image(number).save(tmp_path / f"{number}.png")
+        documents.append(Document(f"cat {number}", metadata={"image": str(tmp_path / f"{number}.png")}))
+    found = CIEAEmbeddings(model).embed(documents)
+    assert events == ["decode", "resize"] * 3
+    inputs = [{"text": f"cat {number}", "image": tmp_path / f"{number}.png"} for number in range(3)]
+    np.testing.assert_allclose(found, model.encode_document(inputs, normalize_embeddings=True), atol=1e-6)
