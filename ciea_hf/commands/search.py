@@ -146,6 +146,8 @@ def _open(model: Encoder, arguments: argparse.Namespace, indexed: bool) -> tuple
 
 
 def _queries(arguments: argparse.Namespace) -> list[Query]:
+    if "-" in arguments.text:
+        raise ValueError("QUERY must be a text; got '-': `--queries -` reads queries from standard input")
     image = arguments.image
     if image is not None and not image.is_file():
         raise FileNotFoundError(f"--image {image} {'is not a file' if image.exists() else 'not found'}")

@@ -159,6 +159,10 @@ def test_an_index_fixes_its_options(
     assert capsys.readouterr().out == from_index
 
 
+def test_a_dash_is_not_searched_for(model: str, dataset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "`--queries -` reads queries from standard input" in fails(capsys, "search", model, dataset, "-")
+
+
 def test_a_folder_with_another_manifest_is_not_an_index(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
