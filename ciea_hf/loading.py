@@ -117,7 +117,7 @@ def load_encoder(name: str, device: str | None = None, kinds: Sequence[str] = KI
     options = {"ignore_mismatched_sizes": True} if is_ciea else {}
     with _explained(name), without_report():
         encoder: Any = library.SentenceTransformer(name, device=chosen, model_kwargs=options)
-        refuse_random_weights(name, getattr(encoder[0], "auto_model", None))
+        refuse_random_weights(name, getattr(encoder[0], "model", None))
         taken = getattr(encoder, "modalities", ["text"])
         _check_encoding(encoder, taken if is_ciea or "text" not in taken else ["text"])
     loaded: Encoder = encoder

@@ -231,7 +231,21 @@ def test_invalid_weights_and_devices_are_named(
     for content in (b"version https://git-lfs.github.com/spec/v1\n", (broken / "model.safetensors").read_bytes()[:99]):
         (broken / "model.safetensors").write_bytes(content)
         error = fails(capsys, "evaluate", str(broken), dataset)
-        assert f"the model {broken} cannot be loaded: SafetensorError" in error
+        assert f"the model {broken} cannot be loaded (weights): SafetensorError" in error
     assert "--device must be one of cpu" in fails(capsys, "evaluate", model, dataset, "--device", "gpu")
     if not torch.cuda.is_available():
         assert "got 'cuda'" in fails(capsys, "evaluate", model, dataset, "--device", "cuda")
+
+
+def test_compare_counts_what_a_run_lacks(dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    qrels = toy_dataset().qrels
+    whole, partial = tmp_path / "whole.run", tmp_path / "partial.run"
+    write_run({q: dict.fromkeys(row, 1.0) for q, row in qrels.items()}, whole)
+    write_run({q: dict.fromkeys(qrels[q], 1.0) for q in list(qrels)[:1]}, partial)
+    assert main(["compare", str(whole), str(partial), "--qrels", dataset]) == 0
+    captured = capsys.readouterr()
+    assert f"{partial}: 2 of 3 judged queries are missing and count as 0" in captured.out + captured.err
+    write_run({"nobody": {"img-red": 1.0}}, partial)
+    assert "has none of the 3 judged queries" in fails(capsys, "compare", str(whole), str(partial), "--qrels", dataset)
+    write_run({q: {"nothing": 1.0} for q in qrels}, partial)
+    assert "has none of the judged documents" in fails(capsys, "compare", str(whole), str(partial), "--qrels", dataset)

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from ciea_hf.cli import main
 from ciea_hf.reporting import LONGEST, error_line
 from ciea_hf.training.train import main as train
 from tests.support.commands import fails
-from tests.support.helpers import toy_image
+from tests.support.helpers import tiny_model, tiny_processor, toy_image
+from tests.support.toy_training import save_backbones
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -331,3 +333,22 @@ def test_an_error_is_one_line_that_a_terminal_can_show() -> None:
     assert error_line(FileNotFoundError(2, "No such file or directory", "x\ny")) == "x y: No such file or directory"
     assert error_line(ValueError("a" * 9999)).endswith("a ...")
     assert len(error_line(ValueError("a" * 9999))) == LONGEST + 4
+
+
+def test_converting_onto_a_full_disk_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"model": tiny_model(use_extractor=False).state_dict()}, tmp_path / "a.pt")
+    save_backbones(tmp_path)
+    out = tmp_path / "out"
+    words = ["convert", str(tmp_path / "a.pt"), "--output", str(out)]
+    words += ["--vision-config", str(tmp_path / "vision_model"), "--text-config", str(tmp_path / "text_model")]
+    for number, name in enumerate(("image_token_id", "image_start_token_id", "image_end_token_id")):
+        words += ["--set", f"{name}={tiny_processor().image_token_id + number}"]
+    assert main(words) == 0
+    shutil.rmtree(out)
+    capsys.readouterr()
+    with full_disk(60_000):
+        assert main(words) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert str(out) in error
+    assert "File too large" in error
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(("out", ".out"))]
