@@ -108,7 +108,7 @@ def test_the_loader_takes_what_mteb_passes(model: CIEAModel, tmp_path: Path) -> 
     whole: Any = MTEBEncoder(model).encode(batches)
     arguments: dict[str, Any] = {"trust_remote_code": True, "dtype": "float32"}
     same: Any = MTEBEncoder.load(meta.name, **meta.loader_kwargs, **arguments).encode(batches)
-    np.testing.assert_allclose(same, whole)
+    np.testing.assert_allclose(same, whole, atol=1e-6)  # weights in a mapped file are aligned otherwise
     short: Any = MTEBEncoder.load(meta.name, **meta.loader_kwargs, embed_dim=8, **arguments).encode(batches)
     np.testing.assert_allclose(short, whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True), atol=1e-6)
     half = MTEBEncoder.load(meta.name, **meta.loader_kwargs, dtype="bfloat16")
@@ -124,4 +124,4 @@ def test_a_model_is_loaded_from_its_meta(model: CIEAModel, tmp_path: Path, monke
     loaded = meta.load_model(device="cpu", embed_dim=32, trust_remote_code=True, dtype=torch.float32)
     batches: list[dict[str, list[Any]]] = [{"text": ["a red cat"]}]
     expected: Any = MTEBEncoder(model).encode(batches)
-    np.testing.assert_allclose(loaded.encode(batches), expected)
+    np.testing.assert_allclose(loaded.encode(batches), expected, atol=1e-6)
