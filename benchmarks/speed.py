@@ -2,8 +2,9 @@
 
 Section `released`: each value is the median of repetitions in several processes, which take turns, so that ratios hold
 while other programs run. With one thread, times are processor times. Section `gpu`: bf16 on a GPU by batch size, in one
-process. Section `jpegs`: `ciea encode` of a folder of photographs. Models have random weights and the sizes of CLIP
-ViT-B/32 and T5-base; queries have 16 tokens on average and captions 24.
+process. Section `jpegs`: `ciea encode` of a folder of photographs. Section `cold_start`: `ciea search` with one query.
+Sections `sentence_transformers` and `per_document`: other ways to embed the same documents. Models have random weights
+and the sizes of CLIP ViT-B/32 and T5-base; queries have 16 tokens on average and captions 24.
 
 Examples:
   python -m benchmarks.speed --rounds 5
@@ -22,10 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.common.files import make_parser, say, write_page
 from benchmarks.common.memory import measure_in_child
+from benchmarks.common.speed_documents import measure_per_document, measure_sentence_transformers
 from benchmarks.common.speed_gpu import measure_gpu
 from benchmarks.common.speed_jpegs import measure_jpegs
 from benchmarks.common.speed_report import machine, page
 from benchmarks.common.speed_sample import SIZES
+from benchmarks.common.speed_start import measure_cold_start
 from benchmarks.common.speed_tasks import TASKS, Result, Setting, measure
 from ciea_hf.files import write_json
 
@@ -35,7 +38,8 @@ if TYPE_CHECKING:
 
 MODULE = "benchmarks.speed"
 NAME = "speed"
-SECTIONS = ("released", "gpu", "jpegs")
+SECTIONS = ("released", "gpu", "jpegs", "cold_start", "sentence_transformers", "per_document")
+SMALL = ("jpegs", "cold_start")  # sections that measure the demonstration's model by default
 ENCODED = 4  # batches of an encoding
 
 
@@ -65,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("speed", __doc__)
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=["released"], help="default: released")
-    parser.add_argument("--size", choices=SIZES, help="size of the model (default: base; demo in section jpegs)")
+    parser.add_argument("--size", choices=SIZES, help="size of the model (default: base; demo in jpegs and cold_start)")
     parser.add_argument("--batch", type=int, default=8, help="inputs of each kind per step (default: 8)")
     parser.add_argument("--rounds", type=int, default=3, help="processes per system and task (default: 3)")
     parser.add_argument("--repeats", type=int, default=3, help="repetitions per process (default: 3)")
@@ -80,6 +84,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--seconds", type=float, default=110, help="section gpu starts no measurement afterwards (default: 110)"
     )
     parser.add_argument("--images", type=int, default=200, help="of section jpegs, up to 2000 (default: 200)")
+    parser.add_argument(
+        "--documents", type=int, default=64, help="of sentence_transformers and per_document (default: 64)"
+    )
     parser.add_argument("--child", help=f"internal: measure one setting, a JSON list of {', '.join(Setting._fields)}")
     return parser.parse_args(arguments)
 
@@ -95,8 +102,21 @@ def _jpegs(parsed: argparse.Namespace) -> Iterator[dict[str, Any]]:
     return measure_jpegs(_size(parsed, "jpegs"), parsed.images, parsed.rounds, environments)
 
 
+def _cold_start(parsed: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    return measure_cold_start(_size(parsed, "cold_start"), parsed.rounds)
+
+
+def _sentence_transformers(parsed: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    size = _size(parsed, "sentence_transformers")
+    return measure_sentence_transformers(size, parsed.documents, parsed.batch, parsed.rounds)
+
+
+def _per_document(parsed: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    return measure_per_document(_size(parsed, "per_document"), parsed.documents, parsed.batch, parsed.rounds)
+
+
 def _size(parsed: argparse.Namespace, section: str) -> str:
-    size: str = parsed.size or ("demo" if section == "jpegs" else "base")
+    size: str = parsed.size or ("demo" if section in SMALL else "base")
     return size
 
 
@@ -143,7 +163,14 @@ def _summary(results: Sequence[Result], items: int) -> dict[str, float]:
     }
 
 
-MEASURES = {"released": _released, "gpu": _gpu, "jpegs": _jpegs}
+MEASURES = {
+    "released": _released,
+    "gpu": _gpu,
+    "jpegs": _jpegs,
+    "cold_start": _cold_start,
+    "sentence_transformers": _sentence_transformers,
+    "per_document": _per_document,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

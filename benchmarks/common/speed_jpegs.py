@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from benchmarks.common.files import say
 from benchmarks.common.speed_sample import build_model
+from benchmarks.common.speed_start import COMMAND_LINE, timed_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,7 +24,6 @@ SCENES = 2  # different ones, of which the photographs show parts
 OCTAVES = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)  # cells along the longer side
 FADING = 0.6  # amplitude of an octave relative to the one before: natural images have such spectra
 NOISE = 4.0  # standard deviation of a pixel: a camera's noise, which makes files as large as photographs are
-COMMAND = "import sys; from ciea_hf.cli import main; sys.exit(main())"
 
 
 def measure_jpegs(
@@ -118,17 +115,10 @@ def _scene(side: int, rng: np.random.Generator) -> Image.Image:
     return scene
 
 
-def _encode(model: Path, photos: Path, output: Path, environment: Mapping[str, str]) -> list[float]:
+def _encode(model: Path, photos: Path, output: Path, environment: Mapping[str, str]) -> tuple[float, float]:
     """Run `ciea encode`; return wall time and processor time."""
-    command = [sys.executable, "-c", COMMAND, "encode", str(model), str(photos), "--output", str(output)]
-    before, start = _processor_time(), time.perf_counter()
-    subprocess.run(command, check=True, env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return [time.perf_counter() - start, _processor_time() - before]
-
-
-def _processor_time() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    command = [sys.executable, "-c", COMMAND_LINE, "encode", str(model), str(photos), "--output", str(output)]
+    return timed_process(command, environment)
 
 
 def _summary(runs: list[list[float]], images: int) -> dict[str, float]:

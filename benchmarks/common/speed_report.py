@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import transformers
 from ciea_hf.evaluation.report import text_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 TITLES = {
     "train": "training step",
@@ -21,8 +22,18 @@ TITLES = {
     "images_prepared": "forward, captioned images",
     "queries": "encode queries",
     "queries_prepared": "forward, queries",
+    "texts": "texts",
+    "captioned_images": "captioned images",
 }
-SYSTEMS = {"padded": "padded loop", "before": "before", "ciea": "ciea"}
+SYSTEMS = {
+    "padded": "padded loop",
+    "transformers": "transformers",
+    "sentence_transformers": "SentenceTransformer",
+    "before": "before",
+    "ciea": "ciea",
+    "dev": "dev evaluation",
+    "mining": "mining",
+}
 
 
 def machine(size: str) -> dict[str, Any]:
@@ -52,7 +63,13 @@ def page(results: Mapping[str, Any]) -> str:
     Returns:
         The page in Markdown.
     """
-    sections = {"released": _released, "gpu": _gpu, "jpegs": _jpegs}
+    sections: dict[str, Callable[[Any], str]] = {
+        "released": _released,
+        "gpu": _gpu,
+        "jpegs": _jpegs,
+        "cold_start": _cold_start,
+    }
+    sections |= {name: partial(_in_turns, HEADS[name]) for name in HEADS}
     parts = [_HEAD.format(**next(iter(results.values()))["machine"])]
     parts += [make(results[name]) for name, make in sections.items() if name in results]
     return "\n\n".join(parts) + "\n"
@@ -91,6 +108,27 @@ def _jpegs(section: Mapping[str, Any]) -> str:
     return "\n\n".join([head, text_table(rows), *([section["remark"]] if "remark" in section else [])])
 
 
+def _cold_start(section: Mapping[str, Any]) -> str:
+    values = section["values"]
+    rows = [["process", "s", "processor time, s", "ratio"]]
+    for system in (name for name in SYSTEMS if name in values):
+        seconds, processor = values[system]["seconds"], values[system]["processor_seconds"]
+        ratio = processor / values["transformers"]["processor_seconds"]
+        rows.append([SYSTEMS[system], f"{seconds:.1f}", f"{processor:.2f}", f"{ratio:.2f}"])
+    return f"{_START_HEAD.format(**section['machine'])}\n\n{text_table(rows)}"
+
+
+def _in_turns(head: str, section: Mapping[str, Any]) -> str:
+    rows = [["documents", "system", "ms per document", "relative to ciea"]]
+    for kind, systems in section["values"].items():
+        for system in (name for name in SYSTEMS if name in systems):
+            value = systems[system]["ms_per_document"]
+            ratio = value / systems["ciea"]["ms_per_document"]
+            rows.append([TITLES[kind], SYSTEMS[system], f"{value:.2f}", f"{ratio:.2f}"])
+    remarks = [section["remark"]] if "remark" in section else []
+    return "\n\n".join([head.format(**section["machine"]), text_table(rows), *remarks])
+
+
 def _gpu(section: Mapping[str, Any]) -> str:
     values = section["values"]
     rates = values["rates"]
@@ -120,6 +158,22 @@ def _profile(task: str, found: Mapping[str, Any]) -> str:
     )
 
 
+HEADS = {
+    "sentence_transformers": """## Against sentence-transformers
+
+`encode` and `SentenceTransformer(folder).encode` of the same inputs, in turns in one process ({cpu}); size `{size}`,
+one thread, medians of processor times. Command: `python -m benchmarks.speed --sections sentence_transformers`""",
+    "per_document": """## Dev evaluation and mining
+
+The dev evaluation of a training and the mining of negatives, per document, beside `encode` of the same documents, in
+turns in one process ({cpu}); size `{size}`, one thread, medians of processor times.
+Command: `python -m benchmarks.speed --sections per_document`""",
+}
+_START_HEAD = """## Cold start
+
+`ciea search` with one query in an index of 1,000 documents, and a process that imports transformers' T5 and CLIP and
+loads the weights of the same towers with `from_pretrained` ({cpu}); size `{size}`. Medians of processes that take
+turns; the ratio is that of processor times. Command: `python -m benchmarks.speed --sections cold_start`"""
 _JPEGS_HEAD = """## A folder of JPEGs
 
 `ciea encode` of {images:,} random photographs of 1 to 12 megapixels ({megapixels} on average, {megabytes} MB each, from
