@@ -140,7 +140,9 @@ def _in_turns(tasks: Tasks, documents: int, rounds: int) -> Iterator[dict[str, d
                 if number:
                     found[system].append(time.process_time() - start)
         medians = {system: sorted(seconds)[len(seconds) // 2] for system, seconds in found.items()}
-        values[kind] = {system: {"ms_per_document": 1000 * median / documents} for system, median in medians.items()}
+        values[kind] = {
+            system: {"ms_per_document": round(1000 * median / documents, 3)} for system, median in medians.items()
+        }
         say(f"{kind}: {values[kind]}")
         yield values
     torch.set_num_threads(threads)
