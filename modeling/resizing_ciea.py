@@ -42,7 +42,7 @@ def _resizes_with_pillow(image_processor: Any) -> bool:
     from transformers.image_processing_backends import PilBackend  # late: texts alone do not need it
 
     kind = type(image_processor)
-    if not isinstance(image_processor, PilBackend) or not image_processor.do_resize:
+    if not issubclass(kind, PilBackend) or not image_processor.do_resize:
         return False
     if any(getattr(kind, name) is not getattr(PilBackend, name) for name in STANDARD):
         return False

@@ -49,9 +49,9 @@ def measure_sentence_transformers(
         other = library.SentenceTransformer(folder, device="cpu")
         tasks: dict[str, dict[str, Callable[[], object]]] = {}
         for kind in KINDS:
-            inputs = encoder_inputs(model, kind, documents)
-            found = [encoder.encode(inputs, batch_size=batch, show_progress_bar=False) for encoder in (model, other)]
-            np.testing.assert_allclose(*found, atol=1e-4)
+            inputs = [_opened(item) for item in encoder_inputs(model, kind, documents)]
+            ours, theirs = (encoder.encode(inputs, show_progress_bar=False) for encoder in (model, other))
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
             tasks[kind] = {
                 "sentence_transformers": _call(other.encode, inputs, batch_size=batch, show_progress_bar=False),
                 "ciea": _call(model.encode, inputs, batch_size=batch, show_progress_bar=False),
@@ -85,10 +85,11 @@ def measure_per_document(size: str, documents: int, batch: int, rounds: int) -> 
     tasks: dict[str, dict[str, Callable[[], object]]] = {}
     for kind in KINDS:
         inputs = encoder_inputs(model, kind, documents)
-        dataset = _dataset(inputs, make_sample(model, QUERIES, images=1).queries)
+        queries = make_sample(model, QUERIES, images=1).queries
+        dataset = _dataset(inputs, queries)
         evaluator = DevEvaluator(dataset, model, collator, batch_size=batch)
         tasks[kind] = {
-            "ciea": _call(model.encode, inputs, batch_size=batch),
+            "ciea": _call(_encode_all, model, inputs, queries, batch),
             "dev": _call(evaluator, embedder),
             "mining": _call(mine_negatives, encoder, dataset, MiningOptions(depth=5, window=(0, 5))),
         }
@@ -106,8 +107,17 @@ def encoder_inputs(model: CIEAModel, kind: str, documents: int) -> list[Any]:
         buffer = BytesIO()
         small = Image.fromarray(rng.integers(0, 256, (SIDE // 10, SIDE // 10, 3), dtype=np.uint8))
         small.resize((SIDE, SIDE)).save(buffer, "JPEG")
-        inputs.append({"text": text, "image": Image.open(buffer)})
+        inputs.append({"text": text, "image": buffer.getvalue()})
     return inputs
+
+
+def _encode_all(model: CIEAModel, documents: list[Any], queries: list[str], batch: int) -> None:
+    model.encode_query(queries, batch_size=batch)
+    model.encode_document(documents, batch_size=batch)
+
+
+def _opened(item: Any) -> Any:
+    return item if isinstance(item, str) else {**item, "image": Image.open(BytesIO(item["image"]))}
 
 
 def _dataset(inputs: list[Any], queries: list[str]) -> RetrievalDataset:

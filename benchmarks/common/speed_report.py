@@ -165,8 +165,8 @@ HEADS = {
 one thread, medians of processor times. Command: `python -m benchmarks.speed --sections sentence_transformers`""",
     "per_document": """## Dev evaluation and mining
 
-The dev evaluation of a training and the mining of negatives, per document, beside `encode` of the same documents, in
-turns in one process ({cpu}); size `{size}`, one thread, medians of processor times.
+The dev evaluation of a training and the mining of negatives, per document, beside `encode` of the same documents and
+queries, in turns in one process ({cpu}); size `{size}`, one thread, medians of processor times.
 Command: `python -m benchmarks.speed --sections per_document`""",
 }
 _START_HEAD = """## Cold start

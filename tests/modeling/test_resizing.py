@@ -51,8 +51,8 @@ def test_pixel_values_are_bit_equal(image_processor: Any) -> None:
 
 
 class OtherResize(CLIPImageProcessorPil):
-    def resize(self, image: Any, size: Any, **options: Any) -> Any:
-        return super().resize(image, size, **options)[..., ::-1]
+    def resize(self, image: Any, size: Any, resample: Any = None, reducing_gap: Any = None, **options: Any) -> Any:
+        return super().resize(image, size, resample, reducing_gap, **options)[..., ::-1]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_processors_that_resize_otherwise_get_the_whole_image(image_processor: A
 
 def test_arguments_of_the_call_decide_about_the_size() -> None:
     processor = tiny_processor()
-    size = {"size": {"shortest_edge": 48}, "crop_size": {"height": 48, "width": 48}}
+    size: dict[str, Any] = {"size": {"shortest_edge": 48}, "crop_size": {"height": 48, "width": 48}}
     image = photograph((450, 301))
     expected = processor.image_processor([image], return_tensors="pt", **size)["pixel_values"]
     torch.testing.assert_close(processor(images=[image], **size)["pixel_values"], expected, atol=0, rtol=0)
