@@ -178,7 +178,7 @@ _JPEGS_HEAD = """## A folder of JPEGs
 
 `ciea encode` of {images:,} random photographs of 1 to 12 megapixels ({megapixels} on average, {megabytes} MB each, from
 the cache of the file system), from the start of the command to its end, with all {cores} cores ({cpu}); size `{size}`.
-Medians of wall times, while other programs ran; versions take turns. *Start* is the time for one small image, which the
+Medians of wall times; versions take turns. *Start* is the time for one small image, which the
 processor time per image does not include. The largest difference between the embeddings
 of the versions is {difference:.0e}. Command: `python -m benchmarks.speed --sections jpegs --images {images}`"""
 _GPU_HEAD = """## On a GPU
