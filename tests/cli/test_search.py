@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,6 +15,7 @@ import ciea_hf.data.dataset as dataset_module
 from ciea_hf import CIEAModel
 from ciea_hf.cli import main
 from ciea_hf.retrieval import folder, load_corpus
+from ciea_hf.retrieval.fingerprint import model_fingerprint
 from ciea_hf.retrieval.indexes.lancedb import LanceIndex
 from tests.support.commands import fails
 from tests.support.helpers import tiny_model, toy_image
@@ -99,10 +100,20 @@ def test_a_search_of_texts_in_an_index_hashes_the_weights_once_and_runs_no_visio
     model: str, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["index", model, dataset, "--output", str(tmp_path / "index")]) == 0
-    hashed, seen = [], []
-    original, tower = folder.model_fingerprint, CIEAModel.get_vision_features
-    monkeypatch.setattr(folder, "model_fingerprint", lambda model: (hashed.append(1), original(model))[1])
-    monkeypatch.setattr(CIEAModel, "get_vision_features", lambda *args: (seen.append(1), tower(*args))[1])
+    hashed: list[Any] = []
+    seen: list[Any] = []
+    tower = CIEAModel.get_vision_features
+
+    def fingerprint(model: CIEAModel) -> str:
+        hashed.append(model)
+        return model_fingerprint(model)
+
+    def features(model: CIEAModel, *args: Any) -> Any:
+        seen.append(args)
+        return tower(model, *args)
+
+    monkeypatch.setattr(folder, "model_fingerprint", fingerprint)
+    monkeypatch.setattr(CIEAModel, "get_vision_features", features)
     assert main(["search", model, str(tmp_path / "index"), "a cup"]) == 0
     assert (len(hashed), len(seen)) == (1, 0)
     toy_image().save(tmp_path / "a.png")

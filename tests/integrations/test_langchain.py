@@ -112,7 +112,11 @@ def test_photos_become_pixel_values_one_after_the_other(tmp_path: Path, monkeypa
     events: list[str] = []
 
     def noted(name: str, function: Any) -> Any:
-        return lambda *args: (events.append(name), function(*args))[1]
+        def called(*args: Any) -> Any:
+            events.append(name)
+            return function(*args)
+
+        return called
 
     monkeypatch.setattr("ciea_hf.integrations.common.load_image", noted("decode", load_image))
     monkeypatch.setattr(model, "preprocess_image", noted("resize", model.preprocess_image))
