@@ -90,9 +90,7 @@ def verify_corpus(folder: str | os.PathLike[str]) -> list[str]:
         FileNotFoundError: If the folder is not an index.
         ValueError: If the manifest cannot be read or the index is incomplete.
     """
-    target = open_location(folder)
-    manifest = read_manifest(target)
-    require_complete(target, manifest)
+    target, manifest = _open_complete(folder)
     return damaged_files(target, manifest)
 
 
@@ -103,10 +101,16 @@ def count_documents(folder: str | os.PathLike[str]) -> int:
         FileNotFoundError: If the folder is not an index.
         ValueError: If the manifest cannot be read or the index is incomplete.
     """
+    _, manifest = _open_complete(folder)
+    return sum(entry["documents"] - len({*entry["deleted"]}) for entry in manifest["shards"])
+
+
+def _open_complete(folder: str | os.PathLike[str]) -> tuple[Location, Manifest]:
+    """Return the location and the manifest of an index all of whose shards are there."""
     target = open_location(folder)
     manifest = read_manifest(target)
     require_complete(target, manifest)
-    return sum(entry["documents"] - len({*entry["deleted"]}) for entry in manifest["shards"])
+    return target, manifest
 
 
 def save_corpus(corpus: EncodedCorpus, folder: str | os.PathLike[str]) -> None:
