@@ -100,7 +100,7 @@ def _captioned_image(rng: random.Random) -> list[Any]:
 SCENARIOS = {
     "texts": Scenario("one text of 8 words per request", 32, lambda rng: [_text(rng)]),
     "texts, 32 per request": Scenario("32 texts of 8 words", 4, lambda rng: [_text(rng) for _ in range(32)]),
-    "captioned images": Scenario("one JPEG of 160 x 120 pixels with a caption of 8 words", 16, _captioned_image),
+    "captioned images": Scenario("one JPEG of 160 x 120 pixels with a caption of 8 words", 32, _captioned_image),
     "mixture": Scenario(
         f"one text of 8 words per request, while two other connections send {LONG_INPUTS} texts of {LONG_WORDS} words",
         8,
